@@ -1,0 +1,1 @@
+"""Submit images and texts; search them in Postgres."""

@@ -1,0 +1,1 @@
+"""The worker side of pgclip: claim, decode, encode, label, store."""
