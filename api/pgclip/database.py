@@ -1,0 +1,155 @@
+"""Connections to Postgres: pooled, with timeouts, the schema checked once."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from pgclip.errors import ConfigurationError, SchemaError, translated
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection
+    from psycopg2.extensions import cursor as Cursor
+    from sqlalchemy import Engine
+
+# The revision of migrations/versions that this package speaks to.
+SCHEMA_VERSION = "0001"
+
+
+class Database:
+    """A pool of psycopg2 connections to the database that holds schema pgclip.
+
+    `session` are Postgres settings for every connection, such as lock_timeout. Connections are
+    made when they are first needed. Thread-safe.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        pool_size: int = 5,
+        connect_timeout: float = 5.0,
+        session: Mapping[str, str] | None = None,
+        application_name: str = "pgclip",
+    ) -> None:
+        self._engine = make_engine(
+            url,
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_timeout=30,
+            pool_pre_ping=True,
+            connect_args={
+                "connect_timeout": max(1, round(connect_timeout)),
+                "application_name": application_name,
+                "keepalives_idle": 30,
+            },
+        )
+        self._session = dict(session or {})
+        self._checked = False
+
+    def close(self) -> None:
+        """Closes the connections that are not in use."""
+        self._engine.dispose()
+
+    @contextmanager
+    def transaction(self, what: str) -> Iterator["Cursor"]:
+        """A cursor in a transaction of its own: committed at the end, rolled back on an error.
+
+        `what` names the item or the action in errors. Raises ConnectionFailed, SchemaError or
+        what the SQL functions raise (see pgclip.errors).
+        """
+        with self._connection(what) as connection:
+            try:
+                with connection.cursor() as cursor:
+                    yield cursor
+                connection.commit()
+            except BaseException:
+                if not connection.closed:
+                    connection.rollback()
+                raise
+
+    @contextmanager
+    def autocommit(self, what: str) -> Iterator["Cursor"]:
+        """A cursor outside a transaction, for CALL and LISTEN."""
+        with self._connection(what) as connection:
+            connection.autocommit = True
+            try:
+                with connection.cursor() as cursor:
+                    yield cursor
+            finally:
+                if not connection.closed:
+                    connection.autocommit = False
+
+    @contextmanager
+    def _connection(self, what: str) -> Iterator["Connection"]:
+        from sqlalchemy.exc import DBAPIError
+
+        with translated(what):
+            try:
+                pooled = self._engine.raw_connection()
+            except DBAPIError as error:
+                if error.orig is None:
+                    raise
+                raise error.orig from None
+            try:
+                connection: Connection = pooled.driver_connection  # type: ignore[assignment]
+                self._prepare(connection, pooled.info)
+                yield connection
+            except BaseException:
+                if connection.closed:
+                    pooled.invalidate()
+                raise
+            finally:
+                pooled.close()
+
+    def _prepare(self, connection: "Connection", info: dict[str, Any]) -> None:
+        if not info.get("prepared"):
+            with connection.cursor() as cursor:
+                for name, value in self._session.items():
+                    cursor.execute("SELECT set_config(%s, %s, false)", (name, value))
+            connection.commit()
+            info["prepared"] = True
+        if not self._checked:
+            with connection.cursor() as cursor:
+                check_schema(cursor)
+            connection.rollback()
+            self._checked = True
+
+
+def make_engine(url: str, **options: Any) -> "Engine":
+    """A SQLAlchemy engine on psycopg2 for any spelling of a Postgres URL.
+
+    Raises ConfigurationError if it is not one.
+    """
+    from sqlalchemy import create_engine, make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise ConfigurationError("PGCLIP_DATABASE_URL is not a URL") from None
+    if parsed.drivername.split("+")[0] not in ("postgresql", "postgres"):
+        raise ConfigurationError(
+            f"PGCLIP_DATABASE_URL is for {parsed.drivername}, not for postgresql"
+        )
+    return create_engine(parsed.set(drivername="postgresql+psycopg2"), **options)
+
+
+def check_schema(cursor: "Cursor") -> None:
+    """Raises SchemaError unless the database has the schema that this package speaks to."""
+    cursor.execute("SELECT to_regclass('pgclip.schema_version') IS NOT NULL")
+    found = None
+    if cursor.fetchone() == (True,):
+        cursor.execute("SELECT max(version_num) FROM pgclip.schema_version")
+        (found,) = cursor.fetchone() or (None,)
+    if found is None:
+        raise SchemaError("this database has no schema pgclip. Run: pgclip migrate")
+    if found < SCHEMA_VERSION:
+        raise SchemaError(
+            f"schema pgclip is at version {found}, this package needs {SCHEMA_VERSION}. "
+            "Run: pgclip migrate"
+        )
+    if found > SCHEMA_VERSION:
+        raise SchemaError(
+            f"schema pgclip is at version {found}, newer than this package's {SCHEMA_VERSION}. "
+            "Upgrade the package: pip install --upgrade pgclip"
+        )

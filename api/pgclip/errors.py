@@ -1,0 +1,105 @@
+"""Errors of pgclip.
+
+PgclipError
+├── ConfigurationError     a setting is missing or makes no sense
+├── ConnectionFailed       Postgres can't be reached (nothing was submitted)
+├── SchemaError            schema pgclip is missing, older or newer than this package
+├── InvalidItem            a submission or query that can't be accepted; says which and why
+├── NotFound               no such item or collection
+├── ItemFailed             an item that was waited for ended as failed; has .reason
+├── WaitTimeout            it is still queued or being worked on; nothing is lost
+├── QueryFailed            a query got no vector: no worker alive, or it can't be encoded
+└── ModelMismatch          the model is not the one whose vectors are stored
+
+Driver errors are translated here, with the driver's own as the cause.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class PgclipError(Exception):
+    """Base of all errors raised by pgclip."""
+
+
+class ConfigurationError(PgclipError):
+    """A setting is missing or makes no sense."""
+
+
+class ConnectionFailed(PgclipError):
+    """Postgres can't be reached, or the connection broke before the commit was confirmed."""
+
+
+class SchemaError(PgclipError):
+    """Schema pgclip is missing, or of another version than this package."""
+
+
+class InvalidItem(PgclipError, ValueError):
+    """A submission or query that can't be accepted. Nothing of it was written."""
+
+
+class NotFound(PgclipError, LookupError):
+    """There is no such item or collection."""
+
+
+class ItemFailed(PgclipError):
+    """An item ended as failed. `reason` is a short code, the message is for a person."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class WaitTimeout(PgclipError, TimeoutError):
+    """The work has not ended in time. It goes on; nothing is lost."""
+
+
+class QueryFailed(PgclipError):
+    """A query has no vector: no worker answered, or it can't be encoded."""
+
+
+class ModelMismatch(PgclipError):
+    """A model is not the one whose vectors are stored, or not in the state asked for."""
+
+
+# SQLSTATEs that the functions of schema pgclip raise.
+LABELS_CHANGED = "PC007"
+_BY_SQLSTATE: dict[str, type[PgclipError]] = {
+    "PC001": InvalidItem,
+    "PC002": NotFound,
+    "PC003": QueryFailed,
+    "PC004": QueryFailed,
+    "PC005": QueryFailed,
+    "PC006": ModelMismatch,
+}
+_MISSING_OBJECT = {"3F000", "42P01", "42883", "42704"}  # schema, table, function, type
+
+
+@contextmanager
+def translated(what: str) -> Iterator[None]:
+    """Translates psycopg2's errors. `what` names the item or the action for the message."""
+    import psycopg2
+
+    try:
+        yield
+    except psycopg2.Error as error:
+        raise _translate(error, what) from error
+
+
+def _translate(error: Exception, what: str) -> PgclipError:
+    import psycopg2
+
+    sqlstate = getattr(error, "pgcode", None) or ""
+    diagnostics = getattr(error, "diag", None)
+    text = (getattr(diagnostics, "message_primary", None) or str(error)).strip()
+    hint = getattr(diagnostics, "message_hint", None)
+    message = f"{what}: {text}" + (f" ({hint})" if hint else "")
+    if sqlstate in _BY_SQLSTATE:
+        return _BY_SQLSTATE[sqlstate](message)
+    if sqlstate in _MISSING_OBJECT and "pgclip" in text:
+        return SchemaError(f"{message}. Run: pgclip migrate")
+    if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):
+        return ConnectionFailed(f"{message}. Is Postgres running, and PGCLIP_DATABASE_URL right?")
+    if isinstance(error, psycopg2.DataError):
+        return InvalidItem(message)
+    return PgclipError(message)

@@ -1,0 +1,104 @@
+"""Every setting, read in one place: a keyword argument, else PGCLIP_<NAME>, else the default."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from pgclip.errors import ConfigurationError
+
+
+def _setting(default: Any, description: str, read: Any = str) -> Any:
+    return field(default=default, metadata={"description": description, "read": read})
+
+
+def _boolean(text: str) -> bool:
+    values = {"1": True, "true": True, "yes": True, "on": True}
+    values |= {"0": False, "false": False, "no": False, "off": False}
+    return values[text.lower()]
+
+
+def _folders(text: str) -> tuple[Path, ...]:
+    return tuple(Path(part).expanduser() for part in text.split(os.pathsep) if part)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The settings of a client or a worker. Times are seconds, sizes are bytes."""
+
+    database_url: str = _setting("", "Postgres, postgresql://user:password@host:port/database")
+    redis_url: str = _setting("", "Redis or Valkey, redis://host:port/0; carries tickets only")
+
+    connect_timeout: float = _setting(5.0, "connecting to Postgres or Redis", float)
+    pool_size: int = _setting(10, "connections that a client keeps at most", int)
+
+    model: str = _setting("openai/clip-vit-base-patch32", "hub id or folder of the model")
+    model_name: str = _setting("", "the model's name in the database; default: id or folder name")
+    device: str = _setting("auto", "cuda, cuda:1, mps, cpu, or auto")
+    precision: str = _setting("auto", "float32, bfloat16, float16, or auto")
+    batch_size: int = _setting(0, "items in a batch; 0: 256 on CUDA, else 64", int)
+    decoders: int = _setting(0, "decoding processes; 0: from the number of processors", int)
+    fast_decode: bool = _setting(True, "decode JPEG at reduced size where that suffices", _boolean)
+    roots: tuple[Path, ...] = _setting((), "folders that file:// may name, colon-separated", _folders)
+    max_image_bytes: int = _setting(64 * 2**20, "largest picture file", int)
+    max_image_pixels: int = _setting(100_000_000, "largest picture, width times height", int)
+    decode_timeout: float = _setting(30.0, "one picture's reading and decoding", float)
+    decoder_memory: int = _setting(2 * 2**30, "address space of a decoding process", int)
+    encode_timeout: float = _setting(300.0, "one forward pass; beyond it the worker exits", float)
+    heartbeat: float = _setting(3.0, "between two heartbeats of a worker", float)
+    lease: float = _setting(20.0, "without a heartbeat, until a worker's jobs run elsewhere", float)
+    idle_poll: float = _setting(1.0, "between two looks of an idle worker for work", float)
+    steward_interval: float = _setting(5.0, "between two passes of the steward", float)
+    strikes: int = _setting(6, "deaths of a worker that an item alone in it may cause", int)
+    query_cache: int = _setting(100_000, "query vectors kept", int)
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str] = os.environ, **given: Any) -> "Settings":
+        """Settings from keyword arguments (None: not given) and PGCLIP_* variables.
+
+        Raises ConfigurationError for an unknown name or a value that can't be read.
+        """
+        known = {f.name: f for f in fields(cls)}
+        if unknown := set(given) - set(known):
+            raise ConfigurationError(f"unknown setting: {', '.join(sorted(unknown))}")
+        values = {name: value for name, value in given.items() if value is not None}
+        for name, setting in known.items():
+            variable = f"PGCLIP_{name.upper()}"
+            if name not in values and environ.get(variable):
+                try:
+                    values[name] = setting.metadata["read"](environ[variable])
+                except (ValueError, KeyError) as error:
+                    raise ConfigurationError(
+                        f"{variable}={environ[variable]!r} can't be read: {error}"
+                    ) from error
+        settings = cls(**values)
+        settings._check()
+        return settings
+
+    def _check(self) -> None:
+        for name in ("connect_timeout", "heartbeat", "lease", "idle_poll", "steward_interval",
+                     "decode_timeout", "encode_timeout", "pool_size", "max_image_bytes",
+                     "max_image_pixels", "decoder_memory", "strikes"):  # fmt: skip
+            if getattr(self, name) <= 0:
+                raise ConfigurationError(f"PGCLIP_{name.upper()} must be positive")
+        for name in ("batch_size", "decoders", "query_cache"):
+            if getattr(self, name) < 0:
+                raise ConfigurationError(f"PGCLIP_{name.upper()} must not be negative")
+        if self.precision not in ("auto", "float32", "bfloat16", "float16"):
+            raise ConfigurationError(f"PGCLIP_PRECISION: {self.precision!r} is not a precision")
+        if self.lease < 3 * self.heartbeat:
+            raise ConfigurationError(
+                f"PGCLIP_LEASE ({self.lease} s) must be at least three heartbeats "
+                f"(PGCLIP_HEARTBEAT, {self.heartbeat} s), or a hiccup costs a worker its work"
+            )
+
+    def required(self, name: str) -> str:
+        """A URL that must be there. Raises ConfigurationError."""
+        value: str = getattr(self, name)
+        if not value:
+            raise ConfigurationError(
+                f"PGCLIP_{name.upper()} is not set (or pass {name}=…): "
+                f"{next(f for f in fields(self) if f.name == name).metadata['description']}"
+            )
+        return value

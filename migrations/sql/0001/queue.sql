@@ -1,0 +1,207 @@
+-- Workers, leases and the steward's sweep. Times are the database's clock throughout.
+
+CREATE FUNCTION pgclip.sign_on(
+    p_model smallint, p_host text, p_pid int, p_device text, p_precision text,
+    p_batch_size int, p_lease_seconds double precision
+) RETURNS bigint
+LANGUAGE sql AS $$
+    INSERT INTO pgclip.worker (model_id, host, pid, device, precision, batch_size, expires_at)
+    VALUES (p_model, p_host, p_pid, p_device, p_precision, p_batch_size,
+            clock_timestamp() + make_interval(secs => p_lease_seconds))
+    RETURNING id
+$$;
+
+-- Hands jobs back to the queue without blame. Jobs that a transaction has locked are left: it
+-- is either replacing them or its own end frees them for the next call.
+CREATE FUNCTION pgclip._requeue(p_jobs bigint[]) RETURNS bigint
+LANGUAGE sql AS $$
+    WITH free AS (SELECT id FROM pgclip.job WHERE id = ANY(p_jobs) AND lease IS NOT NULL
+                  ORDER BY id FOR UPDATE SKIP LOCKED),
+    freed AS (UPDATE pgclip.job SET lease = NULL, worker_id = NULL
+              WHERE id IN (SELECT id FROM free) RETURNING 1)
+    SELECT count(*) FROM freed
+$$;
+
+-- Keeps a worker's leases alive and takes back those that it does not know of (the connection
+-- broke while it claimed, or a store failed). False: it was given up; it has to sign on again.
+CREATE FUNCTION pgclip.heartbeat(p_worker bigint, p_held uuid[], p_lease_seconds double precision)
+RETURNS boolean
+LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE pgclip.worker SET heartbeat_at = clock_timestamp(), held_at_death = NULL,
+           expires_at = clock_timestamp() + make_interval(secs => p_lease_seconds)
+    WHERE id = p_worker;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    PERFORM pgclip._requeue(ARRAY(SELECT id FROM pgclip.job
+                                  WHERE worker_id = p_worker AND lease <> ALL(p_held)));
+    RETURN true;
+END $$;
+
+CREATE FUNCTION pgclip.release(p_lease uuid) RETURNS bigint
+LANGUAGE sql AS $$
+    SELECT pgclip._requeue(ARRAY(SELECT id FROM pgclip.job WHERE lease = p_lease))
+$$;
+
+CREATE FUNCTION pgclip.sign_off(p_worker bigint) RETURNS void
+LANGUAGE sql AS $$
+    SELECT pgclip._requeue(ARRAY(SELECT id FROM pgclip.job WHERE worker_id = p_worker));
+    DELETE FROM pgclip.worker WHERE id = p_worker;
+$$;
+
+-- Leases the oldest queued jobs of the worker's model to it: at most p_limit, and at most
+-- p_max_bytes of inline content unless the first alone has more.
+--
+-- A job that was on a crashed worker runs in a group of at most its group_limit, and nothing
+-- else runs beside that group in the process. If such a job is next and the worker still holds
+-- others, nothing is leased: the worker finishes those and asks again.
+--
+-- A job whose content another lease is encoding waits, and copies later. Two claims that run at
+-- the same moment are kept apart by a lock on the content, taken before the second look.
+CREATE FUNCTION pgclip.claim(p_worker bigint, p_lease uuid, p_limit int, p_max_bytes bigint)
+RETURNS TABLE (job_id bigint, item_id bigint, collection text, key text, kind pgclip.kind,
+               content_hash bytea, source text)
+LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    v_model    smallint;
+    v_held     bigint;
+    v_cautious boolean;
+    v_group    smallint;
+    v_picked   bigint[];
+BEGIN
+    SELECT model_id INTO v_model FROM pgclip.worker WHERE id = p_worker;
+    SELECT count(*), coalesce(bool_or(group_limit IS NOT NULL), false) INTO v_held, v_cautious
+    FROM pgclip.job WHERE worker_id = p_worker AND lease IS NOT NULL;
+    SELECT group_limit INTO v_group FROM pgclip.job
+    WHERE model_id = v_model AND lease IS NULL
+    ORDER BY rank, id LIMIT 1 FOR UPDATE SKIP LOCKED;
+    IF NOT FOUND OR v_cautious OR (v_group IS NOT NULL AND v_held > 0) THEN
+        RETURN;
+    END IF;
+
+    WITH candidate AS MATERIALIZED (
+        SELECT j.id, j.rank, j.kind, j.content_hash FROM pgclip.job j
+        WHERE j.model_id = v_model AND j.lease IS NULL
+          AND j.group_limit IS NOT DISTINCT FROM v_group
+          AND NOT EXISTS (SELECT FROM pgclip.job o WHERE o.content_hash = j.content_hash
+                          AND o.kind = j.kind AND o.model_id = j.model_id
+                          AND o.lease IS NOT NULL)
+        ORDER BY j.rank, j.id LIMIT least(p_limit, coalesce(v_group, p_limit))
+        FOR UPDATE SKIP LOCKED
+    ), held_content AS MATERIALIZED (
+        SELECT c.kind, c.hash, c.size FROM pgclip.content c
+        WHERE (c.kind, c.hash) IN (SELECT kind, content_hash FROM candidate)
+        ORDER BY c.kind, c.hash FOR NO KEY UPDATE SKIP LOCKED
+    ), sized AS (
+        SELECT k.id, row_number() OVER w AS nth, sum(coalesce(c.size, 0)) OVER w AS bytes
+        FROM candidate k
+        LEFT JOIN held_content c ON c.kind = k.kind AND c.hash = k.content_hash
+        WHERE k.content_hash IS NULL OR c.hash IS NOT NULL
+        WINDOW w AS (ORDER BY k.rank, k.id)
+    )
+    SELECT array_agg(id) INTO v_picked FROM sized WHERE nth = 1 OR bytes <= p_max_bytes;
+
+    RETURN QUERY
+    WITH leased AS (
+        UPDATE pgclip.job j SET lease = p_lease, worker_id = p_worker
+        WHERE j.id = ANY(v_picked)
+          AND NOT EXISTS (SELECT FROM pgclip.job o WHERE o.content_hash = j.content_hash
+                          AND o.kind = j.kind AND o.model_id = j.model_id
+                          AND o.lease IS NOT NULL)
+        RETURNING j.id, j.item_id, j.kind, j.content_hash, j.rank
+    )
+    SELECT l.id, l.item_id, c.name, i.key, l.kind, l.content_hash,
+           CASE WHEN l.content_hash IS NULL THEN i.source END
+    FROM leased l JOIN pgclip.item i ON i.id = l.item_id
+    JOIN pgclip.collection c ON c.id = i.collection_id
+    ORDER BY l.rank, l.id;
+END $$;
+
+-- Takes back the leases of workers whose heartbeat stopped. Their jobs run again in smaller
+-- groups; a job that was alone on its worker gets a strike, and fails at the limit. SKIP LOCKED
+-- throughout: a transaction of a frozen worker must not stop the sweep. Returns how many jobs.
+CREATE FUNCTION pgclip.sweep(p_strike_limit int) RETURNS bigint
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_worker pgclip.worker;
+    v_jobs   bigint[];
+    v_count  bigint := 0;
+BEGIN
+    FOR v_worker IN
+        SELECT * FROM pgclip.worker WHERE expires_at < clock_timestamp()
+        ORDER BY id FOR UPDATE SKIP LOCKED
+    LOOP
+        IF v_worker.held_at_death IS NULL THEN
+            UPDATE pgclip.worker SET held_at_death =
+                (SELECT count(*) FROM pgclip.job WHERE worker_id = v_worker.id AND lease IS NOT NULL)
+            WHERE id = v_worker.id RETURNING * INTO v_worker;
+        END IF;
+        v_jobs := ARRAY(SELECT id FROM pgclip.job WHERE worker_id = v_worker.id
+                        AND lease IS NOT NULL ORDER BY id FOR UPDATE SKIP LOCKED);
+        UPDATE pgclip.job SET lease = NULL, worker_id = NULL,
+            group_limit = CASE WHEN v_worker.held_at_death > 8 THEN 8 ELSE 1 END,
+            strikes = strikes + (v_worker.held_at_death = 1)::int
+        WHERE id = ANY(v_jobs);
+        WITH struck_out AS (
+            DELETE FROM pgclip.job WHERE id = ANY(v_jobs) AND strikes >= p_strike_limit
+            RETURNING item_id, model_id, generation, strikes
+        )
+        INSERT INTO pgclip.failure (item_id, model_id, generation, reason, message)
+        SELECT item_id, model_id, generation, 'worker_died', format(
+               'the worker died %s times while it processed this item alone; its log says why',
+               strikes)
+        FROM struck_out
+        ON CONFLICT (item_id, model_id) DO UPDATE SET generation = excluded.generation,
+            reason = excluded.reason, message = excluded.message, failed_at = now();
+        v_count := v_count + cardinality(v_jobs);
+        DELETE FROM pgclip.worker w WHERE w.id = v_worker.id
+        AND NOT EXISTS (SELECT FROM pgclip.job j WHERE j.worker_id = w.id AND j.lease IS NOT NULL);
+    END LOOP;
+    -- Leases of workers that are not there at all.
+    v_jobs := ARRAY(SELECT j.id FROM pgclip.job j WHERE j.lease IS NOT NULL
+                    AND NOT EXISTS (SELECT FROM pgclip.worker w WHERE w.id = j.worker_id));
+    RETURN v_count + pgclip._requeue(v_jobs);
+END $$;
+
+-- Deletes released contents that no item refers to, a few at a time. One that a submission is
+-- just taking up again is locked by it, and skipped; the foreign key has the last word.
+CREATE FUNCTION pgclip.collect_contents(p_limit int) RETURNS bigint
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_released record;
+    v_count    bigint := 0;
+BEGIN
+    FOR v_released IN
+        DELETE FROM pgclip.content_release WHERE ctid IN (
+            SELECT ctid FROM pgclip.content_release LIMIT p_limit FOR UPDATE SKIP LOCKED)
+        RETURNING kind, hash
+    LOOP
+        BEGIN
+            DELETE FROM pgclip.content c
+            WHERE c.kind = v_released.kind AND c.hash = v_released.hash
+              AND NOT EXISTS (SELECT FROM pgclip.item i
+                              WHERE i.kind = c.kind AND i.content_hash = c.hash);
+            v_count := v_count + FOUND::int;
+        EXCEPTION
+            WHEN foreign_key_violation THEN
+                NULL;  -- taken up again: its next release brings it back here
+            WHEN lock_not_available THEN
+                INSERT INTO pgclip.content_release (kind, hash)
+                VALUES (v_released.kind, v_released.hash);
+        END;
+    END LOOP;
+    RETURN v_count;
+END $$;
+
+-- For the steward: queued jobs and living workers of each model that takes work.
+CREATE FUNCTION pgclip.backlog()
+RETURNS TABLE (model_id smallint, queue text, queued bigint, workers bigint)
+LANGUAGE sql STABLE AS $$
+    SELECT m.id, pgclip._ticket_queue(m.id),
+           (SELECT count(*) FROM pgclip.job j WHERE j.model_id = m.id AND j.lease IS NULL),
+           (SELECT count(*) FROM pgclip.worker w
+            WHERE w.model_id = m.id AND w.expires_at > clock_timestamp())
+    FROM pgclip.model m WHERE m.state <> 'retired'
+$$;
