@@ -97,7 +97,11 @@ class LocalServices:
         try:
             self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             with FileLock(self.data_dir / "startup.lock") as startup:
-                self._await_turn(startup)
+                if not startup.exclusive(self._timeout):
+                    raise LocalServicesError(
+                        f"Another process has been starting or stopping the servers of "
+                        f"{self.data_dir} for over {self._timeout:g} s; see who holds startup.lock."
+                    )
                 self._join()
                 try:
                     for server in servers:
@@ -115,8 +119,11 @@ class LocalServices:
         if self._users is None or self._owner != os.getpid():  # a forked child leaves nothing
             return
         with FileLock(self.data_dir / "startup.lock") as startup:
-            self._await_turn(startup)
-            self._leave()
+            if startup.exclusive(self._timeout):
+                self._leave()
+            else:  # whoever holds it so long is a user too, and leaves after us
+                self._users.release()
+                self._users = None
 
     def __enter__(self) -> Self:
         return self.start()
@@ -138,13 +145,6 @@ class LocalServices:
             raise LocalServicesError("Not started: use `with LocalServices(...)` or start().")
         return server
 
-    def _await_turn(self, startup: FileLock) -> None:
-        if not startup.exclusive(self._timeout):
-            raise LocalServicesError(
-                f"Another process has been starting or stopping the servers of {self.data_dir} "
-                f"for over {self._timeout:g} s. See who holds startup.lock there."
-            )
-
     def _join(self) -> None:
         self._users = FileLock(self.data_dir / "users.lock")
         self._users.shared()
@@ -158,5 +158,7 @@ class LocalServices:
             return
         with users:
             if users.exclusive():
-                self._postgres.stop()
-                self._redis.stop()
+                try:
+                    self._postgres.stop()
+                finally:
+                    self._redis.stop()

@@ -37,16 +37,14 @@ class FileLock:
                     return False
             time.sleep(_POLL_SECONDS)
 
-    def hand_over(self) -> None:
-        """Close this descriptor without unlocking: who inherited it goes on holding the lock."""
+    def close(self) -> None:
+        """Close without unlocking: whoever inherited the descriptor goes on holding the lock."""
         os.close(self.fd)
-        self.fd = -1
 
     def release(self) -> None:
         """Unlock and close; forked children that share the open file lose the lock as well."""
-        if self.fd != -1:
-            fcntl.flock(self.fd, fcntl.LOCK_UN)
-            self.hand_over()
+        fcntl.flock(self.fd, fcntl.LOCK_UN)
+        self.close()
 
     def __enter__(self) -> Self:
         return self

@@ -62,13 +62,14 @@ class Postgres(Server):
         import psycopg2
 
         try:
-            with closing(psycopg2.connect(self._url("postgres"))) as connection:
+            attempt = psycopg2.connect(self._url("postgres"), connect_timeout=_CONNECT_SECONDS)
+            with closing(attempt) as connection:
                 connection.autocommit = True
                 with connection.cursor() as cursor:
                     cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,))
                     if cursor.fetchone() is None:
                         cursor.execute(f"CREATE DATABASE {DATABASE}")
-        except psycopg2.OperationalError as error:
+        except psycopg2.Error as error:
             return str(error).strip()
         return None
 
@@ -104,7 +105,7 @@ class Postgres(Server):
         unfinished.mkdir(mode=0o700)
         with tempfile.TemporaryFile() as password, _entered(unfinished, account) as (path, fds):
             password.write(endpoint.password.encode())
-            password.flush()
+            password.seek(0)
             if account is not None:
                 os.chown(unfinished, account.uid, account.gid)
                 os.fchown(password.fileno(), account.uid, account.gid)

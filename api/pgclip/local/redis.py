@@ -13,7 +13,7 @@ from pgclip.local.locks import FileLock
 from pgclip.local.programs import Account, version_of, wheel_program
 from pgclip.local.server import HOST, Endpoint, Server
 
-# Streams of tickets need what Redis has had since this version; Celery asks for the same.
+# What Celery's Redis transport asks for.
 MINIMUM_VERSION = (6, 2)
 _NAMES = ("valkey-server", "redis-server")
 _TIMEOUT_SECONDS = 5.0

@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,6 +25,10 @@ from pgclip.local.programs import Account, required, run_as, server_account
 HOST = "127.0.0.1"
 # A port can be taken between its choice and its use; a third death has another cause.
 _LAUNCHES = 3
+# Below the range that Linux and macOS give to outgoing connections: one of those could sit on a
+# server's port while it restarts, and a client that retries could even connect to itself.
+_PORTS = range(20_000, 32_000)
+_PORT_TRIES = 200
 _LOG_TAIL_LINES = 20
 # Kept so that Python reaps a server which dies while the process that launched it lives on.
 _launched: list["subprocess.Popen[bytes]"] = []
@@ -75,7 +79,7 @@ class Server(ABC):
         deadline = time.monotonic() + seconds
         launches = 0
         while True:
-            with FileLock(self._lock) as lock:
+            with closing(FileLock(self._lock)) as lock:
                 if lock.exclusive():
                     if launches == _LAUNCHES:
                         raise LocalServicesError(f"{self.kind} does not start.{self._log_tail()}")
@@ -101,10 +105,10 @@ class Server(ABC):
                 if lock.exclusive():
                     break
                 main, children = self._processes()
-                for process in children if main is None or number == signal.SIGKILL else []:
-                    _send(process, signal.SIGKILL)
                 if main is not None:
                     _send(main, number)
+                if main is None or number == signal.SIGKILL:
+                    _kill(children)
                 if lock.exclusive(seconds):
                     break
             else:
@@ -172,7 +176,7 @@ class Server(ABC):
         stdin: str = "",
         pass_fds: tuple[int, ...] = (),
     ) -> None:
-        with tempfile.TemporaryFile() as given, self.log.open("ab") as log:
+        with tempfile.TemporaryFile() as given, open(self.log, "ab", opener=_private) as log:
             given.write(stdin.encode())
             given.seek(0)
             child = subprocess.Popen(
@@ -185,7 +189,6 @@ class Server(ABC):
                 **run_as(account),
             )
         _launched.append(child)
-        lock.hand_over()
 
     def _processes(self) -> tuple[Any, list[Any]]:
         """Find this server's main process (or None) and its children, by name and work folder."""
@@ -202,8 +205,8 @@ class Server(ABC):
     def _end_orphans(self) -> None:
         """Kill children that outlived a killed main process and would keep the lock."""
         main, children = self._processes()
-        for process in children if main is None else []:
-            _send(process, signal.SIGKILL)
+        if main is None:
+            _kill(children)
 
     def _log_tail(self) -> str:
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
@@ -226,8 +229,17 @@ def _send(process: Any, number: signal.Signals) -> None:
         process.send_signal(number)  # checks that the process id was not reused meanwhile
 
 
+def _kill(processes: list[Any]) -> None:
+    for process in processes:
+        _send(process, signal.SIGKILL)
+
+
 def _reap() -> None:
     _launched[:] = [child for child in _launched if child.poll() is None]
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _is_free(port: int) -> bool:
@@ -241,6 +253,8 @@ def _is_free(port: int) -> bool:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+    for _ in range(_PORT_TRIES):
+        port = _PORTS.start + secrets.randbelow(len(_PORTS))
+        if _is_free(port):
+            return port
+    raise LocalServicesError(f"No free port was found between {_PORTS.start} and {_PORTS.stop}.")

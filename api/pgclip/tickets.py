@@ -1,0 +1,155 @@
+"""Tickets: Celery messages that say "there is work", and nothing that exists nowhere else.
+
+A ticket that is lost costs a second, since idle workers look for work by themselves. So
+publishing never raises and never waits long: without Redis, submissions are still accepted.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from pgclip.settings import Settings
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+log = logging.getLogger(__name__)
+
+TASK = "pgclip.work"
+_VERSION = 1
+# A flag that a ticket is waiting, so that single submissions do not publish one each. Workers
+# clear it before they claim; the limit is for a flag whose ticket was lost.
+_FLAG_SECONDS = 10
+# After a failure to reach Redis, how long no further attempt delays anyone.
+_PAUSE_SECONDS = 5.0
+
+
+class BadTicket(ValueError):
+    """A message that is not a ticket of a version that this package reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """The whole message: the queue that it was sent to, which names installation and model."""
+
+    queue: str
+    version: int = _VERSION
+
+    def encode(self) -> dict[str, Any]:
+        """The message's keyword arguments."""
+        return asdict(self)
+
+    @classmethod
+    def decode(cls, message: dict[str, Any]) -> "Ticket":
+        """Raises BadTicket."""
+        match message:
+            case {"queue": str(queue), "version": 1, **rest} if not rest:
+                return cls(queue)
+        raise BadTicket(f"not a ticket: {message!r:.200}")
+
+
+def flag_of(queue: str) -> str:
+    """The Redis key that says that a ticket waits in a queue."""
+    return f"{queue}.waiting"
+
+
+def make_app(settings: Settings) -> "Celery":
+    """The Celery app that carries tickets; the same for clients and workers."""
+    from celery import Celery
+
+    app = Celery("pgclip", broker=settings.required("redis_url"), set_as_current=False)
+    limits = {
+        "socket_connect_timeout": settings.connect_timeout,
+        "socket_timeout": settings.connect_timeout,
+        "socket_keepalive": True,
+    }
+    app.conf.update(
+        accept_content=["json"],
+        task_serializer="json",
+        task_ignore_result=True,
+        # Early acknowledgement: leases in Postgres cover a worker's death, and a redelivered
+        # ticket could only bring a second look at the queue.
+        task_acks_late=False,
+        worker_prefetch_multiplier=1,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        broker_transport_options=limits,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_channel_error_retry=True,
+        task_create_missing_queues=True,
+        worker_hijack_root_logger=False,
+        worker_send_task_events=False,
+    )
+    return app
+
+
+class TicketOffice:
+    """Publishes tickets after a commit. Thread-safe."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._app: Celery | None = None
+        self._redis: Any = None
+        self._closed_until = 0.0
+
+    def announce(self, queues: Iterable[str]) -> None:
+        """Publishes a ticket to each queue in which none is waiting."""
+        for queue in queues:
+            self._attempt(queue, coalesce=True)
+
+    def publish(self, queue: str, count: int) -> None:
+        """Publishes `count` tickets, whatever is waiting."""
+        for _ in range(count):
+            self._attempt(queue, coalesce=False)
+
+    def waiting(self, queue: str) -> int:
+        """How many tickets wait in a queue. Raises redis.RedisError."""
+        return int(self._connected()[1].llen(queue))
+
+    def taken(self, queue: str) -> None:
+        """A worker has taken a ticket and is about to claim: from now on publish again."""
+        try:
+            self._connected()[1].delete(flag_of(queue))
+        except Exception as error:  # the flag runs out by itself
+            log.info("could not clear the ticket flag: %s", error)
+
+    def close(self) -> None:
+        """Closes the connections to Redis."""
+        with self._lock:
+            if self._app is not None:
+                self._app.close()
+                self._redis.close()
+            self._app = self._redis = None
+
+    def _attempt(self, queue: str, *, coalesce: bool) -> None:
+        if time.monotonic() < self._closed_until:
+            return
+        try:
+            app, redis = self._connected()
+            if coalesce and not redis.set(flag_of(queue), 1, nx=True, ex=_FLAG_SECONDS):
+                return
+            app.send_task(TASK, kwargs=Ticket(queue).encode(), queue=queue, retry=False)
+        except Exception as error:  # whatever it is, the submission is committed already
+            self._closed_until = time.monotonic() + _PAUSE_SECONDS
+            log.warning(
+                "no ticket could be published (%s: %s); idle workers find the work by themselves",
+                type(error).__name__,
+                error,
+            )
+
+    def _connected(self) -> tuple["Celery", Any]:
+        with self._lock:
+            if self._app is None:
+                from redis import Redis
+
+                self._app = make_app(self._settings)
+                self._redis = Redis.from_url(
+                    self._settings.redis_url,
+                    socket_timeout=self._settings.connect_timeout,
+                    socket_connect_timeout=self._settings.connect_timeout,
+                )
+            return self._app, self._redis
