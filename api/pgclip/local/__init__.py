@@ -87,12 +87,11 @@ class LocalServices:
         return self._redis.pid
 
     def start(self) -> Self:
-        """Start or adopt the servers; harmless when done already.
+        """Start or adopt the servers; called again, bring back one that died.
 
         Raises LocalServicesError with the end of the server's log when one does not start.
         """
-        servers = self._embedded()
-        if self._users is not None or not servers:
+        if not self._embedded():
             return self
         try:
             self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -103,12 +102,6 @@ class LocalServices:
                         f"{self.data_dir} for over {self._timeout:g} s; see who holds startup.lock."
                     )
                 self._join()
-                try:
-                    for server in servers:
-                        server.ensure(self._timeout)
-                except BaseException:
-                    self._leave()
-                    raise
         except OSError as error:
             raise LocalServicesError(f"{self.data_dir} cannot be used: {error}") from error
         return self
@@ -146,10 +139,20 @@ class LocalServices:
         return server
 
     def _join(self) -> None:
-        self._users = FileLock(self.data_dir / "users.lock")
-        self._users.shared()
-        self._owner = os.getpid()
-        atexit.register(self.stop)
+        """Become a user and see that the servers run, under the start-up lock."""
+        is_new = self._users is None
+        if is_new:
+            self._users = FileLock(self.data_dir / "users.lock")
+            self._users.shared()
+            self._owner = os.getpid()
+            atexit.register(self.stop)
+        try:
+            for server in self._embedded():
+                server.ensure(self._timeout)
+        except BaseException:
+            if is_new:
+                self._leave()
+            raise
 
     def _leave(self) -> None:
         """Give up our share, under the start-up lock. Being last, stop also what others started."""
