@@ -43,7 +43,7 @@ class Postgres(Server):
 
     kind = "postgres"
     process_names = ("postgres",)
-    child_title = "postgres:"
+    child_titles = ("postgres:",)
     keeps_password = True
     # fast shutdown (with a checkpoint), immediate shutdown (recovery at the next start), kill
     stop_signals = ((signal.SIGINT, 60.0), (signal.SIGQUIT, 10.0), (signal.SIGKILL, 10.0))

@@ -34,7 +34,7 @@ class Redis(Server):
 
     kind = "redis"
     process_names = _NAMES
-    child_title = "valkey-rdb-bgsave"
+    child_titles = ("valkey-rdb-", "redis-rdb-")
     keeps_password = False
     stop_signals = ((signal.SIGTERM, 10.0), (signal.SIGKILL, 10.0))
 
@@ -65,8 +65,9 @@ class Redis(Server):
         return None
 
     def prepare(self, account: Account | None, endpoint: Endpoint) -> None:
-        """Make the folder that the server works in."""
+        """Make the folder that the server works in, without what somebody's SAVE left there."""
         self.folder.mkdir(mode=0o700, exist_ok=True)
+        (self.folder / "dump.rdb").unlink(missing_ok=True)  # perhaps of a version unreadable now
         if account is not None:
             os.chown(self.folder, account.uid, account.gid)
 

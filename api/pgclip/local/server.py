@@ -47,7 +47,7 @@ class Server(ABC):
 
     kind: ClassVar[str]
     process_names: ClassVar[tuple[str, ...]]
-    child_title: ClassVar[str]
+    child_titles: ClassVar[tuple[str, ...]]
     keeps_password: ClassVar[bool]
     stop_signals: ClassVar[tuple[tuple[signal.Signals, float], ...]]
 
@@ -196,10 +196,11 @@ class Server(ABC):
         main, children = None, []
         for process in psutil.process_iter(["name", "cmdline"]):
             if process.info["name"] in self.process_names and _works_in(process, self.folder):
-                if (process.info["cmdline"] or [""])[0].startswith(self.child_title):
-                    children.append(process)
-                else:
+                title = (process.info["cmdline"] or [""])[0]
+                if main is None and not title.startswith(self.child_titles):
                     main = process
+                else:
+                    children.append(process)
         return main, children
 
     def _end_orphans(self) -> None:
