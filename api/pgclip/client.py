@@ -135,7 +135,11 @@ class Client:
             arguments = (like, k, collection or "default", collection, kind)
             return self._hits(statements.SIMILAR, arguments, f"items like {like!r}")
         if image is not None:
-            data, embed, search = query_image(image), statements.EMBED_IMAGE, statements.SEARCH_IMAGE
+            data, embed, search = (
+                query_image(image),
+                statements.EMBED_IMAGE,
+                statements.SEARCH_IMAGE,
+            )
             return self._search(embed, search, data, (k, collection, kind), timeout)
         text = query_text(query or "")
         embed, search = statements.EMBED_TEXT, statements.SEARCH_TEXT
@@ -151,17 +155,11 @@ class Client:
             row = cursor.fetchone()
         if row is None:
             raise NotFound(f"there is no {what}")
-        *first, labels, created_at, updated_at, vectors = row
+        labels, vectors, *described = row
         array = np.array(vectors, np.float32).reshape(len(vectors), -1 if vectors else 0)
         # Stored in half precision: back to unit norm.
         array /= np.linalg.norm(array, axis=1, keepdims=True)
-        return Item(
-            *first,
-            labels=labels_from(labels),
-            vectors=array,
-            created_at=created_at,
-            updated_at=updated_at,
-        )
+        return Item(labels_from(labels), array, *described)
 
     def delete(self, key: str, *, collection: str = "default") -> None:
         """Deletes an item, its vectors and labels, and work for it. Raises NotFound."""

@@ -44,6 +44,8 @@ class Item:
     the vectors of the content before.
     """
 
+    labels: tuple[Label, ...]
+    vectors: "np.ndarray[tuple[int, int], np.dtype[np.float32]]"
     key: str
     collection: str
     kind: Kind
@@ -52,8 +54,6 @@ class Item:
     error: str | None
     source: str | None
     metadata: dict[str, Any]
-    labels: tuple[Label, ...]
-    vectors: "np.ndarray[tuple[int, int], np.dtype[np.float32]]"
     created_at: datetime
     updated_at: datetime
 

@@ -10,8 +10,6 @@ from pgclip.errors import ItemFailed, NotFound, WaitTimeout
 from pgclip.items import State
 
 if TYPE_CHECKING:
-    from array import array
-
     from pgclip.database import Database
 
 _FIRST_PAUSE, _LAST_PAUSE = 0.005, 0.25

@@ -40,7 +40,7 @@ class Settings:
     batch_size: int = _setting(0, "items in a batch; 0: 256 on CUDA, else 64", int)
     decoders: int = _setting(0, "decoding processes; 0: from the number of processors", int)
     fast_decode: bool = _setting(True, "decode JPEG at reduced size where that suffices", _boolean)
-    roots: tuple[Path, ...] = _setting((), "folders that file:// may name, colon-separated", _folders)
+    roots: tuple[Path, ...] = _setting((), "folders file:// may name, colon-separated", _folders)
     max_image_bytes: int = _setting(64 * 2**20, "largest picture file", int)
     max_image_pixels: int = _setting(100_000_000, "largest picture, width times height", int)
     decode_timeout: float = _setting(30.0, "one picture's reading and decoding", float)

@@ -28,9 +28,9 @@ BATCH_STATES = """
     WHERE i.state <> 'done'
 """
 GET_ITEM = """
-    SELECT i.key, i.collection, i.kind, i.state, i.reason, i.error, i.source, i.metadata,
-           pgclip.labels_of(i.id), i.created_at, i.updated_at,
-           ARRAY(SELECT v::real[] FROM pgclip.vectors_of(i.id) v)
+    SELECT pgclip.labels_of(i.id), ARRAY(SELECT v::real[] FROM pgclip.vectors_of(i.id) v),
+           i.key, i.collection, i.kind, i.state, i.reason, i.error, i.source, i.metadata,
+           i.created_at, i.updated_at
     FROM pgclip.items i WHERE i.collection = %s AND i.key = %s
 """
 

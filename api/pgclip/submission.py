@@ -35,16 +35,16 @@ class Submission:
         return len(self.data or b"") + len(self.source or "") + len(self.metadata) + 64
 
     def __str__(self) -> str:
-        if self.key is not None:
-            return f"{self.kind} {self.key!r} in collection {self.collection!r}"
-        return f"{self.kind} {self.source!r}" if self.source else f"{self.kind} without a key"
+        if self.key is None:
+            return f"{self.kind} {self.source!r}" if self.source else f"{self.kind} without a key"
+        return _name(self.kind, self.key) + f" in collection {self.collection!r}"
 
 
 def image_submission(
     image: Image, key: str | None, collection: str, metadata: Mapping[str, Any] | None
 ) -> Submission:
     """A picture: its bytes, a Path or a URL. Raises InvalidItem."""
-    what = f"image {key!r}" if key is not None else "image without a key"
+    what = _name("image", key)
     data, source = None, None
     if isinstance(image, Path):
         source = _text(image.absolute().as_uri(), what, "path")
@@ -68,7 +68,7 @@ def text_submission(
     text: str, key: str | None, collection: str, metadata: Mapping[str, Any] | None
 ) -> Submission:
     """A text. Raises InvalidItem."""
-    what = f"text {key!r}" if key is not None else "text without a key"
+    what = _name("text", key)
     if not isinstance(text, str):
         raise InvalidItem(f"{what}: a text is a str, not {type(text).__name__}")
     data = _text(text, what, "text").encode()
@@ -79,7 +79,7 @@ def submission_from(item: Mapping[str, Any]) -> Submission:
     """An item of submit_many: a mapping with image= or text=, and key, collection, metadata."""
     if not isinstance(item, Mapping):
         raise InvalidItem(f"an item is a mapping, not {type(item).__name__}")
-    what = f"item {item['key']!r}" if item.get("key") is not None else "item without a key"
+    what = _name("item", item.get("key"))
     if unknown := set(item) - _NAMES:
         raise InvalidItem(f"{what}: unknown {', '.join(sorted(map(repr, unknown)))}")
     common = (item.get("key"), item.get("collection", "default"), item.get("metadata"))
@@ -107,6 +107,11 @@ def query_image(image: bytes | Path) -> bytes:
     if isinstance(image, bytes | bytearray | memoryview):
         return bytes(image)
     raise InvalidItem(f"a query image is bytes or a pathlib.Path, not {type(image).__name__}")
+
+
+def _name(kind: str, key: object) -> str:
+    """For messages; a key may be long and anything."""
+    return f"{kind} without a key" if key is None else f"{kind} {key!r:.100}"
 
 
 def _common(

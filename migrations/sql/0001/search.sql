@@ -24,7 +24,8 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
     WHERE il.item_id = p_item
 $$;
 
--- The k items nearest to a unit vector, best first; score is the cosine. An item with several
+-- The k items nearest to a vector, best first. The score is the cosine; half precision would
+-- let it be 1.0002 of two equal vectors, so it is cut off at 1. An item with several
 -- vectors counts once, with its best. collection and kind narrow the search.
 CREATE FUNCTION pgclip.search_vector(
     query @vector@.halfvec, k int DEFAULT 10, collection text DEFAULT NULL,
@@ -56,7 +57,7 @@ BEGIN
         END IF;
     END IF;
     RETURN QUERY EXECUTE format($q$
-        SELECT i.id, c.name, i.key, i.kind, (-n.distance / $6)::real, i.source, i.metadata,
+        SELECT i.id, c.name, i.key, i.kind, greatest(-1, least(1, -n.distance / $6))::real, i.source, i.metadata,
                pgclip.labels_of(i.id)
         FROM (
             SELECT e.item_id, min(e.embedding OPERATOR(@vector@.<#>) $1) AS distance

@@ -1,0 +1,66 @@
+"""The second stage: one forward pass over a batch's images, one over its texts."""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from pgclip_workers.batch import Batch, ContentId, Failure
+from pgclip_workers.encoder import Encoder, Floats, TooLarge
+
+log = logging.getLogger(__name__)
+
+Input = TypeVar("Input")
+
+
+class DeviceLost(Exception):
+    """The device's context is dead, for this process for good: the process has to end."""
+
+
+def encode(batch: Batch, encoder: Encoder) -> None:
+    """Fills in the embeddings of the batch's images and texts. Raises DeviceLost."""
+    _encode(batch, batch.images, lambda pixels: [v[None] for v in encoder.encode_images(pixels)])
+    _encode(batch, batch.texts, encoder.encode_texts)
+    batch.images.clear()
+    batch.texts.clear()
+
+
+def _encode(
+    batch: Batch,
+    inputs: dict[ContentId, Input],
+    run: Callable[[Sequence[Input]], list[Floats]],
+) -> None:
+    contents = list(inputs)
+    if not contents:
+        return
+    for content, outcome in zip(contents, _outcomes(list(inputs.values()), run), strict=True):
+        if isinstance(outcome, Failure):
+            batch.fail(content, outcome)
+        elif not np.isfinite(outcome).all():
+            batch.fail(
+                content,
+                Failure("not_finite", "the model made a vector that is not finite of it"),
+            )
+        else:
+            batch.embeddings[content] = outcome
+
+
+def _outcomes(
+    inputs: Sequence[Input], run: Callable[[Sequence[Input]], list[Floats]]
+) -> list[Floats | Failure]:
+    """Vectors or a failure for each input. One that makes the model fail is found by halving."""
+    try:
+        return list(run(inputs))
+    except torch.AcceleratorError as error:
+        raise DeviceLost(str(error)) from error
+    except Exception as error:
+        if len(inputs) > 1:
+            log.warning("a batch of %d failed and is halved: %s", len(inputs), error)
+            half = len(inputs) // 2
+            return _outcomes(inputs[:half], run) + _outcomes(inputs[half:], run)
+        if isinstance(error, TooLarge):
+            return [Failure("out_of_memory", str(error))]
+        log.exception("the model failed on a single input")
+        return [Failure("encoding_failed", f"{type(error).__name__}: {error}")]

@@ -1,0 +1,44 @@
+"""`pgclip worker`: starts the decoding processes, then torch and the model, then the worker."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from pgclip.settings import Settings
+from pgclip_workers.decoders import Decoders
+
+if TYPE_CHECKING:
+    from pgclip_workers.encoder import Encoder
+
+
+def run(settings: Settings, make_encoder: "Callable[[Settings], Encoder] | None" = None) -> int:
+    """Runs a worker until SIGTERM or SIGINT; returns the exit status.
+
+    `make_encoder` takes the place of ClipEncoder. Raises ConfigurationError, ModelMismatch,
+    SchemaError and ConnectionFailed before any work is taken.
+    """
+    logging.basicConfig(
+        level=logging.INFO,
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(threadName)s %(name)s: %(message)s",
+    )
+    # Threads of a parallel region that spin while they wait starve decoders and Postgres on the
+    # same processors: eight times slower beside one busy process. Read when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    decoders = Decoders(settings, settings.decoders or max(1, min(16, (os.cpu_count() or 1) // 2)))
+    query_decoders = Decoders(settings, 1)
+    decoders.warm_up()
+    try:
+        if make_encoder is None:
+            from pgclip_workers.encoder import ClipEncoder
+
+            make_encoder = ClipEncoder
+        from pgclip_workers.worker import Worker
+
+        return Worker(settings, make_encoder(settings), decoders, query_decoders).run()
+    finally:
+        decoders.stop()
+        query_decoders.stop()

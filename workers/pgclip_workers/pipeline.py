@@ -1,0 +1,145 @@
+"""Fetch of batch n+1, encoding of n and storing of n-1 overlap, through queues of one."""
+
+import logging
+import threading
+from collections.abc import Callable
+from queue import Queue
+
+from pgclip_workers.batch import Batch
+from pgclip_workers.decoders import Interrupted
+from pgclip_workers.encode import DeviceLost
+from pgclip_workers.leases import Leases
+
+log = logging.getLogger(__name__)
+
+Stage = Callable[[Batch], object]
+
+# One batch in each stage and one ready for the next.
+_MAX_IN_FLIGHT = 4
+
+
+class Pipeline:
+    """Works the queue down. A batch that a stage can't finish goes back to the queue, whole.
+
+    `device_lost` is called when the device is lost to this process; it should not return.
+    `stopping` is set once stop was called.
+    """
+
+    def __init__(
+        self,
+        leases: Leases,
+        fetch: Stage,
+        encode: Stage,
+        store: Stage,
+        device_lost: Callable[[], None],
+    ) -> None:
+        self._leases = leases
+        self._device_lost = device_lost
+        self._draining = threading.Lock()
+        self._in_flight = 0
+        self._changed = threading.Condition()
+        self._failures = 0  # in a row
+        self.stopping = threading.Event()
+        self._inbox: Queue[Batch | None] = Queue(1)
+        encoding: Queue[Batch | None] = Queue(1)
+        storing: Queue[Batch | None] = Queue(1)
+        self._threads = [
+            threading.Thread(target=self._run, args=arguments, name=name, daemon=True)
+            for name, *arguments in (
+                ("fetch", fetch, self._inbox, encoding, True),
+                ("encode", encode, encoding, storing, True),
+                ("store", store, storing, None, False),
+            )
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody is draining the queue at this moment."""
+        return not self._draining.locked()
+
+    def drain(self) -> int:
+        """Claims and works until the queue is empty; returns how many batches.
+
+        A second caller waits for the first, so that work which came at its very end is seen.
+        """
+        batches = 0
+        with self._draining:
+            while not self.stopping.is_set():
+                seen = self._wait_below(_MAX_IN_FLIGHT)
+                batch = self._leases.claim()
+                if batch is not None:
+                    batches += 1
+                    self._count(+1)
+                    self._inbox.put(batch)
+                    self._back_off()
+                elif seen == 0:
+                    break
+                else:
+                    self._wait_below(seen)
+        return batches
+
+    def stop(self) -> None:
+        """Claims no more. What is not being encoded yet goes back; the rest is finished."""
+        self.stopping.set()
+
+    def join(self) -> None:
+        """Returns when every batch has ended. Call stop first."""
+        with self._draining:
+            self._inbox.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _run(
+        self,
+        work: Stage,
+        inbox: "Queue[Batch | None]",
+        outbox: "Queue[Batch | None] | None",
+        may_hand_back: bool,
+    ) -> None:
+        while (batch := inbox.get()) is not None:
+            if may_hand_back and self.stopping.is_set():
+                self._give_up(batch)
+                continue
+            try:
+                work(batch)
+            except Interrupted:
+                self._give_up(batch)
+            except DeviceLost:
+                log.critical("the device is lost to this process", exc_info=True)
+                self._device_lost()
+                self._give_up(batch)
+            except Exception:
+                log.exception("%s failed; %d jobs go back", work, len(batch.jobs))
+                self._failures += 1
+                self._give_up(batch)
+            else:
+                if outbox is not None:
+                    outbox.put(batch)
+                else:
+                    self._failures = 0
+                    self._leases.ended(batch.lease)
+                    self._count(-1)
+        if outbox is not None:
+            outbox.put(None)
+
+    def _give_up(self, batch: Batch) -> None:
+        self._leases.hand_back(batch.lease)
+        self._count(-1)
+
+    def _count(self, change: int) -> None:
+        with self._changed:
+            self._in_flight += change
+            self._changed.notify_all()
+
+    def _wait_below(self, limit: int) -> int:
+        """Waits until fewer than `limit` batches are in flight, and returns how many are."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._in_flight < limit)
+            return self._in_flight
+
+    def _back_off(self) -> None:
+        """After failures in a row, which are not an item's fault, claims ever more slowly."""
+        if self._failures:
+            self.stopping.wait(min(0.1 * 2.0**self._failures, 10.0))

@@ -1,0 +1,111 @@
+"""The worker's life in the database: one heartbeat row, and the leases that depend on it."""
+
+import logging
+import os
+import socket
+import threading
+import time
+from uuid import UUID, uuid4
+
+from pgclip.database import Database
+from pgclip.errors import PgclipError
+from pgclip.settings import Settings
+from pgclip_workers import statements
+from pgclip_workers.encoder import Encoder
+
+log = logging.getLogger(__name__)
+
+STUCK_EXIT = 70  # EX_SOFTWARE
+
+
+class Presence:
+    """Keeps the heartbeat and knows which leases this process holds.
+
+    A lease is noted here before it is asked for, and forgotten when its batch has ended, in
+    whatever way. Every heartbeat tells the database which ones are held, and it takes back all
+    others: so no lease outlives the knowledge of it.
+    """
+
+    def __init__(self, settings: Settings, database: Database, model: int, encoder: Encoder):
+        self._settings = settings
+        self._database = database
+        self._row = (
+            model,
+            socket.gethostname(),
+            os.getpid(),
+            encoder.device,
+            encoder.precision,
+            encoder.batch_size,
+            settings.lease,
+        )
+        self._lock = threading.Lock()
+        self._held: set[UUID] = set()
+        self._encoding_since: float | None = None
+        self._stopping = threading.Event()
+        self.worker_id = self._sign_on()
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        self._thread.start()
+
+    def new_lease(self) -> UUID:
+        """A lease to claim with, held from now on."""
+        lease = uuid4()
+        with self._lock:
+            self._held.add(lease)
+        return lease
+
+    def forget(self, lease: UUID) -> None:
+        """The lease's batch has ended; jobs still under it go back with the next heartbeat."""
+        with self._lock:
+            self._held.discard(lease)
+
+    def encoding(self, running: bool) -> None:
+        """Tells the watchdog that a forward pass begins or has ended."""
+        self._encoding_since = time.monotonic() if running else None
+
+    def stop(self) -> None:
+        """Ends the heartbeat and hands everything back."""
+        self._stopping.set()
+        self._thread.join()
+        try:
+            with self._database.transaction("sign off") as cursor:
+                cursor.execute(statements.SIGN_OFF, (self.worker_id,))
+        except PgclipError as error:
+            log.warning("could not sign off; the leases run out by themselves: %s", error)
+
+    def _sign_on(self) -> int:
+        with self._database.transaction("sign on") as cursor:
+            cursor.execute(statements.SIGN_ON, self._row)
+            (worker_id,) = cursor.fetchone() or (0,)
+        return int(worker_id)
+
+    def _beat(self) -> None:
+        while not self._stopping.wait(self._settings.heartbeat):
+            self._end_if_stuck()
+            try:
+                with self._lock:
+                    held = [str(lease) for lease in self._held]
+                with self._database.transaction("heartbeat") as cursor:
+                    cursor.execute(
+                        statements.HEARTBEAT, (self.worker_id, held, self._settings.lease)
+                    )
+                    (alive,) = cursor.fetchone() or (False,)
+                if not alive:
+                    self.worker_id = self._sign_on()
+                    log.warning(
+                        "was given up for dead; goes on as worker %d. What it was working on is "
+                        "done again",
+                        self.worker_id,
+                    )
+            except PgclipError as error:
+                log.warning("no heartbeat: %s", error)
+
+    def _end_if_stuck(self) -> None:
+        """A device call that never returns can't be interrupted, only ended with the process."""
+        since = self._encoding_since
+        if since is not None and time.monotonic() - since > self._settings.encode_timeout:
+            log.critical(
+                "a forward pass has not returned for %g s (PGCLIP_ENCODE_TIMEOUT); exiting so that "
+                "the work is done elsewhere",
+                self._settings.encode_timeout,
+            )
+            os._exit(STUCK_EXIT)

@@ -1,0 +1,97 @@
+"""Answers searches: a thread of its own, so that a query never waits behind a bulk batch."""
+
+import logging
+import select
+import threading
+from typing import TYPE_CHECKING
+
+from pgclip.database import Database
+from pgclip.errors import PgclipError
+from pgclip.submission import Kind
+from pgclip_workers import statements
+from pgclip_workers.decoders import Decoders, Interrupted
+from pgclip_workers.encoder import Encoder, Floats
+from pgclip_workers.sources import Refused
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import cursor as Cursor
+
+log = logging.getLogger(__name__)
+
+# A notification may be lost with a connection; a look now and then costs nothing.
+_LOOK_SECONDS = 0.5
+_AT_ONCE = 16
+_RECONNECT_SECONDS = 1.0
+
+
+class QueryDesk:
+    """Waits for notifications and turns requested queries into vectors.
+
+    `decoders` are its own: those of the pipeline have a batch queued before them.
+    """
+
+    def __init__(
+        self, database: Database, encoder: Encoder, decoders: Decoders, model: int
+    ) -> None:
+        self._database = database
+        self._encoder = encoder
+        self._decoders = decoders
+        self._model = model
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="queries", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends after the queries at hand."""
+        self._stopping.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._serve()
+            except PgclipError as error:
+                log.warning("queries are not answered for the moment: %s", error)
+            except Exception:
+                log.exception("answering queries failed")
+            self._stopping.wait(_RECONNECT_SECONDS)
+
+    def _serve(self) -> None:
+        with self._database.autocommit("queries") as cursor:
+            cursor.execute(statements.LISTEN_QUERIES)
+            while not self._stopping.is_set():
+                while self._answer(cursor) == _AT_ONCE:
+                    pass
+                select.select([cursor.connection], [], [], _LOOK_SECONDS)
+                cursor.connection.poll()
+                cursor.connection.notifies.clear()
+
+    def _answer(self, cursor: "Cursor") -> int:
+        cursor.execute(statements.TAKE_QUERIES, (self._model, _AT_ONCE))
+        taken = cursor.fetchall()
+        for kind, hash_, data in taken:
+            vector = self._encode(kind, bytes(data))
+            if isinstance(vector, str):
+                cursor.execute(statements.REFUSE_QUERY, (self._model, kind, hash_, vector))
+            else:
+                arguments = (self._model, kind, hash_, vector.tolist())
+                cursor.execute(statements.ANSWER_QUERY, arguments)
+        return len(taken)
+
+    def _encode(self, kind: Kind, data: bytes) -> Floats | str:
+        """The query's vector, or why there is none. Of a long text the windows' mean asks."""
+        try:
+            if kind == "image":
+                decoded = self._decoders.begin(data, None, self._encoder.preprocessing)()
+                if isinstance(decoded, Refused):
+                    return decoded.message
+                vectors = self._encoder.encode_images([decoded.array])
+            else:
+                (vectors,) = self._encoder.encode_texts([data.decode()])
+        except Interrupted:
+            raise
+        except Exception as error:
+            log.exception("a query could not be encoded")
+            return f"{type(error).__name__}: {error}"
+        mean: Floats = vectors.mean(axis=0)
+        return mean

@@ -1,0 +1,67 @@
+"""References: the bytes behind a source URL. Runs in decoding processes.
+
+Only file:// is read, and only below the folders that the operator allowed. What a path really
+is decides, not how it is spelled: links and ".." can't leave the roots.
+"""
+
+import os
+import stat
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+
+class Refused(Exception):
+    """An input that can't be used: `reason` is a short code, `message` is for a person."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(reason, message)
+        self.reason = reason
+        self.message = message
+
+
+def read_source(source: str, roots: tuple[Path, ...], max_bytes: int) -> bytes:
+    """The bytes behind a URL. Raises Refused."""
+    scheme = source.split(":", 1)[0].lower()
+    if scheme != "file":
+        raise Refused(
+            "unknown_scheme", f"{source}: this worker reads file:// URLs, not {scheme}://"
+        )
+    parts = urlsplit(source)
+    if parts.netloc not in ("", "localhost"):
+        raise Refused("unknown_scheme", f"{source}: a file:// URL has three slashes")
+    try:
+        return _read(_allowed(unquote(parts.path), source, roots), source, max_bytes)
+    except (OSError, ValueError) as error:
+        reason = "missing_file" if isinstance(error, FileNotFoundError) else "unreadable_file"
+        message = getattr(error, "strerror", None) or str(error)
+        raise Refused(reason, f"{source}: {message}") from error
+
+
+def _allowed(path: str, source: str, roots: tuple[Path, ...]) -> str:
+    real = os.path.realpath(path)
+    for root in roots:
+        root_path = os.path.realpath(root)
+        if os.path.commonpath([root_path, real]) == root_path:
+            return real
+    raise Refused(
+        "forbidden_path",
+        f"{source} is not below a folder that this worker may read; the operator allows folders "
+        "with PGCLIP_ROOTS",
+    )
+
+
+def _read(path: str, source: str, max_bytes: int) -> bytes:
+    # The path has no links left: one that appears now is not followed. Opening must not block,
+    # should it be a pipe.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise Refused("unreadable_file", f"{source} is not a regular file")
+        if status.st_size > max_bytes:
+            raise Refused(
+                "too_large",
+                f"{source} has {status.st_size} bytes; the limit is {max_bytes} "
+                "(PGCLIP_MAX_IMAGE_BYTES)",
+            )
+        return file.read(max_bytes + 1)[:max_bytes]

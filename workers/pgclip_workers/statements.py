@@ -1,0 +1,52 @@
+"""Every SQL statement of the worker."""
+
+REGISTER_MODEL = "SELECT pgclip.register_model(%s, %s, %s, %s::jsonb)"
+TICKET_QUEUE = "SELECT pgclip._ticket_queue(%s::smallint)"
+SIGN_ON = "SELECT pgclip.sign_on(%s::smallint, %s, %s, %s, %s, %s, %s)"
+HEARTBEAT = "SELECT pgclip.heartbeat(%s, %s::uuid[], %s)"
+SIGN_OFF = "SELECT pgclip.sign_off(%s)"
+
+CLAIM = "SELECT * FROM pgclip.claim(%s, %s::uuid, %s, %s)"
+RELEASE = "SELECT pgclip.release(%s::uuid)"
+# Fetched by binary COPY, which takes no parameters: the arrays are quoted by the driver.
+FETCH = """
+    SELECT c.kind::text, c.hash, c.data
+    FROM unnest({kinds}::text[], {hashes}::bytea[]) wanted(kind, hash)
+    JOIN pgclip.content c ON c.kind = wanted.kind::pgclip.kind AND c.hash = wanted.hash
+"""
+KNOWN = "SELECT content_hash, embedding FROM pgclip.known_embeddings(%s::smallint, %s, %s::bytea[])"
+
+# Label sets in force, with the vectors that are there already.
+LABEL_EPOCH = "SELECT epoch FROM pgclip.label_epoch"
+LABEL_SETS = """
+    SELECT s.id, s.name, s.version, s.templates, s.top_k, s.threshold, s.applies_to,
+           array_agg(l.id ORDER BY l.position), array_agg(l.name ORDER BY l.position)
+    FROM pgclip.label_set s JOIN pgclip.label l ON l.set_id = s.id
+    WHERE s.active GROUP BY s.id ORDER BY s.id
+"""
+LABEL_VECTORS = """
+    SELECT v.label_id, v.version, v.embedding FROM pgclip.label_vector v WHERE v.model_id = %s
+"""
+KEEP_LABEL_VECTOR = """
+    INSERT INTO pgclip.label_vector (label_id, model_id, version, embedding)
+    VALUES (%s, %s, %s, %s)
+    ON CONFLICT (label_id, model_id) DO UPDATE SET version = excluded.version,
+        embedding = excluded.embedding WHERE label_vector.version < excluded.version
+"""
+
+OPEN_RESULTS = "SELECT pgclip.open_results()"
+STAGED_VECTORS = "pg_temp.staged_vector (job_id, embedding)"
+STAGED_LABELS = "pg_temp.staged_label (job_id, label_id, version, score)"
+STORE = "SELECT pgclip.store(%s::uuid, %s, %s::bigint[], %s::bytea[], %s::jsonb)"
+
+# One steward at a time; an xact lock, because a session's would survive a frozen process.
+STEWARD_LOCK = "SELECT pg_try_advisory_xact_lock(7311994463)"
+SWEEP = "SELECT pgclip.sweep(%s)"
+COLLECT_CONTENTS = "SELECT pgclip.collect_contents(%s)"
+EXPIRE_QUERIES = "SELECT pgclip.expire_queries(%s)"
+BACKLOG = "SELECT queue, queued, workers FROM pgclip.backlog()"
+
+LISTEN_QUERIES = "LISTEN pgclip_query"
+TAKE_QUERIES = "SELECT kind, hash, data FROM pgclip.take_queries(%s::smallint, %s)"
+ANSWER_QUERY = "SELECT pgclip.answer_query(%s::smallint, %s, %s, %s)"
+REFUSE_QUERY = "SELECT pgclip.refuse_query(%s::smallint, %s, %s, %s)"

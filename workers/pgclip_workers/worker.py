@@ -1,0 +1,143 @@
+"""The worker's parts, started in order and stopped in reverse."""
+
+import json
+import logging
+import os
+import threading
+
+from pgclip.database import Database
+from pgclip.errors import PgclipError
+from pgclip.settings import Settings
+from pgclip.tickets import TicketOffice
+from pgclip_workers import statements
+from pgclip_workers.batch import Batch
+from pgclip_workers.consumer import consume
+from pgclip_workers.decoders import Decoders
+from pgclip_workers.encode import encode
+from pgclip_workers.encoder import Encoder
+from pgclip_workers.fetch import fetch
+from pgclip_workers.labels import LabelShelf
+from pgclip_workers.leases import Leases
+from pgclip_workers.pipeline import Pipeline
+from pgclip_workers.presence import STUCK_EXIT, Presence
+from pgclip_workers.queries import QueryDesk
+from pgclip_workers.steward import Steward
+from pgclip_workers.store import Store
+
+log = logging.getLogger(__name__)
+
+# A session that a frozen process holds open must let go of its locks and end.
+_SESSION = {
+    "lock_timeout": "5s",
+    "idle_in_transaction_session_timeout": "15s",
+    "idle_session_timeout": "10min",
+}
+
+
+class Worker:
+    """One model on one device, from registration to the last hand-back."""
+
+    def __init__(
+        self, settings: Settings, encoder: Encoder, decoders: Decoders, query_decoders: Decoders
+    ) -> None:
+        self._settings = settings
+        self._encoder = encoder
+        self._decoders = decoders
+        self._query_decoders = query_decoders
+        self._database = self._connections(6)
+        # A heartbeat must not wait for a connection that a stage has.
+        self._pulse = self._connections(1)
+        # An answer lost in a crash is asked for again; waiting for the disk costs every search.
+        self._answers = self._connections(1, synchronous_commit="off", idle_session_timeout="0")
+        self._tickets = TicketOffice(settings)
+        self._model, self._queue = self._register()
+
+    def run(self) -> int:
+        """Works until SIGTERM or SIGINT; returns the exit status."""
+        encoder, database = self._encoder, self._database
+        shelf = LabelShelf(database, encoder, self._model)
+        shelf.book()
+        presence = Presence(self._settings, self._pulse, self._model, encoder)
+        leases = Leases(database, presence, self._model, encoder.batch_size)
+        store = Store(database, shelf, encoder.dimension)
+
+        def fetch_stage(batch: Batch) -> None:
+            fetch(batch, leases, self._decoders, encoder.preprocessing)
+
+        def encode_stage(batch: Batch) -> None:
+            presence.encoding(True)
+            try:
+                encode(batch, encoder)
+            finally:
+                presence.encoding(False)
+
+        pipeline = Pipeline(leases, fetch_stage, encode_stage, store.store, _exit_at_once)
+        desk = QueryDesk(self._answers, encoder, self._query_decoders, self._model)
+        steward = Steward(self._settings, database, self._tickets, encoder.batch_size)
+        idle = threading.Thread(target=self._look_for_work, args=(pipeline,), name="idle")
+        idle.start()
+        log.info(
+            "worker %d ready: model %s on %s in %s, batches of %d",
+            presence.worker_id,
+            encoder.name,
+            encoder.device,
+            encoder.precision,
+            encoder.batch_size,
+        )
+        try:
+            name = f"pgclip-{os.getpid()}"
+            return consume(self._settings, self._queue, name, self._tickets, pipeline)
+        finally:
+            log.info("stopping: what is encoded is stored, the rest goes back")
+            pipeline.stop()
+            idle.join()
+            pipeline.join()
+            desk.stop()
+            steward.stop()
+            presence.stop()
+            self._query_decoders.stop()
+            self._tickets.close()
+            for connections in (self._database, self._pulse, self._answers):
+                connections.close()
+
+    def _connections(self, size: int, **session: str) -> Database:
+        return Database(
+            self._settings.required("database_url"),
+            pool_size=size,
+            connect_timeout=self._settings.connect_timeout,
+            session={**_SESSION, **session},
+            application_name="pgclip worker",
+        )
+
+    def _register(self) -> tuple[int, str]:
+        """The model's id and its ticket queue. Raises ModelMismatch if vectors would not mix."""
+        encoder = self._encoder
+        row = (
+            encoder.name,
+            encoder.dimension,
+            encoder.logit_scale,
+            json.dumps(encoder.fingerprint),
+        )
+        with self._database.transaction(f"model {encoder.name}") as cursor:
+            cursor.execute(statements.REGISTER_MODEL, row)
+            (model,) = cursor.fetchone() or (0,)
+            cursor.execute(statements.TICKET_QUEUE, (model,))
+            (queue,) = cursor.fetchone() or ("",)
+        return model, queue
+
+    def _look_for_work(self, pipeline: Pipeline) -> None:
+        """Finds what was submitted without a ticket. On stopping, interrupts the decoding."""
+        while not pipeline.stopping.wait(self._settings.idle_poll):
+            if pipeline.idle:
+                try:
+                    pipeline.drain()
+                except PgclipError as error:
+                    log.warning("can't look for work: %s", error)
+                except Exception:
+                    log.exception("can't look for work")
+        self._decoders.stop()
+
+
+def _exit_at_once() -> None:
+    """Ends the process as it is: its leases run out, and others do the work."""
+    os._exit(STUCK_EXIT)
