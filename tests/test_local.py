@@ -5,6 +5,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ WAIT_SECONDS = 60
 # A user of the folder in another process: says the process ids, leaves when its stdin closes.
 USER = """
 import sys
+import time
 from pgclip.local import LocalServices
 with LocalServices(sys.argv[1]) as services:
     print(services.postgres_pid, services.redis_pid, flush=True)
@@ -269,12 +271,17 @@ def test_a_pid_file_that_names_a_stranger_is_no_obstacle(folder: Path) -> None:
             stranger.kill()
 
 
-def test_an_initdb_that_was_killed_half_way_is_begun_again(tmp_path: Path) -> None:
+def test_a_first_start_that_was_killed_half_way_is_begun_again(tmp_path: Path) -> None:
     folder = tmp_path / "data"
-    (folder / "postgres.new").mkdir(parents=True)
-    (folder / "postgres.new" / "PG_VERSION").write_text("18\n")
-    with LocalServices(folder, redis_url="redis://elsewhere/0") as services:
+    with user_process(folder) as user:
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not (folder / "postgres.new").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        user.kill()
+    assert not (folder / "postgres").exists()
+    with LocalServices(folder) as services:
         assert sql(services, "SELECT 1") == [(1,)]
+        assert not (folder / "postgres.new").exists()
 
 
 def test_a_forked_child_that_stops_stops_nothing(folder: Path) -> None:

@@ -91,7 +91,7 @@ def _translate(error: Exception, what: str) -> PgclipError:
 
     sqlstate = getattr(error, "pgcode", None) or ""
     diagnostics = getattr(error, "diag", None)
-    text = (getattr(diagnostics, "message_primary", None) or str(error)).strip()
+    text = " ".join((getattr(diagnostics, "message_primary", None) or str(error)).split())
     hint = getattr(diagnostics, "message_hint", None)
     message = f"{what}: {text}" + (f" ({hint})" if hint else "")
     if sqlstate in _BY_SQLSTATE:
@@ -99,7 +99,7 @@ def _translate(error: Exception, what: str) -> PgclipError:
     if sqlstate in _MISSING_OBJECT and "pgclip" in text:
         return SchemaError(f"{message}. Run: pgclip migrate")
     if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):
-        return ConnectionFailed(f"{message}. Is Postgres running, and PGCLIP_DATABASE_URL right?")
+        return ConnectionFailed(f"{message} Is Postgres running, and PGCLIP_DATABASE_URL right?")
     if isinstance(error, psycopg2.DataError):
         return InvalidItem(message)
     return PgclipError(message)

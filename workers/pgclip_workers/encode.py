@@ -5,18 +5,13 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import numpy as np
-import torch
 
 from pgclip_workers.batch import Batch, ContentId, Failure
-from pgclip_workers.encoder import Encoder, Floats, TooLarge
+from pgclip_workers.encoder import DeviceLost, Encoder, Floats, TooLarge
 
 log = logging.getLogger(__name__)
 
 Input = TypeVar("Input")
-
-
-class DeviceLost(Exception):
-    """The device's context is dead, for this process for good: the process has to end."""
 
 
 def encode(batch: Batch, encoder: Encoder) -> None:
@@ -53,8 +48,8 @@ def _outcomes(
     """Vectors or a failure for each input. One that makes the model fail is found by halving."""
     try:
         return list(run(inputs))
-    except torch.AcceleratorError as error:
-        raise DeviceLost(str(error)) from error
+    except DeviceLost:
+        raise
     except Exception as error:
         if len(inputs) > 1:
             log.warning("a batch of %d failed and is halved: %s", len(inputs), error)

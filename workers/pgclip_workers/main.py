@@ -33,7 +33,7 @@ def run(settings: Settings, make_encoder: "Callable[[Settings], Encoder] | None"
     decoders.warm_up()
     try:
         if make_encoder is None:
-            from pgclip_workers.encoder import ClipEncoder
+            from pgclip_workers.clip import ClipEncoder
 
             make_encoder = ClipEncoder
         from pgclip_workers.worker import Worker

@@ -7,7 +7,7 @@ from queue import Queue
 
 from pgclip_workers.batch import Batch
 from pgclip_workers.decoders import Interrupted
-from pgclip_workers.encode import DeviceLost
+from pgclip_workers.encoder import DeviceLost
 from pgclip_workers.leases import Leases
 
 log = logging.getLogger(__name__)

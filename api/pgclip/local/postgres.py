@@ -46,7 +46,7 @@ class Postgres(Server):
     child_titles = ("postgres:",)
     keeps_password = True
     # fast shutdown (with a checkpoint), immediate shutdown (recovery at the next start), kill
-    stop_signals = ((signal.SIGINT, 60.0), (signal.SIGQUIT, 10.0), (signal.SIGKILL, 10.0))
+    stop_signals = ((signal.SIGINT, 30.0), (signal.SIGQUIT, 10.0), (signal.SIGKILL, 10.0))
 
     def __init__(self, data_dir: Path, settings: Mapping[str, str]) -> None:
         super().__init__(data_dir)
@@ -73,10 +73,10 @@ class Postgres(Server):
             return str(error).strip()
         return None
 
-    def prepare(self, account: Account | None, endpoint: Endpoint) -> None:
+    def prepare(self, account: Account | None, endpoint: Endpoint, lock: FileLock) -> None:
         """Make the cluster at the first start; remove a dead server's pid file at the others."""
         if not self.folder.exists():
-            self._initdb(account, endpoint)
+            self._initdb(account, endpoint, lock)
         # Its process id may be another program's by now, at which Postgres would refuse to start.
         (self.folder / "postmaster.pid").unlink(missing_ok=True)
 
@@ -97,7 +97,7 @@ class Postgres(Server):
         endpoint = self.endpoint()
         return f"postgresql://{SUPERUSER}:{endpoint.password}@{HOST}:{endpoint.port}/{database}"
 
-    def _initdb(self, account: Account | None, endpoint: Endpoint) -> None:
+    def _initdb(self, account: Account | None, endpoint: Endpoint, lock: FileLock) -> None:
         """Make a cluster under another name first: a killed initdb leaves no half of one."""
         unfinished = self.folder.with_name("postgres.new")
         if unfinished.exists():
@@ -124,7 +124,7 @@ class Postgres(Server):
                 cwd="/",
                 capture_output=True,
                 text=True,
-                pass_fds=(password.fileno(), *fds),
+                pass_fds=(lock.fd, password.fileno(), *fds),
                 **run_as(account),
             )
         if done.returncode:

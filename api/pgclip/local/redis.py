@@ -64,7 +64,7 @@ class Redis(Server):
             client.close()
         return None
 
-    def prepare(self, account: Account | None, endpoint: Endpoint) -> None:
+    def prepare(self, account: Account | None, endpoint: Endpoint, lock: FileLock) -> None:
         """Make the folder that the server works in, without what somebody's SAVE left there."""
         self.folder.mkdir(mode=0o700, exist_ok=True)
         (self.folder / "dump.rdb").unlink(missing_ok=True)  # perhaps of a version unreadable now

@@ -67,8 +67,11 @@ class Server(ABC):
         """Say why the server cannot be used yet; None when it can."""
 
     @abstractmethod
-    def prepare(self, account: Account | None, endpoint: Endpoint) -> None:
-        """Make the folder ready for a start, knowing that no server runs in it."""
+    def prepare(self, account: Account | None, endpoint: Endpoint, lock: FileLock) -> None:
+        """Make the folder ready for a start, knowing that no server runs in it.
+
+        A program that works there inherits the lock: it may outlive us, and nobody must start then.
+        """
 
     @abstractmethod
     def spawn(self, account: Account | None, endpoint: Endpoint, lock: FileLock) -> None:
@@ -85,6 +88,7 @@ class Server(ABC):
                         raise LocalServicesError(f"{self.kind} does not start.{self._log_tail()}")
                     self._launch(lock)
                     launches += 1
+                    deadline = time.monotonic() + seconds  # making a cluster may have taken long
             trouble = self.probe()
             if trouble is None:
                 return
@@ -142,7 +146,7 @@ class Server(ABC):
             )
         account = server_account(self.folder)
         endpoint = self._choose_endpoint()
-        self.prepare(account, endpoint)
+        self.prepare(account, endpoint, lock)
         self.spawn(account, endpoint, lock)
 
     def _recall(self) -> Endpoint | None:

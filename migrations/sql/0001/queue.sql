@@ -166,32 +166,37 @@ BEGIN
 END $$;
 
 -- Deletes released contents that no item refers to, a few at a time. One that a submission is
--- just taking up again is locked by it, and skipped; the foreign key has the last word.
+-- just taking up again is locked by it: its turn comes later. Once we hold a content no item can
+-- take it up, so the second look is final.
 CREATE FUNCTION pgclip.collect_contents(p_limit int) RETURNS bigint
 LANGUAGE plpgsql AS $$
 DECLARE
-    v_released record;
-    v_count    bigint := 0;
+    v_kinds  pgclip.kind[];
+    v_hashes bytea[];
+    v_free   bytea[];
+    v_count  bigint;
 BEGIN
-    FOR v_released IN
+    WITH released AS (
         DELETE FROM pgclip.content_release WHERE ctid IN (
             SELECT ctid FROM pgclip.content_release LIMIT p_limit FOR UPDATE SKIP LOCKED)
         RETURNING kind, hash
-    LOOP
-        BEGIN
-            DELETE FROM pgclip.content c
-            WHERE c.kind = v_released.kind AND c.hash = v_released.hash
-              AND NOT EXISTS (SELECT FROM pgclip.item i
-                              WHERE i.kind = c.kind AND i.content_hash = c.hash);
-            v_count := v_count + FOUND::int;
-        EXCEPTION
-            WHEN foreign_key_violation THEN
-                NULL;  -- taken up again: its next release brings it back here
-            WHEN lock_not_available THEN
-                INSERT INTO pgclip.content_release (kind, hash)
-                VALUES (v_released.kind, v_released.hash);
-        END;
-    END LOOP;
+    )
+    SELECT array_agg(kind), array_agg(hash) INTO v_kinds, v_hashes
+    FROM (SELECT DISTINCT kind, hash FROM released) r;
+    v_free := ARRAY(
+        SELECT c.kind::text::bytea || c.hash FROM pgclip.content c
+        JOIN unnest(v_kinds, v_hashes) r(kind, hash) ON r.kind = c.kind AND r.hash = c.hash
+        FOR UPDATE OF c SKIP LOCKED);
+    INSERT INTO pgclip.content_release (kind, hash)
+    SELECT c.kind, c.hash FROM pgclip.content c
+    JOIN unnest(v_kinds, v_hashes) r(kind, hash) ON r.kind = c.kind AND r.hash = c.hash
+    WHERE c.kind::text::bytea || c.hash <> ALL(v_free);
+    DELETE FROM pgclip.content c USING unnest(v_kinds, v_hashes) r(kind, hash)
+    WHERE r.kind = c.kind AND r.hash = c.hash
+      AND c.kind::text::bytea || c.hash = ANY(v_free)
+      AND NOT EXISTS (SELECT FROM pgclip.item i
+                      WHERE i.kind = c.kind AND i.content_hash = c.hash);
+    GET DIAGNOSTICS v_count = ROW_COUNT;
     RETURN v_count;
 END $$;
 

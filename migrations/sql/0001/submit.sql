@@ -131,6 +131,7 @@ BEGIN
         INSERT INTO pgclip.content (kind, hash, size, data)
         VALUES (p_kind, v_hash, octet_length(p_data), p_data)
         ON CONFLICT DO NOTHING;
+        EXIT WHEN FOUND;
     END LOOP;
     RETURN v_hash;
 END $$;
@@ -202,23 +203,19 @@ RETURNS TABLE (place int, item_id bigint, key text, generation int, error text)
 LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
-    v_subs   pgclip.submission[];
-    v_places int[];
+    v_content record;
+    v_subs    pgclip.submission[];
+    v_places  int[];
 BEGIN
-    LOOP  -- see _keep_content
-        INSERT INTO pgclip.content (kind, hash, size, data)
-        SELECT DISTINCT ON (s.kind, sha256(s.data)) s.kind, sha256(s.data), octet_length(s.data), s.data
+    -- One after the other in the order of their hashes, so that no two bulks wait for each other.
+    FOR v_content IN
+        SELECT DISTINCT ON (s.kind, sha256(s.data)) s.kind, s.data
         FROM pg_temp.staged_submission s
         WHERE s.data IS NOT NULL AND pgclip._content_problem(s.kind, s.data) IS NULL
-          AND NOT EXISTS (SELECT FROM pgclip.content c
-                          WHERE c.kind = s.kind AND c.hash = sha256(s.data))
         ORDER BY s.kind, sha256(s.data)
-        ON CONFLICT DO NOTHING;
-        EXIT WHEN NOT FOUND;
+    LOOP
+        PERFORM pgclip._keep_content(v_content.kind, v_content.data);
     END LOOP;
-    PERFORM FROM pgclip.content c
-    WHERE (c.kind, c.hash) IN (SELECT s.kind, sha256(s.data) FROM pg_temp.staged_submission s)
-    ORDER BY c.kind, c.hash FOR KEY SHARE;
 
     SELECT array_agg((s.collection, s.key, s.kind, sha256(s.data), s.source,
                       coalesce(s.metadata, '{}'), coalesce(s.priority, 1))::pgclip.submission

@@ -1,0 +1,81 @@
+"""A real worker around a planted encoder: texts tell it how to misbehave.
+
+    sleep S        the forward pass takes S seconds
+    die            the process is killed in the forward pass
+    die once FILE  likewise, but only if FILE does not exist yet
+    out of memory  TooLarge
+    not finite     a vector of NaN
+    fail           an exception of the model
+
+Everything else is the product's own. Vectors depend on the content alone. With tests/planted on
+PYTHONPATH, the decoding processes misbehave too.
+"""
+
+import hashlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pgclip.settings import Settings
+from pgclip_workers.encoder import Bytes, Floats, TooLarge
+from pgclip_workers.preprocessing import Preprocessing
+
+DIMENSION = 16
+
+
+def vector_of(data: bytes) -> Floats:
+    """The planted embedding of a content: a unit vector made from its hash."""
+    seed = int.from_bytes(hashlib.sha256(data).digest()[:8], "big")
+    values = np.random.default_rng(seed).standard_normal(DIMENSION)
+    unit: Floats = (values / np.linalg.norm(values)).astype(np.float32)
+    return unit
+
+
+class PlantedEncoder:
+    """Fulfils pgclip_workers.encoder.Encoder without a model."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.name = settings.model_name or "planted"
+        self.dimension = DIMENSION
+        self.logit_scale = 10.0
+        self.device, self.precision = "cpu", "float32"
+        self.batch_size = settings.batch_size or 64
+        self.preprocessing = Preprocessing(
+            8, 8, 0, 3, 1 / 255, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), False
+        )
+        self.fingerprint: dict[str, Any] = {"fatal": {"weights": "planted"}, "recorded": {}}
+
+    def encode_images(self, pixels: Sequence[Bytes]) -> Floats:
+        return np.stack([vector_of(picture.tobytes()) for picture in pixels])
+
+    def encode_texts(self, texts: Sequence[str]) -> list[Floats]:
+        return [self._encode_text(text) for text in texts]
+
+    def _encode_text(self, text: str) -> Floats:
+        match text.split(" "):
+            case ["sleep", seconds, *_]:
+                time.sleep(float(seconds))
+            case ["die", "once", path] if not Path(path).exists():
+                Path(path).touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            case ["die", *rest] if rest[:1] != ["once"]:
+                os.kill(os.getpid(), signal.SIGKILL)
+            case ["out", "of", "memory", *_]:
+                raise TooLarge("the device has too little memory for this one alone")
+            case ["not", "finite", *_]:
+                return np.full((1, DIMENSION), np.nan, np.float32)
+            case ["fail", *_]:
+                raise RuntimeError("the model failed")
+        return vector_of(text.encode())[None]
+
+
+if __name__ == "__main__":
+    from pgclip_workers.main import run
+
+    sys.exit(run(Settings.load(), PlantedEncoder))
