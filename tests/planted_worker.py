@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from pgclip.errors import PgclipError
 from pgclip.settings import Settings
 from pgclip_workers.encoder import Bytes, Floats, TooLarge
 from pgclip_workers.preprocessing import Preprocessing
@@ -78,4 +79,7 @@ class PlantedEncoder:
 if __name__ == "__main__":
     from pgclip_workers.main import run
 
-    sys.exit(run(Settings.load(), PlantedEncoder))
+    try:
+        sys.exit(run(Settings.load(), PlantedEncoder))
+    except PgclipError as error:
+        sys.exit(f"pgclip: {error}")

@@ -1,6 +1,7 @@
 """The embedded servers, real ones: sharing, sudden deaths, stale files, secrets."""
 
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -317,6 +318,15 @@ def test_a_lost_password_file_is_an_error_that_says_so(folder: Path) -> None:
     with pytest.raises(LocalServicesError, match=r"postgres\.json .* is missing"):
         LocalServices(folder).start()
     (folder / "postgres.json").write_text(secret)
+
+
+def test_a_folder_removed_under_its_servers_is_an_error_that_says_so(folder: Path) -> None:
+    services = LocalServices(folder, database_url="postgresql://elsewhere/x").start()
+    [pid] = pids(services)
+    shutil.rmtree(folder)
+    with pytest.raises(LocalServicesError, match="was removed while its servers ran"):
+        services.stop()
+    kill(pid)
 
 
 def test_a_missing_extra_is_named_with_its_command(

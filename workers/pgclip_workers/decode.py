@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 # Formats are listed, because decoders of rare ones have crashed and hidden decompression bombs.
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "AVIF", "BMP", "TIFF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP", "TIFF")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,6 @@ def _register_formats() -> None:
         BmpImagePlugin,
         GifImagePlugin,
         JpegImagePlugin,
-        MpoImagePlugin,
         PngImagePlugin,
         TiffImagePlugin,
         WebPImagePlugin,

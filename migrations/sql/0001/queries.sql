@@ -116,6 +116,6 @@ $$;
 CREATE FUNCTION pgclip.expire_queries(p_keep int) RETURNS void
 LANGUAGE sql AS $$
     DELETE FROM pgclip.query_request WHERE requested_at < clock_timestamp() - interval '2 min';
-    DELETE FROM pgclip.query_vector WHERE created_at < (
+    DELETE FROM pgclip.query_vector WHERE created_at <= (
         SELECT created_at FROM pgclip.query_vector ORDER BY created_at DESC OFFSET p_keep LIMIT 1);
 $$;

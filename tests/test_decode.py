@@ -1,0 +1,249 @@
+"""Decoding: equal to transformers' processor, one rule for each odd picture, nothing gets out."""
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from checkpoints import make_clip
+from pictures import encoded, jpeg, noise
+from PIL import Image
+from transformers import CLIPImageProcessorPil
+
+from pgclip.settings import Settings
+from pgclip_workers.decode import Limits, Pixels, decode
+from pgclip_workers.decoders import Decoders
+from pgclip_workers.preprocessing import Preprocessing
+from pgclip_workers.sources import Refused
+
+LIMITS = Limits(max_bytes=10**7, max_pixels=10**7, roots=())
+SQUARE = Preprocessing(32, 32, 0, 3, 1 / 255, (0.0,) * 3, (1.0,) * 3, False)
+
+
+def pixels(data: bytes, preprocessing: Preprocessing = SQUARE) -> "np.ndarray[Any, Any]":
+    decoded = decode(data, None, preprocessing, LIMITS)
+    assert isinstance(decoded, Pixels), decoded
+    return decoded.array
+
+
+def refusal(data: bytes | None, source: str | None = None, limits: Limits = LIMITS) -> Refused:
+    refused = decode(data, source, SQUARE, limits)
+    assert isinstance(refused, Refused)
+    return refused
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}},
+        {"size": {"shortest_edge": 40}, "crop_size": {"height": 32, "width": 28}},
+        {"size": {"height": 32, "width": 32}, "do_center_crop": False},
+    ],
+)
+@pytest.mark.parametrize("shape", [(120, 90), (90, 120), (333, 77), (64, 64), (20, 17)])
+def test_pixels_equal_the_reference_processor(
+    sizes: dict[str, Any], shape: tuple[int, int]
+) -> None:
+    processor = CLIPImageProcessorPil(**sizes)
+    preprocessing = Preprocessing.from_processor(processor, fast_decode=False)
+    data = encoded(noise(1, *shape), "PNG")
+    reference = processor(Image.open(io.BytesIO(data)), return_tensors="np")["pixel_values"][0]
+    scale, mean, std = preprocessing.scale, preprocessing.mean, preprocessing.std
+    ours = (pixels(data, preprocessing) * scale - np.array(mean)) / np.array(std)
+    np.testing.assert_allclose(ours.transpose(2, 0, 1), reference, atol=1e-5)
+
+
+def test_a_processor_of_another_kind_is_refused() -> None:
+    processor = CLIPImageProcessorPil(size={"longest_edge": 32}, do_center_crop=False)
+    with pytest.raises(ValueError, match="is not supported"):
+        Preprocessing.from_processor(processor, fast_decode=True)
+
+
+def test_fast_decoding_is_close() -> None:
+    processor = CLIPImageProcessorPil(
+        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
+    )
+    data = jpeg(3, 1600, 1200)
+    fast, full = (
+        pixels(data, Preprocessing.from_processor(processor, fast_decode=on)).astype(float)
+        for on in (True, False)
+    )
+    assert np.abs(fast - full).max() < 12
+    assert np.abs(fast - full).mean() < 1
+
+
+def test_exif_orientation_is_applied() -> None:
+    picture = noise(1, 64, 64)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90° clockwise
+    turned = pixels(encoded(picture, "PNG", exif=exif))
+    upright = pixels(encoded(picture.transpose(Image.Transpose.ROTATE_270), "PNG"))
+    np.testing.assert_array_equal(turned, upright)
+
+
+def test_transparency_becomes_white() -> None:
+    picture = Image.new("RGBA", (64, 64), (255, 0, 0, 0))
+    assert (pixels(encoded(picture, "PNG")) == 255).all()
+    half = Image.new("LA", (64, 64), (0, 128))
+    assert abs(int(pixels(encoded(half, "PNG"))[5, 5, 0]) - 127) <= 1
+    palette = picture.convert("P")
+    palette.info["transparency"] = 0
+    assert pixels(encoded(palette, "PNG")).shape == (32, 32, 3)
+
+
+def test_sixteen_bits_are_scaled() -> None:
+    ramp = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
+    values = pixels(encoded(Image.fromarray(ramp), "PNG"))
+    assert values.min() < 5
+    assert values.max() > 250
+    assert abs(int(values[16, 16, 0]) - 128) < 8
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "CMYK", "RGB"])
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
+def test_formats_and_modes(mode: str, format: str) -> None:
+    picture = noise(2, 64, 64).convert(mode)
+    try:
+        data = encoded(picture, format)
+    except (OSError, ValueError):
+        data = encoded(picture.convert("RGB"), format)
+    values = pixels(data).astype(float)
+    assert values.shape == (32, 32, 3)
+    if mode == "RGB":
+        assert np.abs(values - pixels(encoded(noise(2, 64, 64), "PNG"))).mean() < 25
+
+
+def test_an_animation_counts_with_its_first_frame() -> None:
+    frames = [noise(n, 64, 64).convert("P") for n in (1, 2)]
+    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    np.testing.assert_array_equal(pixels(data), pixels(encoded(frames[0], "GIF")))
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty"),
+        (b"no picture", "not_an_image"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not_an_image"),
+        (b"%PDF-1.4", "not_an_image"),
+        (jpeg(1)[:700], "unreadable_image"),
+        (b"GIF89a", "not_an_image"),
+        (encoded(noise(1), "PNG")[:-60], "unreadable_image"),
+        (encoded(noise(1), "PPM"), "not_an_image"),
+    ],
+)
+def test_what_can_not_be_decoded(data: bytes, reason: str) -> None:
+    assert refusal(data).reason == reason
+
+
+def test_a_picture_too_narrow_to_be_looked_at() -> None:
+    edge = Preprocessing(32, 32, 32, 3, 1 / 255, (0.0,) * 3, (1.0,) * 3, False)
+    refused = decode(encoded(noise(1, 4000, 2), "PNG"), None, edge, LIMITS)
+    assert isinstance(refused, Refused)
+    assert "too narrow" in refused.message
+
+
+def test_limits() -> None:
+    assert refusal(b"x" * 11, limits=Limits(10, 10**6, ())).reason == "too_large"
+    bomb = encoded(Image.new("1", (5000, 5000)), "PNG")
+    assert len(bomb) < 5000
+    refused = refusal(bomb)
+    assert refused.reason == "too_large"
+    assert "5000 × 5000 pixels" in refused.message
+
+
+def test_mutated_pictures_are_decoded_or_refused() -> None:
+    random = np.random.default_rng(0)
+    for format in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "AVIF", "BMP"):
+        original = np.frombuffer(encoded(noise(1, 40, 30), format), np.uint8)
+        for _ in range(40):
+            data = original.copy()
+            places = random.integers(0, len(data), random.integers(1, 20))
+            data[places] = random.integers(0, 256, len(places))
+            cut = random.integers(1, len(data) + 1)
+            assert isinstance(decode(bytes(data[:cut]), None, SQUARE, LIMITS), Pixels | Refused)
+
+
+class TestSources:
+    @pytest.fixture
+    def root(self, tmp_path: Path) -> Path:
+        root = tmp_path / "allowed"
+        root.mkdir()
+        (root / "a b.jpg").write_bytes(jpeg(1))
+        (tmp_path / "secret.jpg").write_bytes(jpeg(2))
+        (tmp_path / "allowed-too").mkdir()
+        (tmp_path / "allowed-too" / "x.jpg").write_bytes(jpeg(2))
+        return root
+
+    def read(self, path: str | Path, root: Path) -> Pixels | Refused:
+        source = path.as_uri() if isinstance(path, Path) else path
+        return decode(None, source, SQUARE, Limits(10**6, 10**6, (root,)))
+
+    def reason(self, path: str | Path, root: Path) -> str:
+        refused = self.read(path, root)
+        assert isinstance(refused, Refused)
+        return refused.reason
+
+    def test_a_file_below_a_root_is_read(self, root: Path) -> None:
+        read = self.read(root / "a b.jpg", root)
+        assert isinstance(read, Pixels)
+        np.testing.assert_array_equal(read.array, pixels(jpeg(1)))
+        assert isinstance(self.read(f"file://localhost{root}/a%20b.jpg", root), Pixels)
+
+    def test_nothing_outside_of_it_is(self, root: Path, tmp_path: Path) -> None:
+        (root / "link.jpg").symlink_to(tmp_path / "secret.jpg")
+        (root / "folder").symlink_to(tmp_path)
+        outside = [
+            root / "link.jpg", root / "folder" / "secret.jpg", root / ".." / "secret.jpg",
+            tmp_path / "secret.jpg", tmp_path / "allowed-too" / "x.jpg", Path("/etc/passwd"),
+            f"file://{root}/%2e%2e/secret.jpg", Path("/no/such/file"),
+        ]  # fmt: skip
+        for path in outside:
+            assert self.reason(path, root) == "forbidden_path", path
+
+    def test_without_roots_nothing_is_read(self, root: Path) -> None:
+        assert refusal(None, (root / "a b.jpg").as_uri()).reason == "forbidden_path"
+
+    def test_what_is_not_a_readable_file(self, root: Path) -> None:
+        os.mkfifo(root / "pipe")
+        (root / "empty.jpg").touch()
+        (root / "large.jpg").write_bytes(bytes(10**6 + 1))
+        assert self.reason(root / "missing.jpg", root) == "missing_file"
+        assert self.reason(root, root) == "unreadable_file"
+        assert self.reason(root / "pipe", root) == "unreadable_file"
+        assert self.reason(root / "empty.jpg", root) == "empty"
+        assert self.reason(root / "large.jpg", root) == "too_large"
+
+    def test_other_schemes(self, root: Path) -> None:
+        for source in ("https://x.org/a.jpg", "s3://b/c", "file:relative", "file://host/a.jpg"):
+            assert self.reason(source, root) in ("unknown_scheme", "forbidden_path"), source
+        assert self.reason("https://x.org/a.jpg", root) == "unknown_scheme"
+
+
+def test_decoding_processes_that_misbehave(monkeypatch: pytest.MonkeyPatch) -> None:
+    planted = Path(__file__).parent / "planted"
+    monkeypatch.setenv("PYTHONPATH", str(planted))
+    decoders = Decoders(Settings.load({}, decode_timeout=3, decoder_memory=2**30), 2)
+    try:
+        waits = {
+            data: decoders.begin(data, None, SQUARE)
+            for data in (b"ABORT", jpeg(1), b"HANG", jpeg(2), b"EAT MEMORY", jpeg(3))
+        }
+        outcomes = {data: wait() for data, wait in waits.items()}
+    finally:
+        decoders.stop()
+    reasons = {data: o.reason for data, o in outcomes.items() if isinstance(o, Refused)}
+    assert reasons == {
+        b"ABORT": "decoder_died", b"HANG": "decoder_timeout", b"EAT MEMORY": "decoder_memory",
+    }  # fmt: skip
+    assert "SIGABRT" in outcomes[b"ABORT"].message  # type: ignore[union-attr]
+
+
+def test_the_checkpoint_decides_the_geometry(tmp_path: Path) -> None:
+    from transformers import AutoImageProcessor
+
+    make_clip(tmp_path, processor={"size": {"height": 30, "width": 30}, "do_center_crop": False})
+    processor = AutoImageProcessor.from_pretrained(tmp_path, backend="pil")
+    assert Preprocessing.from_processor(processor, True).height == 30
