@@ -17,6 +17,7 @@ import pytest
 import redis
 
 from pgclip.local import LocalServices, LocalServicesError
+from pgclip.local.postgres import Postgres
 
 WAIT_SECONDS = 60
 
@@ -252,6 +253,23 @@ def test_a_child_that_outlives_postgres_does_not_block_the_next_start(folder: Pa
         with LocalServices(folder) as other:
             assert sql(other, "SELECT 1") == [(1,)]
         assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_shutdown_that_hangs_is_ended_by_the_next_start(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patience = ((signal.SIGINT, 0.5), (signal.SIGQUIT, 10.0), (signal.SIGKILL, 10.0))
+    monkeypatch.setattr(Postgres, "stop_signals", patience)
+    with other_user(folder) as (user, (postmaster, _)):
+        user.kill()
+        user.wait()
+    children = psutil.Process(postmaster).children()
+    [checkpointer] = [child for child in children if "checkpointer" in child.cmdline()[0]]
+    checkpointer.suspend()
+    os.kill(postmaster, signal.SIGINT)
+    with LocalServices(folder) as services:
+        assert sql(services, "SELECT 1") == [(1,)]
+        assert services.postgres_pid != postmaster
 
 
 def test_a_pid_file_that_names_a_stranger_is_no_obstacle(folder: Path) -> None:

@@ -111,12 +111,18 @@ class LocalServices:
         atexit.unregister(self.stop)
         if self._users is None or self._owner != os.getpid():  # a forked child leaves nothing
             return
-        with FileLock(self.data_dir / "startup.lock") as startup:
-            if startup.exclusive(self._timeout):
-                self._leave()
-            else:  # whoever holds it so long is a user too, and leaves after us
-                self._users.release()
-                self._users = None
+        try:
+            with FileLock(self.data_dir / "startup.lock") as startup:
+                if startup.exclusive(self._timeout):
+                    self._leave()
+                else:  # whoever holds it so long is a user too, and leaves after us
+                    self._users.release()
+                    self._users = None
+        except FileNotFoundError as error:
+            raise LocalServicesError(
+                f"{self.data_dir} was removed while its servers ran. Postgres ends by itself "
+                "within a minute; end the Redis or Valkey server by hand."
+            ) from error
 
     def __enter__(self) -> Self:
         return self.start()
@@ -160,8 +166,9 @@ class LocalServices:
         if users is None:
             return
         with users:
-            if users.exclusive():
-                try:
-                    self._postgres.stop()
-                finally:
-                    self._redis.stop()
+            is_last = users.exclusive()
+        if is_last:  # and stays so: nobody joins without the start-up lock
+            try:
+                self._postgres.stop()
+            finally:
+                self._redis.stop()

@@ -10,10 +10,11 @@ from pathlib import Path
 from shutil import rmtree
 from types import MappingProxyType
 
+from pgclip.local.endpoint import HOST, Endpoint
 from pgclip.local.errors import LocalServicesError
 from pgclip.local.locks import FileLock
 from pgclip.local.programs import Account, run_as, wheel_program
-from pgclip.local.server import HOST, Endpoint, Server
+from pgclip.local.server import Server
 
 DATABASE = "pgclip"
 SUPERUSER = "postgres"
@@ -45,6 +46,7 @@ class Postgres(Server):
     process_names = ("postgres",)
     child_titles = ("postgres:",)
     keeps_password = True
+    ending = "the database system is shutting down"
     # fast shutdown (with a checkpoint), immediate shutdown (recovery at the next start), kill
     stop_signals = ((signal.SIGINT, 30.0), (signal.SIGQUIT, 10.0), (signal.SIGKILL, 10.0))
 

@@ -9,9 +9,10 @@ import shutil
 import signal
 from pathlib import Path
 
+from pgclip.local.endpoint import HOST, Endpoint
 from pgclip.local.locks import FileLock
 from pgclip.local.programs import Account, version_of, wheel_program
-from pgclip.local.server import HOST, Endpoint, Server
+from pgclip.local.server import Server
 
 # What Celery's Redis transport asks for.
 MINIMUM_VERSION = (6, 2)

@@ -4,42 +4,27 @@ Every method but `pid` and `url` is called under the start-up lock of the data f
 process at a time decides about a server.
 """
 
-import json
 import os
-import secrets
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from contextlib import closing, suppress
-from dataclasses import asdict, dataclass
+from contextlib import closing
 from pathlib import Path
 from typing import Any, ClassVar
 
+from pgclip.local.endpoint import Endpoint
 from pgclip.local.errors import LocalServicesError
 from pgclip.local.locks import FileLock
-from pgclip.local.programs import Account, required, run_as, server_account
+from pgclip.local.processes import processes_in, send
+from pgclip.local.programs import Account, run_as, server_account
 
-HOST = "127.0.0.1"
 # A port can be taken between its choice and its use; a third death has another cause.
 _LAUNCHES = 3
-# Below the range that Linux and macOS give to outgoing connections: one of those could sit on a
-# server's port while it restarts, and a client that retries could even connect to itself.
-_PORTS = range(20_000, 32_000)
-_PORT_TRIES = 200
 _LOG_TAIL_LINES = 20
 # Kept so that Python reaps a server which dies while the process that launched it lives on.
 _launched: list["subprocess.Popen[bytes]"] = []
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """Where a server listens on the loopback interface, and its password."""
-
-    port: int
-    password: str
 
 
 class Server(ABC):
@@ -49,6 +34,7 @@ class Server(ABC):
     process_names: ClassVar[tuple[str, ...]]
     child_titles: ClassVar[tuple[str, ...]]
     keeps_password: ClassVar[bool]
+    ending: ClassVar[str | None] = None  # what a probe meets while the server shuts down
     stop_signals: ClassVar[tuple[tuple[signal.Signals, float], ...]]
 
     def __init__(self, data_dir: Path) -> None:
@@ -98,7 +84,9 @@ class Server(ABC):
                     f"{trouble}. If it is recovering, try again later; if it hangs, kill it and "
                     f"try again.{self._log_tail()}"
                 )
-            if not launches:
+            if self.ending is not None and self.ending in trouble:
+                self.stop()  # whoever began it may have been killed, and it may hang
+            elif not launches:
                 self._end_orphans()
             time.sleep(0.05)
 
@@ -110,9 +98,9 @@ class Server(ABC):
                     break
                 main, children = self._processes()
                 if main is not None:
-                    _send(main, number)
+                    send(number, [main])
                 if main is None or number == signal.SIGKILL:
-                    _kill(children)
+                    send(signal.SIGKILL, children)
                 if lock.exclusive(seconds):
                     break
             else:
@@ -130,7 +118,7 @@ class Server(ABC):
 
     def endpoint(self) -> Endpoint:
         """Return where the server listens. Raises LocalServicesError when that is not known."""
-        endpoint = self._recall()
+        endpoint = Endpoint.load(self._endpoint)
         if endpoint is None:
             raise LocalServicesError(
                 f"{self._endpoint} (port and password of {self.kind}) is missing. Restore it, or "
@@ -149,28 +137,15 @@ class Server(ABC):
         self.prepare(account, endpoint, lock)
         self.spawn(account, endpoint, lock)
 
-    def _recall(self) -> Endpoint | None:
-        try:
-            return Endpoint(**json.loads(self._endpoint.read_text()))
-        except (FileNotFoundError, TypeError, ValueError):
-            return None
-
     def _choose_endpoint(self) -> Endpoint:
         """Keep port and password where possible, so that URLs given out earlier work again."""
-        known = self._recall()
+        known = Endpoint.load(self._endpoint)
         if known is None and self.keeps_password and self.folder.exists():
             known = self.endpoint()
-        if known is not None and _is_free(known.port):
-            return known
-        password = secrets.token_urlsafe(24) if known is None else known.password
-        endpoint = Endpoint(_free_port(), password)
-        fd, name = tempfile.mkstemp(dir=self._endpoint.parent, prefix=self._endpoint.name)
-        with os.fdopen(fd, "w") as file:
-            json.dump(asdict(endpoint), file)
-            file.flush()
-            os.fsync(fd)
-        os.replace(name, self._endpoint)
-        return endpoint
+        chosen = Endpoint.new() if known is None else known.on_free_port()
+        if chosen != known:
+            chosen.save(self._endpoint)
+        return chosen
 
     def _run(
         self,
@@ -195,48 +170,17 @@ class Server(ABC):
         _launched.append(child)
 
     def _processes(self) -> tuple[Any, list[Any]]:
-        """Find this server's main process (or None) and its children, by name and work folder."""
-        psutil = required("psutil")
-        main, children = None, []
-        for process in psutil.process_iter(["name", "cmdline"]):
-            if process.info["name"] in self.process_names and _works_in(process, self.folder):
-                title = (process.info["cmdline"] or [""])[0]
-                if main is None and not title.startswith(self.child_titles):
-                    main = process
-                else:
-                    children.append(process)
-        return main, children
+        return processes_in(self.folder, self.process_names, self.child_titles)
 
     def _end_orphans(self) -> None:
         """Kill children that outlived a killed main process and would keep the lock."""
         main, children = self._processes()
         if main is None:
-            _kill(children)
+            send(signal.SIGKILL, children)
 
     def _log_tail(self) -> str:
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
         return f"\nThe end of {self.log}:\n" + "\n".join(lines[-_LOG_TAIL_LINES:])
-
-
-def _works_in(process: Any, folder: Path) -> bool:
-    """Whether the process works in `folder`: the same folder, not only the same name for it."""
-    link = f"/proc/{process.pid}/cwd"
-    psutil = required("psutil")
-    try:
-        return os.path.samefile(link if os.path.lexists(link) else process.cwd(), folder)
-    except (OSError, psutil.Error):
-        return False
-
-
-def _send(process: Any, number: signal.Signals) -> None:
-    psutil = required("psutil")
-    with suppress(psutil.Error):
-        process.send_signal(number)  # checks that the process id was not reused meanwhile
-
-
-def _kill(processes: list[Any]) -> None:
-    for process in processes:
-        _send(process, signal.SIGKILL)
 
 
 def _reap() -> None:
@@ -245,21 +189,3 @@ def _reap() -> None:
 
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-    return True
-
-
-def _free_port() -> int:
-    for _ in range(_PORT_TRIES):
-        port = _PORTS.start + secrets.randbelow(len(_PORTS))
-        if _is_free(port):
-            return port
-    raise LocalServicesError(f"No free port was found between {_PORTS.start} and {_PORTS.stop}.")
