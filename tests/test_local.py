@@ -7,7 +7,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
@@ -47,8 +47,9 @@ def folder(stopped: Path, tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "data"
     subprocess.run(["cp", "-a", stopped, folder], check=True)
     yield folder
-    with LocalServices(folder):
-        pass
+    if pids(LocalServices(folder)):
+        with LocalServices(folder):
+            pass
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +80,13 @@ def pids(services: LocalServices) -> list[int]:
 def kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
     psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], WAIT_SECONDS)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def user_process(folder: Path) -> subprocess.Popen[str]:
@@ -267,6 +275,7 @@ def test_a_shutdown_that_hangs_is_ended_by_the_next_start(
     [checkpointer] = [child for child in children if "checkpointer" in child.cmdline()[0]]
     checkpointer.suspend()
     os.kill(postmaster, signal.SIGINT)
+    wait_until(lambda: "received fast shutdown" in (folder / "postgres.log").read_text())
     with LocalServices(folder) as services:
         assert sql(services, "SELECT 1") == [(1,)]
         assert services.postgres_pid != postmaster
@@ -293,9 +302,7 @@ def test_a_pid_file_that_names_a_stranger_is_no_obstacle(folder: Path) -> None:
 def test_a_first_start_that_was_killed_half_way_is_begun_again(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     with user_process(folder) as user:
-        deadline = time.monotonic() + WAIT_SECONDS
-        while not (folder / "postgres.new").exists() and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_until((folder / "postgres.new").exists)
         user.kill()
     assert not (folder / "postgres").exists()
     with LocalServices(folder) as services:
