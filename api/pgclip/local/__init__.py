@@ -1,7 +1,7 @@
 """Postgres and Redis for those who give none: embedded servers, their data in one folder.
 
     with LocalServices(".pgclip") as services:
-        engine = sqlalchemy.create_engine(services.database_url)
+        connection = psycopg2.connect(services.database_url)
 
 Several processes may share a folder: the first starts the servers, the last to leave stops them,
 and the data stays. Two kernel-held locks carry this, so that no death, however sudden, leaves a
@@ -68,7 +68,11 @@ class LocalServices:
 
     @property
     def database_url(self) -> str:
-        """The libpq and SQLAlchemy URL. Raises LocalServicesError before the start."""
+        """The libpq URL. Raises LocalServicesError before the start.
+
+        SQLAlchemy, for which `postgresql://` means psycopg 3 since 2.1, needs the driver named:
+        `make_url(url).set(drivername="postgresql+psycopg2")`.
+        """
         return self._database_url or self._started(self._postgres).url
 
     @property
