@@ -21,10 +21,7 @@ _COUNT = struct.Struct("!h")
 _LENGTH = struct.Struct("!i")
 _NULL = _LENGTH.pack(-1)
 
-int16 = struct.Struct("!h").pack
 int32 = struct.Struct("!i").pack
-int64 = struct.Struct("!q").pack
-float32 = struct.Struct("!f").pack
 
 
 def jsonb(text: str) -> bytes:

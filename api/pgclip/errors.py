@@ -100,6 +100,6 @@ def _translate(error: Exception, what: str) -> PgclipError:
         return SchemaError(f"{message}. Run: pgclip migrate")
     if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):
         return ConnectionFailed(f"{message} Is Postgres running, and PGCLIP_DATABASE_URL right?")
-    if isinstance(error, psycopg2.DataError):
+    if isinstance(error, psycopg2.DataError | psycopg2.IntegrityError):
         return InvalidItem(message)
     return PgclipError(message)

@@ -6,8 +6,9 @@ vectors: the prompt ensemble of section 3.1.4 of Radford et al. 2021, arXiv:2103
 
 import logging
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -18,13 +19,17 @@ from pgclip_workers.encoder import Encoder, Floats
 
 log = logging.getLogger(__name__)
 
+Ints = np.ndarray[Any, np.dtype[np.int64]]
 
-class Labelled(NamedTuple):
-    """A label of one item: label id, version of its set, probability within the set."""
 
-    label_id: int
-    version: int
-    score: float
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Labels of a batch, as parallel arrays: the item's row, label id, set's version, score."""
+
+    rows: Ints
+    label_ids: Ints
+    versions: Ints
+    scores: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,20 +40,22 @@ class LabelSet:
     top_k: int
     threshold: float
     applies_to: str
-    label_ids: list[int]
+    label_ids: Ints
     vectors: Floats
 
-    def label(self, embedding: Floats, logit_scale: float) -> list[Labelled]:
-        """The labels of one unit vector (dimension,), best first."""
-        logits = logit_scale * (self.vectors @ embedding)
-        weights = np.exp(logits - logits.max())
-        scores = weights / weights.sum()
-        best = np.argsort(-scores, kind="stable")[: self.top_k]
-        return [
-            Labelled(self.label_ids[n], self.version, float(scores[n]))
-            for n in best
-            if scores[n] >= self.threshold
-        ]
+    def label(self, kinds: Sequence[Kind], embeddings: Floats, logit_scale: float) -> Labels:
+        """Labels of unit vectors (n, dimension): the top_k of each that reach the threshold."""
+        applies = np.array([self.applies_to in ("both", kind) for kind in kinds], bool)
+        (rows,) = np.nonzero(applies)
+        logits = logit_scale * (embeddings[rows] @ self.vectors.T)
+        weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+        scores = weights / weights.sum(axis=1, keepdims=True)
+        best = np.argsort(-scores, axis=1, kind="stable")[:, : self.top_k]
+        best_scores = np.take_along_axis(scores, best, axis=1)
+        item, rank = np.nonzero(best_scores >= self.threshold)
+        label_ids = self.label_ids[best[item, rank]]
+        versions = np.full(len(item), self.version)
+        return Labels(rows[item], label_ids, versions, best_scores[item, rank])
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +66,17 @@ class LabelBook:
     sets: tuple[LabelSet, ...]
     logit_scale: float
 
-    def label(self, kind: Kind, embeddings: Floats) -> list[Labelled]:
-        """The labels of an item with these unit vectors (n, dimension): of their mean."""
-        mean = embeddings.mean(axis=0)
-        mean /= np.linalg.norm(mean)
-        return [
-            labelled
-            for label_set in self.sets
-            if label_set.applies_to in ("both", kind)
-            for labelled in label_set.label(mean, self.logit_scale)
-        ]
+    def label(self, kinds: Sequence[Kind], embeddings: Sequence[Floats]) -> Labels:
+        """Labels of items with unit vectors (n_vectors, dimension) each: of their mean."""
+        means = np.stack([vectors.mean(axis=0) for vectors in embeddings])
+        means /= np.linalg.norm(means, axis=1, keepdims=True)
+        found = [label_set.label(kinds, means, self.logit_scale) for label_set in self.sets]
+        return Labels(
+            *(
+                np.concatenate([getattr(labels, name) for labels in found] or [np.empty(0)])
+                for name in ("rows", "label_ids", "versions", "scores")
+            )
+        )
 
 
 class LabelShelf:
@@ -111,7 +119,7 @@ class LabelShelf:
                 self._keep(made, version)
                 kept |= {(label_id, version): vector for label_id, vector in made.items()}
             matrix = np.array([kept[label_id, version] for label_id in ids], np.float32)
-            sets.append(LabelSet(version, top_k, threshold, applies_to, ids, matrix))
+            sets.append(LabelSet(version, top_k, threshold, applies_to, np.array(ids), matrix))
         return LabelBook(epoch, tuple(sets), self._encoder.logit_scale)
 
     def _prompt_vectors(self, labels: list[str], templates: list[str]) -> Floats:

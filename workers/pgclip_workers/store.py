@@ -25,6 +25,17 @@ log = logging.getLogger(__name__)
 _PAUSES = (0.1, 0.5, 2.0)
 
 
+# Rows of binary COPY as numpy records, so that a batch is encoded in one go.
+_LABEL_ROW = np.dtype(
+    [
+        *(("fields", ">i2"), ("job_length", ">i4"), ("job", ">i8")),
+        *(("label_length", ">i4"), ("label", ">i4")),
+        *(("version_length", ">i4"), ("version", ">i4")),
+        *(("score_length", ">i4"), ("score", ">f4")),
+    ]
+)
+
+
 class Store:
     """Writes batches. Safe to repeat: what a first attempt has settled, a second passes over."""
 
@@ -33,12 +44,9 @@ class Store:
         self._shelf = shelf
         self._vector_row = np.dtype(
             [
-                ("fields", ">i2"),
-                ("job_length", ">i4"),
-                ("job", ">i8"),
-                ("length", ">i4"),
-                ("dimension", ">i2"),
-                ("unused", ">i2"),
+                *(("fields", ">i2"), ("job_length", ">i4"), ("job", ">i8")),
+                # A halfvec: its dimension, two bytes unused, its values.
+                *(("length", ">i4"), ("dimension", ">i2"), ("unused", ">i2")),
                 ("values", ">f2", (dimension,)),
             ]
         )
@@ -116,17 +124,15 @@ class Store:
     def _stage_labels(
         self, cursor: "Cursor", batch: Batch, done: Sequence[Job], book: LabelBook
     ) -> None:
-        rows = [
-            (
-                binarycopy.int64(job.id),
-                binarycopy.int32(labelled.label_id),
-                binarycopy.int32(labelled.version),
-                binarycopy.float32(labelled.score),
-            )
-            for job in done
-            for labelled in book.label(job.kind, batch.embeddings[batch.content_of[job.id]])
-        ]
-        binarycopy.copy_in(cursor, statements.STAGED_LABELS, rows)
+        embeddings = [batch.embeddings[batch.content_of[job.id]] for job in done]
+        labels = book.label([job.kind for job in done], embeddings)
+        rows = np.zeros(len(labels.rows), _LABEL_ROW)
+        rows["fields"] = 4
+        rows["job_length"], rows["job"] = 8, np.array([job.id for job in done])[labels.rows]
+        rows["label_length"], rows["label"] = 4, labels.label_ids
+        rows["version_length"], rows["version"] = 4, labels.versions
+        rows["score_length"], rows["score"] = 4, labels.scores
+        binarycopy.copy_in_encoded(cursor, statements.STAGED_LABELS, rows.tobytes())
 
 
 def _json(failed: list[dict[str, object]]) -> str:

@@ -198,9 +198,10 @@ BEGIN
 END $$;
 
 -- Bulk, second step: accepts what was staged, item by item; an invalid one has an error.
+-- Planned for the number of items at hand: a generic plan expects ten, and joins by nested loops.
 CREATE FUNCTION pgclip.submit_staged()
 RETURNS TABLE (place int, item_id bigint, key text, generation int, error text)
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SET plan_cache_mode = force_custom_plan AS $$
 #variable_conflict use_column
 DECLARE
     v_content record;

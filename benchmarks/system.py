@@ -1,0 +1,97 @@
+"""What every benchmark needs: services, a fresh database, a worker process, the machine's name."""
+
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg2
+
+from pgclip.local import LocalServices
+from pgclip.migrate import migrate
+
+HERE = Path(__file__).resolve().parent
+DATA = HERE.parent / ".pgclip" / "benchmarks"
+REAL_WORKER = [sys.executable, "-m", "pgclip", "worker"]
+STUB_WORKER = [sys.executable, str(HERE / "stub_worker.py")]
+
+
+@contextmanager
+def fresh_system() -> Iterator[dict[str, str]]:
+    """Embedded services with their durable defaults and an empty, migrated database: the URLs."""
+    with LocalServices(DATA / "services") as services:
+        name = f"bench_{os.getpid()}_{time.monotonic_ns()}"
+        run_sql(services.database_url, f"CREATE DATABASE {name}")
+        url = urlunsplit(urlsplit(services.database_url)._replace(path=f"/{name}"))
+        migrate(url)
+        try:
+            yield {"database_url": url, "redis_url": services.redis_url}
+        finally:
+            run_sql(services.database_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def run_sql(url: str, statement: str) -> list[Any]:
+    """Runs a statement in autocommit; returns its rows."""
+    connection = psycopg2.connect(url)
+    connection.autocommit = True
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+            return cursor.fetchall() if cursor.description else []
+    finally:
+        connection.close()
+
+
+@contextmanager
+def worker(urls: dict[str, str], command: list[str], **environ: str) -> Iterator[None]:
+    """A worker process, alive and ready."""
+    environment = {
+        **os.environ,
+        "PGCLIP_DATABASE_URL": urls["database_url"],
+        "PGCLIP_REDIS_URL": urls["redis_url"],
+        **environ,
+    }
+    log = DATA / "worker.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+    try:
+        while run_sql(urls["database_url"], "SELECT count(*) FROM pgclip.workers") == [(0,)]:
+            if process.poll() is not None:
+                raise RuntimeError(log.read_text())
+            time.sleep(0.1)
+        yield
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    import torch
+
+    model = next(
+        (
+            line.split(":")[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.processor(),
+    )
+    features = torch.cpu.get_capabilities()
+    return {
+        "processor": model,
+        "cores": os.cpu_count(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "bf16": [name for name in ("avx512_bf16", "amx_bf16") if features.get(name)],
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
