@@ -5,6 +5,7 @@ python demo/demo.py --keep     stays up until Ctrl-C, to be tried from Python an
 """
 
 import argparse
+import hashlib
 import json
 import os
 import signal
@@ -23,7 +24,10 @@ from pgclip.local import LocalServices, LocalServicesError
 from pgclip.migrate import migrate
 
 HERE = Path(__file__).resolve().parent
-DATA = HERE.parent / ".pgclip" / "demo"
+MODEL = HERE / "model"
+# Vectors of another model do not mix: a new demo model gets a folder of its own.
+DIGEST = hashlib.sha256((MODEL / "model.safetensors").read_bytes()).hexdigest()[:8]
+DATA = HERE.parent / ".pgclip" / f"demo-{DIGEST}"
 LOG = DATA / "worker.log"
 PICTURES = HERE / "pictures"
 COLLECTION = "demo"
@@ -55,7 +59,7 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:
         pass
-    print("Stopped what was started; the data stay in .pgclip/demo.")
+    print(f"Stopped what was started; the data stay in {DATA}.")
     return 0
 
 
@@ -66,7 +70,7 @@ def worker(urls: dict[str, str]) -> Iterator[None]:
         **os.environ,
         "PGCLIP_DATABASE_URL": urls["database_url"],
         "PGCLIP_REDIS_URL": urls["redis_url"],
-        "PGCLIP_MODEL": str(HERE / "model"),
+        "PGCLIP_MODEL": str(MODEL),
         "PGCLIP_MODEL_NAME": "demo",
         "PGCLIP_ROOTS": str(PICTURES),
     }

@@ -1,0 +1,98 @@
+"""Docs that fail when they are stale."""
+
+import re
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+import pytest
+from conftest import ROOT, Live, run_sql
+
+import pgclip
+from pgclip.cli import main
+from pgclip.settings import Settings
+
+README = (ROOT / "README.md").read_text()
+REFERENCE = (ROOT / "docs" / "reference.md").read_text()
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    documented = dict(re.findall(r"^\| `(PGCLIP_\w+)` \| (.*?) \|", REFERENCE, re.MULTILINE))
+    assert set(documented) == {f"PGCLIP_{field.name.upper()}" for field in fields(Settings)}
+    for field in fields(Settings):
+        default = str(field.default) if field.default not in ("", ()) else ""
+        if isinstance(field.default, bool):
+            default = "on" if field.default else "off"
+        assert documented[f"PGCLIP_{field.name.upper()}"] == default
+
+
+def test_every_public_function_is_documented(sql: Callable[..., list[Any]]) -> None:
+    internal = {  # called by workers and views
+        "sign_on", "heartbeat", "sign_off", "claim", "release", "sweep", "store", "open_results",
+        "known_embeddings", "register_model", "collect_contents", "backlog", "take_queries",
+        "answer_query", "refuse_query", "expire_queries", "ticket_queues", "labels_of",
+        "vectors_of",
+    }  # fmt: skip
+    rows = sql("SELECT DISTINCT proname FROM pg_proc WHERE pronamespace = 'pgclip'::regnamespace")
+    names = {name for (name,) in rows if not name.startswith("_")}
+    documented = set(re.findall(r"pgclip\.(\w+)\(", REFERENCE)) - {"Client"}
+    assert documented == names - internal
+    views = sql("SELECT viewname FROM pg_views WHERE schemaname = 'pgclip'")
+    assert all(f"`pgclip.{name}`" in REFERENCE for (name,) in views)
+
+
+def test_every_method_and_reason_is_documented() -> None:
+    for name in vars(pgclip.Client):
+        if not name.startswith("_") and name != "close":
+            assert f"`{name}(" in REFERENCE, name
+    workers = "".join(file.read_text() for file in (ROOT / "workers").rglob("*.py"))
+    reasons = set(re.findall(r'(?:Refused|Failure)\(\s*"(\w+)"', workers)) | {"worker_died"}
+    assert len(reasons) > 12
+    documented = set(re.findall(r"`(\w+)`", REFERENCE.split("## Reasons for failure")[1]))
+    assert reasons <= documented
+
+
+def test_links_lead_somewhere() -> None:
+    for file in [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *ROOT.glob("*/README.md")]:
+        for target in re.findall(r"\]\(([^)#]+)", file.read_text()):
+            if "://" not in target:
+                assert (file.parent / target).exists(), (file, target)
+
+
+def test_the_readmes_python_runs(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = blocks(README, "python")
+    assert len([line for line in code.splitlines() if line.strip()]) <= 12
+    (live.folder / "cat.jpg").write_bytes(
+        next((ROOT / "demo" / "pictures").glob("banana.*")).read_bytes()
+    )
+    code = code.replace("/srv/pictures", str(live.folder))
+    monkeypatch.setenv("PGCLIP_DATABASE_URL", live.client.settings.database_url)
+    monkeypatch.setenv("PGCLIP_REDIS_URL", live.client.settings.redis_url)
+    exec(compile(code, "README.md", "exec"), {})
+    assert live.client.get("cat-1", collection="shop")
+
+
+def test_the_readmes_sql_runs(live: Live) -> None:
+    (code,) = blocks(README, "sql")
+    statements = [part.strip() for part in re.sub(r"--.*", "", code).split(";") if part.strip()]
+    assert len(statements) == 6
+    run_sql(live.database_url, statements[0])
+    live.client.submit_text("two dogs in the snow", key="note-8").wait(60)
+    for statement in statements[1:]:
+        run_sql(live.database_url, statement)
+
+
+def test_the_commands_that_the_readme_names_exist() -> None:
+    for command in re.findall(r"^ +.*?pgclip (migrate|worker)\b", README, re.MULTILINE):
+        with pytest.raises(SystemExit) as ended:
+            main([command, "--help"])
+        assert ended.value.code == 0
+    makefile = (ROOT / "Makefile").read_text()
+    targets = re.findall(r"make (\w+)", README)
+    assert {"demo", "test", "bench"} <= set(targets)
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
