@@ -44,7 +44,7 @@ STEWARD_LOCK = "SELECT pg_try_advisory_xact_lock(7311994463)"
 SWEEP = "SELECT pgclip.sweep(%s)"
 COLLECT_CONTENTS = "SELECT pgclip.collect_contents(%s)"
 EXPIRE_QUERIES = "SELECT pgclip.expire_queries(%s)"
-BACKLOG = "SELECT queue, queued, workers FROM pgclip.backlog()"
+BACKLOG = "SELECT queue, queued, workers FROM pgclip.backlog(%s)"
 
 LISTEN_QUERIES = "LISTEN pgclip_query"
 TAKE_QUERIES = "SELECT kind, hash, data FROM pgclip.take_queries(%s::smallint, %s)"

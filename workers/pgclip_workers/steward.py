@@ -3,6 +3,7 @@
 import logging
 import math
 import threading
+from typing import Any
 
 from pgclip.database import Database
 from pgclip.errors import PgclipError
@@ -13,6 +14,8 @@ from pgclip_workers import statements
 log = logging.getLogger(__name__)
 
 _CONTENTS_A_PASS = 500
+# Enough to keep any fleet busy until the next pass.
+_BACKLOG_COUNTED = 100_000
 
 
 class Steward:
@@ -45,32 +48,30 @@ class Steward:
                 log.exception("the steward's pass failed")
 
     def _tidy(self) -> None:
-        for statement, argument in (
-            (statements.SWEEP, self._settings.strikes),
-            (statements.COLLECT_CONTENTS, _CONTENTS_A_PASS),
-            (statements.EXPIRE_QUERIES, self._settings.query_cache),
-        ):
-            with self._database.transaction("steward") as cursor:
-                cursor.execute(statements.STEWARD_LOCK)
-                if cursor.fetchone() != (True,):
-                    return
-                cursor.execute(statement, (argument,))
-                (count,) = cursor.fetchone() or (0,)
-                if statement is statements.SWEEP and count:
-                    log.warning("took back %d jobs of workers that are gone", count)
+        taken_back = self._alone(statements.SWEEP, self._settings.strikes)
+        if taken_back and taken_back[0][0]:
+            log.warning("took back %d jobs of workers that are gone", taken_back[0][0])
+        self._alone(statements.COLLECT_CONTENTS, _CONTENTS_A_PASS)
+        self._alone(statements.EXPIRE_QUERIES, self._settings.query_cache)
 
     def _top_up(self) -> None:
         """Tickets for queued jobs that the waiting ones do not cover: one works off a queue, so
         more than there are workers would only be looked at and dropped."""
         from redis import RedisError
 
-        with self._database.transaction("backlog") as cursor:
-            cursor.execute(statements.BACKLOG)
-            rows = cursor.fetchall()
-        for queue, queued, workers in rows:
+        for queue, queued, workers in self._alone(statements.BACKLOG, _BACKLOG_COUNTED):
             wanted = min(math.ceil(queued / self._batch_size), workers)
             if wanted:
                 try:
                     self._tickets.publish(queue, max(0, wanted - self._tickets.waiting(queue)))
                 except RedisError as error:
                     log.info("no tickets added, Redis does not answer: %s", error)
+
+    def _alone(self, statement: str, argument: int) -> list[tuple[Any, ...]]:
+        """A statement's rows, in a transaction of its own; none if another steward is at it."""
+        with self._database.transaction("steward") as cursor:
+            cursor.execute(statements.STEWARD_LOCK)
+            if cursor.fetchone() != (True,):
+                return []
+            cursor.execute(statement, (argument,))
+            return cursor.fetchall()

@@ -200,12 +200,14 @@ BEGIN
     RETURN v_count;
 END $$;
 
--- For the steward: queued jobs and living workers of each model that takes work.
-CREATE FUNCTION pgclip.backlog()
-RETURNS TABLE (model_id smallint, queue text, queued bigint, workers bigint)
+-- For the steward: queued jobs, counted up to p_most, and living workers of each model that
+-- takes work.
+CREATE FUNCTION pgclip.backlog(p_most int)
+RETURNS TABLE (queue text, queued bigint, workers bigint)
 LANGUAGE sql STABLE AS $$
-    SELECT m.id, pgclip._ticket_queue(m.id),
-           (SELECT count(*) FROM pgclip.job j WHERE j.model_id = m.id AND j.lease IS NULL),
+    SELECT pgclip._ticket_queue(m.id),
+           (SELECT count(*) FROM (SELECT FROM pgclip.job j WHERE j.model_id = m.id
+                                  AND j.lease IS NULL LIMIT p_most) counted),
            (SELECT count(*) FROM pgclip.worker w
             WHERE w.model_id = m.id AND w.expires_at > clock_timestamp())
     FROM pgclip.model m WHERE m.state <> 'retired'

@@ -35,7 +35,8 @@ DECLARE
     v_items   bigint[];
     v_epoch   bigint;
 BEGIN
-    SELECT epoch INTO v_epoch FROM pgclip.label_epoch FOR SHARE;
+    -- Not locked: a set that changes from here on changes after this batch.
+    SELECT epoch INTO v_epoch FROM pgclip.label_epoch;
     IF v_epoch <> p_label_epoch THEN
         RAISE EXCEPTION 'label sets have changed' USING ERRCODE = 'PC007';
     END IF;
@@ -70,11 +71,12 @@ BEGIN
                 INSERT INTO pgclip.embedding_%1$s (segment, item_id, collection_id, kind, embedding)
                 SELECT $4, d.item_id, d.collection_id, d.kind, v.embedding
                 FROM pg_temp.staged_vector v JOIN done d ON d.id = v.job_id
+                ORDER BY v.ctid  -- as staged: the windows of a text in their order
                 RETURNING id, item_id
             )
             INSERT INTO pgclip.embedding_set
                    (item_id, model_id, generation, kind, content_hash, vector_ids)
-            SELECT d.item_id, %1$s, d.generation, d.kind, d.hash, array_agg(f.id)
+            SELECT d.item_id, %1$s, d.generation, d.kind, d.hash, array_agg(f.id ORDER BY f.id)
             FROM done d JOIN fresh f USING (item_id)
             GROUP BY d.item_id, d.generation, d.kind, d.hash
             ORDER BY d.item_id
