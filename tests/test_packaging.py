@@ -1,15 +1,17 @@
 """The package's face, and who may import whom."""
 
 import ast
+import os
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, run_sql, with_database
 
 import pgclip
+from pgclip.local import LocalServices
 
 FORBIDDEN = {
     # The client runs in web backends: nothing heavy, no worker code, no web framework.
@@ -75,11 +77,36 @@ def test_public_names() -> None:
     assert all(hasattr(pgclip, name) for name in pgclip.__all__)
 
 
-def test_the_wheel_holds_both_packages_and_the_migrations(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def unpacked_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built wheel as it lies in site-packages."""
+    folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q"]
-    subprocess.run([*command, "-w", str(tmp_path), str(ROOT)], check=True)
-    (wheel,) = tmp_path.glob("pgclip-*.whl")
-    names = set(zipfile.ZipFile(wheel).namelist())
-    assert {"pgclip/py.typed", "pgclip_workers/main.py", "pgclip/migrations/env.py"} <= names
+    subprocess.run([*command, "-w", str(folder), str(ROOT)], check=True)
+    (wheel,) = folder.glob("pgclip-*.whl")
+    zipfile.ZipFile(wheel).extractall(folder / "site")
+    return folder / "site"
+
+
+def test_the_wheel_holds_both_packages_and_the_migrations(unpacked_wheel: Path) -> None:
+    for name in ("pgclip/py.typed", "pgclip_workers/main.py", "pgclip/migrations/env.py"):
+        assert (unpacked_wheel / name).is_file()
     for file in (ROOT / "migrations").rglob("*.sql"):
-        assert f"pgclip/migrations/{file.relative_to(ROOT / 'migrations')}" in names
+        inside = file.relative_to(ROOT / "migrations")
+        assert (unpacked_wheel / "pgclip" / "migrations" / inside).is_file()
+    assert not (unpacked_wheel / "tests").exists()
+
+
+def test_migrate_works_from_an_installed_wheel(
+    unpacked_wheel: Path, services: LocalServices, tmp_path: Path
+) -> None:
+    run_sql(services.database_url, "CREATE DATABASE from_wheel")
+    url = with_database(services.database_url, "from_wheel")
+    environ = {**os.environ, "PYTHONPATH": str(unpacked_wheel), "PGCLIP_DATABASE_URL": url}
+    code = "import pgclip.cli; print(pgclip.__file__); pgclip.cli.main(['migrate'])"
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=environ, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines()[0] == str(unpacked_wheel / "pgclip" / "__init__.py")
+    assert run_sql(url, "SELECT count(*) FROM pgclip.items") == [(0,)]

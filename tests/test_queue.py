@@ -388,65 +388,57 @@ def test_models_are_added_filled_and_promoted(sql: Sql, hand: NewHand) -> None:
         sql("SELECT pgclip.register_model('m', 2, 10, '{\"fatal\": {}}')")
 
 
+class Churn:
+    """Submitters, deleters and workers on ten keys, at once, for some seconds."""
+
+    def __init__(self, url: str, seconds: float) -> None:
+        self.url = url
+        self.end = time.monotonic() + seconds
+        self.errors: list[BaseException] = []
+
+    def repeat(self, step: Callable[[Hand, int], None]) -> None:
+        hand, n = Hand(self.url), 0
+        while time.monotonic() < self.end:
+            n += 1
+            try:
+                step(hand, n)
+            except psycopg2.Error as error:
+                self.errors.append(error)
+
+    def singles(self, hand: Hand, n: int) -> None:
+        if n % 5 == 0:
+            hand.sql("SELECT pgclip.delete(%s)", f"k{n * 7 % 10}")
+        else:
+            hand.sql("SELECT pgclip.submit_text(%s, key => %s)", f"t{n % 13}", f"k{n * 7 % 10}")
+
+    def bulk(self, hand: Hand, n: int) -> None:
+        hand.sql("SELECT pgclip.open_staging()")
+        hand.sql(
+            "BEGIN; INSERT INTO pg_temp.staged_submission (place, collection, key, kind, data)"
+            " SELECT n, 'default', 'k' || n, 'text', convert_to('b' || (random() * 9)::int, 'UTF8')"
+            f" FROM generate_series(0, 9) n ORDER BY n {('ASC', 'DESC')[n % 2]};"
+            "SELECT count(*) FROM pgclip.submit_staged(); COMMIT"
+        )
+
+    def work(self, hand: Hand, n: int) -> None:
+        lease, jobs = hand.claim(4)
+        if jobs:
+            hand.store(lease, jobs)
+        hand.heartbeat()
+        hand.sql("SELECT pgclip.collect_contents(50)")
+
+
 def test_submissions_and_deletions_of_the_same_keys_at_once(
     sql: Sql, hand: NewHand, database_url: str
 ) -> None:
-    """Submitters, deleters and workers on ten keys: no deadlock, and the ledger stays true."""
-    stop = time.monotonic() + 4
-    errors: list[BaseException] = []
-
-    def churn(seed: int) -> None:
-        mine = Hand(database_url)
-        n = seed
-        while time.monotonic() < stop:
-            n += 7
-            try:
-                if n % 5 == 0:
-                    mine.sql("SELECT pgclip.delete(%s)", f"k{n % 10}")
-                else:
-                    mine.sql("SELECT pgclip.submit_text(%s, key => %s)", f"t{n % 13}", f"k{n % 10}")
-            except psycopg2.Error as error:
-                errors.append(error)
-
-    def bulk(seed: int) -> None:
-        mine = Hand(database_url)
-        mine.sql("SELECT pgclip.open_staging()")
-        mine.connection.autocommit = False
-        order = "ASC" if seed else "DESC"
-        while time.monotonic() < stop:
-            mine.sql(
-                "INSERT INTO pg_temp.staged_submission (place, collection, key, kind, data)"
-                " SELECT n, 'default', 'k' || n, 'text', convert_to('b' || (random() * 9)::int,"
-                f" 'UTF8') FROM generate_series(0, 9) n ORDER BY n {order}"
-            )
-            try:
-                mine.sql("SELECT count(*) FROM pgclip.submit_staged()")
-                mine.connection.commit()
-            except psycopg2.Error as error:
-                errors.append(error)
-                mine.connection.rollback()
-
-    def work() -> None:
-        mine = Hand(database_url)
-        while time.monotonic() < stop:
-            try:
-                lease, jobs = mine.claim(4)
-                if jobs:
-                    mine.store(lease, jobs)
-                mine.heartbeat()
-                mine.sql("SELECT pgclip.collect_contents(50)")
-            except psycopg2.Error as error:
-                errors.append(error)
-
-    calls: list[tuple[Callable[..., None], tuple[int, ...]]] = [
-        (churn, (0,)), (churn, (3,)), (bulk, (0,)), (bulk, (1,)), (work, ()), (work, ()),
-    ]  # fmt: skip
-    threads = [threading.Thread(target=call, args=arguments) for call, arguments in calls]
+    churn = Churn(database_url, seconds=4)
+    steps = [churn.singles, churn.singles, churn.bulk, churn.bulk, churn.work, churn.work]
+    threads = [threading.Thread(target=churn.repeat, args=(step,)) for step in steps]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert errors == []
+    assert churn.errors == []  # no deadlock among them
     last = hand()
     sql("SELECT pgclip._requeue(ARRAY(SELECT id FROM pgclip.job))")
     while (claimed := last.claim())[1]:

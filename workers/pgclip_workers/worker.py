@@ -58,20 +58,7 @@ class Worker:
         shelf = LabelShelf(database, encoder, self._model)
         shelf.book()
         presence = Presence(self._settings, self._pulse, self._model, encoder)
-        leases = Leases(database, presence, self._model, encoder.batch_size)
-        store = Store(database, shelf, encoder.dimension)
-
-        def fetch_stage(batch: Batch) -> None:
-            fetch(batch, leases, self._decoders, encoder.preprocessing)
-
-        def encode_stage(batch: Batch) -> None:
-            presence.encoding(True)
-            try:
-                encode(batch, encoder)
-            finally:
-                presence.encoding(False)
-
-        pipeline = Pipeline(leases, fetch_stage, encode_stage, store.store, _exit_at_once)
+        pipeline = self._pipeline(presence, shelf)
         desk = QueryDesk(self._answers, encoder, self._query_decoders, self._model)
         steward = Steward(self._settings, database, self._tickets, encoder.batch_size)
         idle = threading.Thread(target=self._look_for_work, args=(pipeline,), name="idle")
@@ -95,10 +82,26 @@ class Worker:
             desk.stop()
             steward.stop()
             presence.stop()
-            self._query_decoders.stop()
             self._tickets.close()
             for connections in (self._database, self._pulse, self._answers):
                 connections.close()
+
+    def _pipeline(self, presence: Presence, shelf: LabelShelf) -> Pipeline:
+        encoder = self._encoder
+        leases = Leases(self._database, presence, self._model, encoder.batch_size)
+        store = Store(self._database, shelf, encoder.dimension)
+
+        def fetch_stage(batch: Batch) -> None:
+            fetch(batch, leases, self._decoders, encoder.preprocessing)
+
+        def encode_stage(batch: Batch) -> None:
+            presence.encoding(True)
+            try:
+                encode(batch, encoder)
+            finally:
+                presence.encoding(False)
+
+        return Pipeline(leases, fetch_stage, encode_stage, store.store, _exit_at_once)
 
     def _connections(self, size: int, **session: str) -> Database:
         return Database(
