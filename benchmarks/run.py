@@ -130,7 +130,6 @@ def images(model: Path) -> list[Figure]:
 
 def sequential(model: Path, photos: list[bytes]) -> float:
     """Seconds for the same decode and the same encoder in a plain loop."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the worker has it
     from pgclip.settings import Settings
     from pgclip_workers.clip import ClipEncoder
     from pgclip_workers.decode import Limits, Pixels, decode

@@ -4,8 +4,6 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from pgclip.errors import PgclipError
 from pgclip.settings import Settings
 from pgclip_workers.encoder import Bytes, Floats
@@ -13,8 +11,6 @@ from pgclip_workers.main import run
 from pgclip_workers.preprocessing import Preprocessing
 
 DIMENSION = 512
-_POOL = np.random.default_rng(0).standard_normal((4096, DIMENSION)).astype(np.float32)
-_POOL /= np.linalg.norm(_POOL, axis=1, keepdims=True)
 
 
 class StubEncoder:
@@ -27,16 +23,21 @@ class StubEncoder:
     preprocessing = Preprocessing(224, 224, 224, 3, 1 / 255, (0.0,) * 3, (1.0,) * 3, True)
 
     def __init__(self, settings: Settings) -> None:
+        import numpy as np  # after pgclip_workers, which sets what numpy reads on import
+
+        pool = np.random.default_rng(0).standard_normal((4096, DIMENSION)).astype(np.float32)
+        self._pool = pool / np.linalg.norm(pool, axis=1, keepdims=True)
         self.fingerprint: dict[str, Any] = {"fatal": {"weights": "stub"}, "recorded": {}}
         self.batch_size = settings.batch_size or 256
 
     def encode_images(self, pixels: Sequence[Bytes]) -> Floats:
         """Vectors by position."""
-        return _POOL[np.arange(len(pixels)) % len(_POOL)]
+        vectors: Floats = self._pool[[n % len(self._pool) for n in range(len(pixels))]]
+        return vectors
 
     def encode_texts(self, texts: Sequence[str]) -> list[Floats]:
         """Vectors by text."""
-        return [_POOL[hash(text) % len(_POOL)][None] for text in texts]
+        return [self._pool[hash(text) % len(self._pool)][None] for text in texts]
 
 
 if __name__ == "__main__":

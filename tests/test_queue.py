@@ -252,7 +252,7 @@ def test_handing_back_and_signing_off_blame_nobody(sql: Sql, hand: NewHand) -> N
     submit(sql, "a", "b")
     worker = hand()
     lease, _ = worker.claim(1)
-    worker.sql("SELECT pgclip.release(%s)", lease)
+    worker.sql("SELECT pgclip.release(%s, %s)", worker.id, lease)
     worker.claim()
     worker.sql("SELECT pgclip.sign_off(%s)", worker.id)
     assert sql("SELECT DISTINCT group_limit, strikes, lease, worker_id FROM pgclip.job") == [

@@ -24,10 +24,6 @@ def run(settings: Settings, make_encoder: "Callable[[Settings], Encoder] | None"
         stream=sys.stderr,
         format="%(asctime)s %(levelname)s %(threadName)s %(name)s: %(message)s",
     )
-    # Threads of a parallel region that spin while they wait starve decoders and Postgres on the
-    # same processors: eight times slower beside one busy process. Read when torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     decoders = Decoders(settings, settings.decoders or max(1, min(16, (os.cpu_count() or 1) // 2)))
     query_decoders = Decoders(settings, 1)
     decoders.warm_up()

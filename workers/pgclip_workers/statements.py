@@ -7,7 +7,7 @@ HEARTBEAT = "SELECT pgclip.heartbeat(%s, %s::uuid[], %s)"
 SIGN_OFF = "SELECT pgclip.sign_off(%s)"
 
 CLAIM = "SELECT * FROM pgclip.claim(%s, %s::uuid, %s, %s)"
-RELEASE = "SELECT pgclip.release(%s::uuid)"
+RELEASE = "SELECT pgclip.release(%s, %s::uuid)"
 # Fetched by binary COPY, which takes no parameters: the arrays are quoted by the driver.
 FETCH = """
     SELECT c.kind::text, c.hash, c.data

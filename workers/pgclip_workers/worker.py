@@ -26,8 +26,11 @@ from pgclip_workers.store import Store
 
 log = logging.getLogger(__name__)
 
-# A session that a frozen process holds open must let go of its locks and end.
+# A session that a frozen process holds open must let go of its locks and end. All that a worker
+# asks for it asks by key: tables that grew since their last ANALYZE must not be read whole.
 _SESSION = {
+    "enable_seqscan": "off",
+    "random_page_cost": "1.1",
     "lock_timeout": "5s",
     "idle_in_transaction_session_timeout": "15s",
     "idle_session_timeout": "10min",

@@ -9,6 +9,26 @@ END $$;
 CREATE TRIGGER label_set_changed AFTER INSERT OR UPDATE OR DELETE ON pgclip.label_set
     FOR EACH STATEMENT EXECUTE FUNCTION pgclip._raise_label_epoch();
 
+CREATE FUNCTION pgclip._forget_labels() RETURNS trigger
+LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM pgclip.item_label il USING gone WHERE il.label_id = gone.id;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER label_deleted AFTER DELETE ON pgclip.label REFERENCING OLD TABLE AS gone
+    FOR EACH STATEMENT EXECUTE FUNCTION pgclip._forget_labels();
+
+CREATE FUNCTION pgclip._forget_item_labels() RETURNS trigger
+LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM pgclip.item_label il USING gone
+    WHERE il.item_id = gone.item_id AND il.model_id = gone.model_id;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER embedding_set_deleted AFTER DELETE ON pgclip.embedding_set
+    REFERENCING OLD TABLE AS gone
+    FOR EACH STATEMENT EXECUTE FUNCTION pgclip._forget_item_labels();
+
 -- Creates a label set or replaces its definition. A template contains {} where the label goes.
 -- Items encoded from now on are labelled with it; the labels of earlier ones keep the version
 -- of the set that they were made with. Returns the set's id.

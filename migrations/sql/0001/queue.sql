@@ -39,9 +39,10 @@ BEGIN
     RETURN true;
 END $$;
 
-CREATE FUNCTION pgclip.release(p_lease uuid) RETURNS bigint
+CREATE FUNCTION pgclip.release(p_worker bigint, p_lease uuid) RETURNS bigint
 LANGUAGE sql AS $$
-    SELECT pgclip._requeue(ARRAY(SELECT id FROM pgclip.job WHERE lease = p_lease))
+    SELECT pgclip._requeue(ARRAY(SELECT id FROM pgclip.job
+                                 WHERE worker_id = p_worker AND lease = p_lease))
 $$;
 
 CREATE FUNCTION pgclip.sign_off(p_worker bigint) RETURNS void
@@ -90,16 +91,15 @@ BEGIN
                           AND o.lease IS NOT NULL)
         ORDER BY j.rank, j.id LIMIT least(p_limit, coalesce(v_group, p_limit))
         FOR UPDATE SKIP LOCKED
-    ), held_content AS MATERIALIZED (
-        SELECT c.kind, c.hash, c.size FROM pgclip.content c
-        WHERE (c.kind, c.hash) IN (SELECT kind, content_hash FROM candidate)
-        ORDER BY c.kind, c.hash FOR NO KEY UPDATE SKIP LOCKED
+    ), with_content AS MATERIALIZED (
+        SELECT k.id, k.rank, c.size FROM candidate k
+        JOIN pgclip.content c ON c.kind = k.kind AND c.hash = k.content_hash
+        FOR NO KEY UPDATE OF c SKIP LOCKED
     ), sized AS (
-        SELECT k.id, row_number() OVER w AS nth, sum(coalesce(c.size, 0)) OVER w AS bytes
-        FROM candidate k
-        LEFT JOIN held_content c ON c.kind = k.kind AND c.hash = k.content_hash
-        WHERE k.content_hash IS NULL OR c.hash IS NOT NULL
-        WINDOW w AS (ORDER BY k.rank, k.id)
+        SELECT id, row_number() OVER w AS nth, sum(size) OVER w AS bytes
+        FROM (SELECT id, rank, size FROM with_content
+              UNION ALL SELECT id, rank, 0 FROM candidate WHERE content_hash IS NULL) either
+        WINDOW w AS (ORDER BY rank, id)
     )
     SELECT array_agg(id) INTO v_picked FROM sized WHERE nth = 1 OR bytes <= p_max_bytes;
 

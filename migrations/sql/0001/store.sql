@@ -34,6 +34,7 @@ DECLARE
     v_old     bigint[];
     v_items   bigint[];
     v_epoch   bigint;
+    v_labels  int[];
 BEGIN
     -- Not locked: a set that changes from here on changes after this batch.
     SELECT epoch INTO v_epoch FROM pgclip.label_epoch;
@@ -42,7 +43,7 @@ BEGIN
     END IF;
     v_mine := ARRAY(
         SELECT id FROM pgclip.job
-        WHERE lease = p_lease AND (id = ANY(p_done) OR id IN (
+        WHERE lease = p_lease AND id = ANY(p_done || ARRAY(
               SELECT f.job_id FROM jsonb_to_recordset(p_failed) AS f(job_id bigint)))
         ORDER BY id FOR UPDATE SKIP LOCKED);
     SELECT model_id INTO v_model FROM pgclip.job WHERE id = v_mine[1];
@@ -84,10 +85,13 @@ BEGIN
                 kind = excluded.kind, content_hash = excluded.content_hash,
                 vector_ids = excluded.vector_ids, stored_at = now()
         $q$, v_model) USING p_done, p_hashes, v_mine, v_segment;
+        v_labels := ARRAY(
+            SELECT id FROM pgclip.label WHERE id IN (SELECT label_id FROM pg_temp.staged_label)
+            ORDER BY id FOR KEY SHARE);
         INSERT INTO pgclip.item_label (item_id, model_id, label_id, version, score)
         SELECT j.item_id, j.model_id, l.label_id, l.version, l.score
         FROM pg_temp.staged_label l JOIN pgclip.job j ON j.id = l.job_id
-        WHERE j.id = ANY(v_mine);
+        WHERE j.id = ANY(v_mine) AND l.label_id = ANY(v_labels);
     END IF;
 
     INSERT INTO pgclip.failure (item_id, model_id, generation, reason, message)

@@ -139,7 +139,6 @@ CREATE TABLE pgclip.job (
         autovacuum_vacuum_insert_scale_factor = 0.1);
 CREATE INDEX job_queue ON pgclip.job (model_id, rank, id) WHERE lease IS NULL;
 CREATE INDEX job_leased ON pgclip.job (worker_id, lease) WHERE lease IS NOT NULL;
-CREATE INDEX job_lease ON pgclip.job (lease) WHERE lease IS NOT NULL;
 CREATE INDEX job_leased_content ON pgclip.job (content_hash) WHERE lease IS NOT NULL;
 
 -- Zero-shot labels. A label's vector is the normalised mean over the set's prompt templates.
@@ -167,14 +166,15 @@ CREATE TABLE pgclip.label_vector (
     embedding real[] NOT NULL,
     PRIMARY KEY (label_id, model_id)
 );
+-- Without foreign keys, which would take more than half of a store's time: the store holds on to
+-- the labels it writes, and triggers delete what belongs to a deleted label or ledger entry.
 CREATE TABLE pgclip.item_label (
     item_id  bigint NOT NULL,
     model_id smallint NOT NULL,
-    label_id int NOT NULL REFERENCES pgclip.label ON DELETE CASCADE,
+    label_id int NOT NULL,
     version  int NOT NULL,
     score    real NOT NULL,
-    PRIMARY KEY (item_id, model_id, label_id),
-    FOREIGN KEY (item_id, model_id) REFERENCES pgclip.embedding_set ON DELETE CASCADE
+    PRIMARY KEY (item_id, model_id, label_id)
 );
 CREATE INDEX item_label_score ON pgclip.item_label (label_id, score);
 
