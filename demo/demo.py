@@ -76,7 +76,10 @@ def worker(urls: dict[str, str]) -> Iterator[None]:
     }
     command = [sys.executable, "-m", "pgclip", "worker"]
     with LOG.open("w") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        # A session of its own: Ctrl-C is for us, who then stop it.
+        process = subprocess.Popen(
+            command, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
     try:
         wait_for(process, urls["database_url"])
         yield

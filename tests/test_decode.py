@@ -154,6 +154,7 @@ def test_limits() -> None:
     assert "5000 × 5000 pixels" in refused.message
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_mutated_pictures_are_decoded_or_refused() -> None:
     random = np.random.default_rng(0)
     for format in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "AVIF", "BMP"):

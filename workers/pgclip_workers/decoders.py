@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import warnings
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, TimeoutError
 from pathlib import Path
@@ -101,6 +102,7 @@ class Decoders:
 
 def _start_child(memory: int) -> None:
     """Limits a decoding process. Ctrl-C is the worker's business, not its children's."""
+    warnings.simplefilter("ignore")  # Pillow's remarks on odd files
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if Path("/proc/self").exists():  # on Linux; elsewhere the limit does not work as meant
         import resource
