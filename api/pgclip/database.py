@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pgclip.errors import ConfigurationError, SchemaError, translated
+from pgclip.errors import ConfigurationError, ConnectionFailed, SchemaError, translated
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
@@ -82,10 +82,15 @@ class Database:
     @contextmanager
     def _connection(self, what: str) -> Iterator["Connection"]:
         from sqlalchemy.exc import DBAPIError
+        from sqlalchemy.exc import TimeoutError as PoolTimeout
 
         with translated(what):
             try:
                 pooled = self._engine.raw_connection()
+            except PoolTimeout as error:
+                raise ConnectionFailed(
+                    f"{what}: all connections of this client are in use (PGCLIP_POOL_SIZE)"
+                ) from error
             except DBAPIError as error:
                 if error.orig is None:
                     raise

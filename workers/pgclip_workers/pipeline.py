@@ -125,8 +125,12 @@ class Pipeline:
             outbox.put(None)
 
     def _give_up(self, batch: Batch) -> None:
-        self._leases.hand_back(batch.lease)
-        self._count(-1)
+        try:
+            self._leases.hand_back(batch.lease)
+        except Exception:  # the next heartbeat hands it back; this thread has to go on
+            log.exception("could not hand a batch back")
+        finally:
+            self._count(-1)
 
     def _count(self, change: int) -> None:
         with self._changed:

@@ -82,22 +82,24 @@ class Presence:
         while not self._stopping.wait(self._settings.heartbeat):
             self._end_if_stuck()
             try:
-                with self._lock:
-                    held = [str(lease) for lease in self._held]
-                with self._database.transaction("heartbeat") as cursor:
-                    cursor.execute(
-                        statements.HEARTBEAT, (self.worker_id, held, self._settings.lease)
-                    )
-                    (alive,) = cursor.fetchone() or (False,)
-                if not alive:
-                    self.worker_id = self._sign_on()
-                    log.warning(
-                        "was given up for dead; goes on as worker %d. What it was working on is "
-                        "done again",
-                        self.worker_id,
-                    )
+                self._tell()
             except PgclipError as error:
                 log.warning("no heartbeat: %s", error)
+            except Exception:  # without this thread the worker would work for nothing
+                log.exception("no heartbeat")
+
+    def _tell(self) -> None:
+        with self._lock:
+            held = [str(lease) for lease in self._held]
+        with self._database.transaction("heartbeat") as cursor:
+            cursor.execute(statements.HEARTBEAT, (self.worker_id, held, self._settings.lease))
+            (alive,) = cursor.fetchone() or (False,)
+        if not alive:
+            self.worker_id = self._sign_on()
+            log.warning(
+                "was given up for dead; goes on as worker %d. What it was working on is done again",
+                self.worker_id,
+            )
 
     def _end_if_stuck(self) -> None:
         """A device call that never returns can't be interrupted, only ended with the process."""
