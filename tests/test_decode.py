@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from checkpoints import make_clip
 from pictures import encoded, jpeg, noise
@@ -14,7 +15,7 @@ from transformers import CLIPImageProcessorPil
 
 from pgclip.settings import Settings
 from pgclip_workers.decode import Limits, Pixels, decode
-from pgclip_workers.decoders import Decoders
+from pgclip_workers.decoders import Decoders, Interrupted
 from pgclip_workers.preprocessing import Preprocessing
 from pgclip_workers.sources import Refused
 
@@ -248,3 +249,19 @@ def test_the_checkpoint_decides_the_geometry(tmp_path: Path) -> None:
     make_clip(tmp_path, processor={"size": {"height": 30, "width": 30}, "do_center_crop": False})
     processor = AutoImageProcessor.from_pretrained(tmp_path, backend="pil")
     assert Preprocessing.from_processor(processor, True).height == 30
+
+
+def test_a_decoding_process_killed_while_idle_is_replaced() -> None:
+    decoders = Decoders(Settings.load({}), 1)
+    try:
+        decoders.warm_up()
+        for _ in range(2):
+            for child in psutil.Process().children(recursive=True):
+                if "forkserver" in " ".join(child.cmdline()) and child.children() == []:
+                    child.kill()
+            waits = [decoders.begin(jpeg(n), None, SQUARE) for n in range(20)]
+            assert all(isinstance(wait(), Pixels) for wait in waits)
+    finally:
+        decoders.stop()
+    with pytest.raises(Interrupted):
+        decoders.begin(jpeg(1), None, SQUARE)

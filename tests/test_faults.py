@@ -367,3 +367,27 @@ def settled(batch: Batch) -> bool:
         return batch.counts()["done"] == batch.accepted
     except ConnectionFailed:
         return False
+
+
+def test_sigterm_while_pictures_decode(
+    client: Client, database_url: str, sql: Sql, start_worker: WorkerFactory
+) -> None:
+    client.submit_many({"image": f"HANG {n}".encode(), "key": f"k{n}"} for n in range(8))
+    worker = start_worker(database_url, PYTHONPATH=str(ROOT / "tests" / "planted"))
+    eventually(lambda: leased(sql))
+    worker.kill(signal.SIGTERM)
+    assert worker.wait(20) == 0
+    assert sql("SELECT count(*) FROM pgclip.job WHERE lease IS NULL AND strikes = 0") == [(8,)]
+
+
+def test_a_refusal_that_lies_in_no_item_fails_no_item(
+    client: Client, database_url: str, sql: Sql, start_worker: WorkerFactory
+) -> None:
+    worker = start_worker(database_url)
+    sql("UPDATE pgclip.segment SET state = 'sealed'")
+    batch = client.submit_many(texts(5))
+    eventually(lambda: "5 jobs go back" in worker.log.read_text())
+    assert batch.counts()["failed"] == 0
+    sql("UPDATE pgclip.segment SET state = 'hot'")
+    batch.wait(WAIT)
+    assert_ledger_is_true(database_url)

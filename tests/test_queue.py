@@ -56,9 +56,14 @@ class Hand:
             self.connection.autocommit = True
         return list(settled)
 
-    def heartbeat(self, *held: str, lease_seconds: float = 60) -> bool:
-        statement = "SELECT pgclip.heartbeat(%s, %s::uuid[], %s)"
-        return bool(self.sql(statement, self.id, list(held), lease_seconds)[0][0])
+    def heartbeat(self, *held: str) -> bool:
+        """Beats as a worker does that holds these leases."""
+        (leases,) = self.sql("SELECT pgclip.heartbeat(%s, 60)::text[]", self.id)[0]
+        if leases is None:
+            return False
+        unknown = list(set(leases) - set(held))
+        self.sql("SELECT pgclip.release(%s, %s::uuid[])", self.id, unknown)
+        return True
 
     def die(self) -> None:
         self.sql(
@@ -124,7 +129,7 @@ def test_concurrent_claims_share_nothing(sql: Sql, hand: NewHand) -> None:
 def test_a_claim_is_bounded_in_bytes(sql: Sql, hand: NewHand) -> None:
     submit(sql, "x" * 100, "y" * 100, "z" * 100)
     worker = hand()
-    assert len(worker.claim(64, max_bytes=250)[1]) == 2
+    assert len(worker.claim(64, max_bytes=512 * 250)[1]) == 2
     assert len(worker.claim(64, max_bytes=1)[1]) == 1  # one alone is always allowed
 
 
@@ -252,7 +257,7 @@ def test_handing_back_and_signing_off_blame_nobody(sql: Sql, hand: NewHand) -> N
     submit(sql, "a", "b")
     worker = hand()
     lease, _ = worker.claim(1)
-    worker.sql("SELECT pgclip.release(%s, %s)", worker.id, lease)
+    worker.sql("SELECT pgclip.release(%s, %s::uuid[])", worker.id, [lease])
     worker.claim()
     worker.sql("SELECT pgclip.sign_off(%s)", worker.id)
     assert sql("SELECT DISTINCT group_limit, strikes, lease, worker_id FROM pgclip.job") == [
@@ -440,7 +445,7 @@ def test_submissions_and_deletions_of_the_same_keys_at_once(
         thread.join()
     assert churn.errors == []  # no deadlock among them
     last = hand()
-    sql("SELECT pgclip._requeue(ARRAY(SELECT id FROM pgclip.job))")
+    sql("SELECT pgclip.release(id) FROM pgclip.worker")
     while (claimed := last.claim())[1]:
         last.store(*claimed)
     sql("SELECT pgclip.collect_contents(1000000)")
@@ -450,3 +455,63 @@ def test_submissions_and_deletions_of_the_same_keys_at_once(
             SELECT FROM pgclip.item i WHERE i.kind = c.kind AND i.content_hash = c.hash)
     """
     assert sql(unreferenced) == [(0,)]
+
+
+def test_a_restart_of_postgres_gives_workers_their_time_again(sql: Sql, hand: NewHand) -> None:
+    submit(sql, "a")
+    worker = hand()
+    worker.claim()
+    sql("UPDATE pgclip.worker SET heartbeat_at = now() - interval '1 day', expires_at = now()")
+    assert sql("SELECT pgclip.sweep(6)") == [(0,)]  # this server has not been up for a day
+    assert states(sql) == {"a": "leased"}
+
+
+def test_a_poison_under_many_keys_fails_under_all_of_them(sql: Sql, hand: NewHand) -> None:
+    for key in ("a", "b", "c"):
+        sql("SELECT pgclip.submit_text('poison', key => %s)", key)
+    submit(sql, "healthy")
+    for _ in range(2):
+        worker = hand()
+        worker.claim(1)
+        worker.die()
+        sql("SELECT pgclip.sweep(2)")
+    assert states(sql) == {"a": "failed", "b": "failed", "c": "failed", "healthy": "queued"}
+
+
+def test_submitting_again_while_a_failure_is_being_stored(
+    sql: Sql, hand: NewHand, database_url: str
+) -> None:
+    submit(sql, "a")
+    worker = hand()
+    lease, jobs = worker.claim()
+    epoch = sql("SELECT epoch FROM pgclip.label_epoch")[0][0]
+    failed = json.dumps([{"job_id": jobs[0][0], "reason": "r", "message": "m"}])
+    worker.connection.autocommit = False
+    worker.sql("SELECT pgclip.store(%s, %s, '{}', '{}', %s)", lease, epoch, failed)
+    again = threading.Thread(target=submit, args=(sql, "a"))
+    again.start()
+    time.sleep(0.3)
+    worker.connection.commit()
+    again.join()
+    worker.connection.autocommit = True
+    assert states(sql) == {"a": "queued"}
+    worker.store(*worker.claim())
+    assert sql("SELECT state, reason FROM pgclip.items") == [("done", None)]
+    assert_ledger_is_true(database_url)
+
+
+def test_enqueue_missing_waits_for_open_submissions(
+    sql: Sql, hand: NewHand, database_url: str
+) -> None:
+    submit(sql, "a")
+    user = psycopg2.connect(database_url)
+    with user.cursor() as cursor:
+        cursor.execute("SELECT pgclip.submit_text('newer', key => 'a')")
+    healing = threading.Thread(target=sql, args=("SELECT pgclip.enqueue_missing(1::smallint)",))
+    healing.start()
+    time.sleep(0.3)
+    assert healing.is_alive()
+    user.commit()
+    user.close()
+    healing.join()
+    assert sql("SELECT generation FROM pgclip.job") == [(2,)]

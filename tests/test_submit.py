@@ -142,7 +142,7 @@ def test_deleting_while_it_is_waited_for(client: Client) -> None:
         (lambda c: c.submit_text(5), "a text is a str, not int"),
         (lambda c: c.submit_text("a\0b", key="k"), "text 'k': the text has a NUL"),
         (lambda c: c.submit_text("\ud800"), "not valid Unicode"),
-        (lambda c: c.submit_text("x" * 1_048_577), "more than 1 MiB"),
+        (lambda c: c.submit_text("x" * 262_145), "more than 256 KiB"),
         (lambda c: c.submit_text("x", key=""), "key must have 1 to 1024 bytes"),
         (lambda c: c.submit_text("x", key="k" * 1025), "key must have 1 to 1024 bytes"),
         (lambda c: c.submit_text("x", key="a\0"), "the key has a NUL"),
@@ -255,3 +255,22 @@ def test_without_redis_submissions_are_accepted(database_url: str) -> None:
     with Client(database_url=database_url, redis_url="redis://127.0.0.1:1/0") as client:
         client.submit_text("hello", key="k")
         assert client.get("k").state == "queued"
+
+
+def test_a_source_too_long_to_be_a_key(client: Client, sql: Sql) -> None:
+    long = "https://example.org/" + "x" * 1100
+    with pytest.raises(InvalidItem, match="can't be the key; give one"):
+        client.submit_image(long)
+    batch = client.submit_many([{"image": long}, {"image": long, "key": "k"}, {"text": "t"}])
+    assert (batch.accepted, len(batch.refused)) == (2, 1)
+
+
+def test_refused_bulk_items_leave_no_content(client: Client, sql: Sql) -> None:
+    client.submit_many([{"text": "refused", "key": "k" * 2000}, {"text": "kept", "key": "k"}])
+    sql("SELECT pgclip.collect_contents(100)")
+    assert sql("SELECT convert_from(data, 'UTF8') FROM pgclip.content") == [("kept",)]
+
+
+def test_a_backslash_is_no_nul(client: Client) -> None:
+    client.submit_text("x", key="k", metadata={"path": "C:\\u0000"})
+    assert client.get("k").metadata == {"path": "C:\\u0000"}

@@ -82,7 +82,7 @@ class Client:
         collection: str = "default",
         metadata: Mapping[str, Any] | None = None,
     ) -> Job:
-        """Submits a text of at most 1 MiB. Otherwise like submit_image."""
+        """Submits a text of at most 256 KiB. Otherwise like submit_image."""
         return self._submit(text_submission(text, key, collection, metadata))
 
     def submit_many(self, items: Iterable[Mapping[str, Any]]) -> Batch:

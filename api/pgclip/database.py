@@ -40,7 +40,11 @@ class Database:
             connect_args={
                 "connect_timeout": max(1, round(connect_timeout)),
                 "application_name": application_name,
-                "keepalives_idle": 30,
+                "keepalives_idle": 10,
+                "keepalives_interval": 5,
+                "keepalives_count": 3,
+                # Milliseconds: a host that vanished must not hold a heartbeat for a quarter hour.
+                "tcp_user_timeout": 30_000,
             },
         )
         self._session = dict(session or {})

@@ -5,6 +5,7 @@ are in schema pgclip, so that they are the same for every language.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from pgclip.errors import InvalidItem
 Kind: TypeAlias = Literal["image", "text"]
 Image: TypeAlias = bytes | bytearray | memoryview | Path | str
 
+# \u0000 in JSON, not behind an escaped backslash.
+_NUL_ESCAPE = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 _NAMES = {"image", "text", "key", "collection", "metadata"}
 
 
@@ -127,7 +130,7 @@ def _common(
         encoded.encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidItem(f"{what}: the metadata is not JSON: {error}") from error
-    if "\\u0000" in encoded:
+    if _NUL_ESCAPE.search(encoded):
         raise InvalidItem(f"{what}: the metadata has a NUL character, which Postgres can't store")
     return key, collection, encoded
 

@@ -3,10 +3,13 @@
 import multiprocessing
 import os
 import signal
+import threading
 import warnings
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, TimeoutError
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import TypeAlias
 
 from pebble import ProcessExpired, ProcessPool
 
@@ -18,6 +21,11 @@ from pgclip_workers.sources import Refused
 # Once a process died over a picture, the picture gets one more try: the kernel may have picked
 # the process for another's memory.
 _TRIES = 2
+# A stopped pool leaves its futures open for ever, so waiting for one looks up now and then.
+_LOOK_SECONDS = 0.2
+
+_Arguments: TypeAlias = tuple[bytes | None, str | None, Preprocessing, Limits]
+_Answer: TypeAlias = "Future[Pixels | Refused]"
 
 
 class Interrupted(Exception):
@@ -27,23 +35,22 @@ class Interrupted(Exception):
 class Decoders:
     """A pool of processes that turn pictures into pixels.
 
-    Made before torch is imported: the processes come from a server process that has neither
-    torch nor a device. Each has at most `decoder_memory` bytes of address space.
+    The processes come from a server process that has neither torch nor a device. Each has at most
+    `decoder_memory` bytes of address space. A pool that broke is made anew.
     """
 
     def __init__(self, settings: Settings, processes: int) -> None:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["pgclip_workers.decode", "PIL.Image", "numpy"])
-        self._pool = ProcessPool(
-            max_workers=processes,
-            initializer=_start_child,
-            initargs=(settings.decoder_memory,),
-            context=context,
-        )
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(["pgclip_workers.decode", "PIL.Image", "numpy"])
+        self._processes = processes
+        self._memory = settings.decoder_memory
         self._timeout = settings.decode_timeout
         self._limits = Limits(
             settings.max_image_bytes, settings.max_image_pixels, tuple(settings.roots)
         )
+        self._stopped = threading.Event()
+        self._renewing = threading.Lock()
+        self._pool = self._new_pool()
 
     def warm_up(self) -> None:
         """Returns when a process answers."""
@@ -54,7 +61,8 @@ class Decoders:
     ) -> Callable[[], Pixels | Refused]:
         """Starts to decode a picture: its bytes, or a source. Call the result to wait for it.
 
-        That raises Interrupted if the worker is stopped meanwhile.
+        Raises Interrupted, then too, if the worker is stopped, and RuntimeError if processes can't
+        be started.
         """
         arguments = (data, source, preprocessing, self._limits)
         first = self._schedule(arguments)
@@ -62,42 +70,68 @@ class Decoders:
 
     def stop(self) -> None:
         """Ends the processes, whatever they are doing."""
-        self._pool.stop()
-        self._pool.join()
+        self._stopped.set()
+        with self._renewing:
+            self._pool.stop()
+            self._pool.join()
 
-    def _schedule(
-        self, arguments: tuple[bytes | None, str | None, Preprocessing, Limits]
-    ) -> "Future[Pixels | Refused]":
-        try:
-            future: Future[Pixels | Refused] = self._pool.schedule(
-                decode, args=arguments, timeout=self._timeout
-            )
-        except RuntimeError as error:  # the pool was stopped
-            raise Interrupted from error
-        return future
+    def _new_pool(self) -> ProcessPool:
+        return ProcessPool(
+            max_workers=self._processes,
+            initializer=_start_child,
+            initargs=(self._memory,),
+            context=self._context,
+        )
 
-    def _result(
-        self,
-        future: "Future[Pixels | Refused]",
-        arguments: tuple[bytes | None, str | None, Preprocessing, Limits],
-    ) -> Pixels | Refused:
-        for tries_left in reversed(range(_TRIES)):
+    def _schedule(self, arguments: _Arguments) -> _Answer:
+        for _ in range(_TRIES):
+            pool = self._pool
+            if self._stopped.is_set():
+                raise Interrupted
             try:
-                return future.result()
+                future: _Answer = pool.schedule(decode, args=arguments, timeout=self._timeout)
+                return future
+            except RuntimeError:  # it broke: a process died while it had nothing to do
+                self._renew(pool)
+        raise RuntimeError("the decoding processes can't be started")
+
+    def _renew(self, broken: ProcessPool) -> None:
+        with self._renewing:
+            if self._pool is broken and not self._stopped.is_set():
+                broken.stop()
+                broken.join()
+                self._pool = self._new_pool()
+
+    def _result(self, future: _Answer, arguments: _Arguments) -> Pixels | Refused:
+        tries_left, breaks_left = _TRIES, 10
+        while True:
+            try:
+                return future.result(timeout=_LOOK_SECONDS)
             except CancelledError as error:
                 raise Interrupted from error
             except TimeoutError:
-                return Refused(
-                    "decoder_timeout",
-                    f"it was not decoded within {self._timeout:g} s (PGCLIP_DECODE_TIMEOUT)",
-                )
+                if future.done():
+                    return self._timed_out()
+                if self._stopped.is_set():
+                    raise Interrupted from None
+            except BrokenProcessPool:  # not this picture's doing
+                breaks_left -= 1
+                if not breaks_left:
+                    raise
+                future = self._schedule(arguments)
             except ProcessExpired as error:
-                status = error.exitcode
-                if tries_left:
-                    future = self._schedule(arguments)
+                tries_left -= 1
+                if not tries_left:
+                    cause = _cause(error.exitcode)
+                    message = f"the decoding process died over it ({cause})"
+                    return Refused("decoder_died", message)
+                future = self._schedule(arguments)
             except Exception as error:  # a defect of ours, but this picture's alone
                 return Refused("decoder_error", f"{type(error).__name__}: {error}")
-        return Refused("decoder_died", f"the decoding process died over it ({_cause(status)})")
+
+    def _timed_out(self) -> Refused:
+        limit = f"{self._timeout:g} s (PGCLIP_DECODE_TIMEOUT)"
+        return Refused("decoder_timeout", f"it was not decoded within {limit}")
 
 
 def _start_child(memory: int) -> None:

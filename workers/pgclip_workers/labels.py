@@ -135,5 +135,5 @@ class LabelShelf:
             for label_id in sorted(vectors):
                 cursor.execute(
                     statements.KEEP_LABEL_VECTOR,
-                    (label_id, self._model, version, vectors[label_id].tolist()),
+                    (self._model, version, vectors[label_id].tolist(), label_id),
                 )

@@ -57,7 +57,7 @@ class Leases:
         self._presence.forget(lease)
         try:
             with self._database.transaction("hand back") as cursor:
-                cursor.execute(statements.RELEASE, (self._presence.worker_id, str(lease)))
+                cursor.execute(statements.RELEASE, (self._presence.worker_id, [str(lease)]))
         except PgclipError as error:
             log.warning("could not hand jobs back at once: %s", error)
 

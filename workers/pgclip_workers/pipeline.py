@@ -104,7 +104,7 @@ class Pipeline:
                 continue
             try:
                 work(batch)
-            except Interrupted:
+            except Interrupted:  # the worker is stopping
                 self._give_up(batch)
             except DeviceLost:
                 log.critical("the device is lost to this process", exc_info=True)
@@ -146,4 +146,4 @@ class Pipeline:
     def _back_off(self) -> None:
         """After failures in a row, which are not an item's fault, claims ever more slowly."""
         if self._failures:
-            self.stopping.wait(min(0.1 * 2.0**self._failures, 10.0))
+            self.stopping.wait(min(0.1 * 2.0 ** min(self._failures, 7), 10.0))

@@ -22,8 +22,8 @@ class Presence:
     """Keeps the heartbeat and knows which leases this process holds.
 
     A lease is noted here before it is asked for, and forgotten when its batch has ended, in
-    whatever way. Every heartbeat tells the database which ones are held, and it takes back all
-    others: so no lease outlives the knowledge of it.
+    whatever way. Every heartbeat asks the database which ones it has for this worker, and releases
+    those that are not held here: so no lease outlives the knowledge of it.
     """
 
     def __init__(self, settings: Settings, database: Database, model: int, encoder: Encoder):
@@ -89,17 +89,22 @@ class Presence:
                 log.exception("no heartbeat")
 
     def _tell(self) -> None:
-        with self._lock:
-            held = [str(lease) for lease in self._held]
         with self._database.transaction("heartbeat") as cursor:
-            cursor.execute(statements.HEARTBEAT, (self.worker_id, held, self._settings.lease))
-            (alive,) = cursor.fetchone() or (False,)
-        if not alive:
+            cursor.execute(statements.HEARTBEAT, (self.worker_id, self._settings.lease))
+            (leases,) = cursor.fetchone() or (None,)
+        if leases is None:
             self.worker_id = self._sign_on()
             log.warning(
                 "was given up for dead; goes on as worker %d. What it was working on is done again",
                 self.worker_id,
             )
+            return
+        # Asked before it is looked up here: a lease that is noted before it is claimed is known.
+        with self._lock:
+            unknown = [lease for lease in leases if UUID(lease) not in self._held]
+        if unknown:
+            with self._database.transaction("release") as cursor:
+                cursor.execute(statements.RELEASE, (self.worker_id, unknown))
 
     def _end_if_stuck(self) -> None:
         """A device call that never returns can't be interrupted, only ended with the process."""

@@ -3,6 +3,7 @@
 import logging
 import select
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pgclip.database import Database
@@ -10,7 +11,7 @@ from pgclip.errors import PgclipError
 from pgclip.submission import Kind
 from pgclip_workers import statements
 from pgclip_workers.decoders import Decoders, Interrupted
-from pgclip_workers.encoder import Encoder, Floats
+from pgclip_workers.encoder import DeviceLost, Encoder, Floats
 from pgclip_workers.sources import Refused
 
 if TYPE_CHECKING:
@@ -27,16 +28,23 @@ _RECONNECT_SECONDS = 1.0
 class QueryDesk:
     """Waits for notifications and turns requested queries into vectors.
 
-    `decoders` are its own: those of the pipeline have a batch queued before them.
+    `decoders` are its own: those of the pipeline have a batch queued before them. `device_lost` is
+    called when the device is lost to this process; it should not return.
     """
 
     def __init__(
-        self, database: Database, encoder: Encoder, decoders: Decoders, model: int
+        self,
+        database: Database,
+        encoder: Encoder,
+        decoders: Decoders,
+        model: int,
+        device_lost: Callable[[], None],
     ) -> None:
         self._database = database
         self._encoder = encoder
         self._decoders = decoders
         self._model = model
+        self._device_lost = device_lost
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="queries", daemon=True)
         self._thread.start()
@@ -52,6 +60,11 @@ class QueryDesk:
                 self._serve()
             except PgclipError as error:
                 log.warning("queries are not answered for the moment: %s", error)
+            except DeviceLost:
+                log.critical("the device is lost to this process", exc_info=True)
+                self._device_lost()
+            except Interrupted:
+                return
             except Exception:
                 log.exception("answering queries failed")
             self._stopping.wait(_RECONNECT_SECONDS)
@@ -88,7 +101,7 @@ class QueryDesk:
                 vectors = self._encoder.encode_images([decoded.array])
             else:
                 (vectors,) = self._encoder.encode_texts([data.decode()])
-        except Interrupted:
+        except (Interrupted, DeviceLost):
             raise
         except Exception as error:
             log.exception("a query could not be encoded")

@@ -3,11 +3,11 @@
 REGISTER_MODEL = "SELECT pgclip.register_model(%s, %s, %s, %s::jsonb)"
 TICKET_QUEUE = "SELECT pgclip._ticket_queue(%s::smallint)"
 SIGN_ON = "SELECT pgclip.sign_on(%s::smallint, %s, %s, %s, %s, %s, %s)"
-HEARTBEAT = "SELECT pgclip.heartbeat(%s, %s::uuid[], %s)"
+HEARTBEAT = "SELECT pgclip.heartbeat(%s, %s)::text[]"
 SIGN_OFF = "SELECT pgclip.sign_off(%s)"
 
 CLAIM = "SELECT * FROM pgclip.claim(%s, %s::uuid, %s, %s)"
-RELEASE = "SELECT pgclip.release(%s, %s::uuid)"
+RELEASE = "SELECT pgclip.release(%s, %s::uuid[])"
 # Fetched by binary COPY, which takes no parameters: the arrays are quoted by the driver.
 FETCH = """
     SELECT c.kind::text, c.hash, c.data
@@ -29,7 +29,7 @@ LABEL_VECTORS = """
 """
 KEEP_LABEL_VECTOR = """
     INSERT INTO pgclip.label_vector (label_id, model_id, version, embedding)
-    VALUES (%s, %s, %s, %s)
+    SELECT id, %s, %s, %s FROM pgclip.label WHERE id = %s FOR KEY SHARE
     ON CONFLICT (label_id, model_id) DO UPDATE SET version = excluded.version,
         embedding = excluded.embedding WHERE label_vector.version < excluded.version
 """

@@ -13,7 +13,7 @@ from pgclip_workers import statements
 
 log = logging.getLogger(__name__)
 
-_CONTENTS_A_PASS = 500
+_CONTENTS_AT_ONCE = 500
 # Enough to keep any fleet busy until the next pass.
 _BACKLOG_COUNTED = 100_000
 
@@ -51,7 +51,8 @@ class Steward:
         taken_back = self._alone(statements.SWEEP, self._settings.strikes)
         if taken_back and taken_back[0][0]:
             log.warning("took back %d jobs of workers that are gone", taken_back[0][0])
-        self._alone(statements.COLLECT_CONTENTS, _CONTENTS_A_PASS)
+        while self._alone(statements.COLLECT_CONTENTS, _CONTENTS_AT_ONCE) > [(0,)]:
+            pass
         self._alone(statements.EXPIRE_QUERIES, self._settings.query_cache)
 
     def _top_up(self) -> None:

@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 _PAUSES = (0.1, 0.5, 2.0)
 
 
+# Classes of SQLSTATE that say that a value is not acceptable: data exceptions and constraints.
+_OF_THE_DATA = ("22", "23")
+
 # Rows of binary COPY as numpy records, so that a batch is encoded in one go.
 _LABEL_ROW = np.dtype(
     [
@@ -67,6 +70,8 @@ class Store:
                 log.warning("storing is tried again in %g s: %s", pause, error)
                 time.sleep(pause)
             except PgclipError as error:
+                if _sqlstate(error)[:2] not in _OF_THE_DATA:
+                    raise  # no item's fault: the batch goes back
                 return self._one_by_one(batch, error)
         raise AssertionError("unreachable")
 
@@ -87,7 +92,7 @@ class Store:
             try:
                 return self._write(batch, book)
             except PgclipError as error:
-                if getattr(error.__cause__, "pgcode", None) != LABELS_CHANGED:
+                if _sqlstate(error) != LABELS_CHANGED:
                     raise
                 book = self._shelf.book(stale=book)
 
@@ -133,6 +138,10 @@ class Store:
         rows["version_length"], rows["version"] = 4, labels.versions
         rows["score_length"], rows["score"] = 4, labels.scores
         binarycopy.copy_in_encoded(cursor, statements.STAGED_LABELS, rows.tobytes())
+
+
+def _sqlstate(error: PgclipError) -> str:
+    return getattr(error.__cause__, "pgcode", None) or ""
 
 
 def _json(failed: list[dict[str, object]]) -> str:

@@ -62,10 +62,12 @@ class Worker:
         shelf.book()
         presence = Presence(self._settings, self._pulse, self._model, encoder)
         pipeline = self._pipeline(presence, shelf)
-        desk = QueryDesk(self._answers, encoder, self._query_decoders, self._model)
+        decoders = self._query_decoders
+        desk = QueryDesk(self._answers, encoder, decoders, self._model, _exit_at_once)
         steward = Steward(self._settings, database, self._tickets, encoder.batch_size)
         idle = threading.Thread(target=self._look_for_work, args=(pipeline,), name="idle")
         idle.start()
+        threading.Thread(target=self._interrupt, args=(pipeline,), daemon=True).start()
         log.info(
             "worker %d ready: model %s on %s in %s, batches of %d",
             presence.worker_id,
@@ -132,7 +134,7 @@ class Worker:
         return model, queue
 
     def _look_for_work(self, pipeline: Pipeline) -> None:
-        """Finds what was submitted without a ticket. On stopping, interrupts the decoding."""
+        """Finds what was submitted without a ticket."""
         while not pipeline.stopping.wait(self._settings.idle_poll):
             if pipeline.idle:
                 try:
@@ -141,6 +143,10 @@ class Worker:
                     log.warning("can't look for work: %s", error)
                 except Exception:
                     log.exception("can't look for work")
+
+    def _interrupt(self, pipeline: Pipeline) -> None:
+        """Ends the decoding under way as soon as the worker stops."""
+        pipeline.stopping.wait()
         self._decoders.stop()
 
 

@@ -1,7 +1,7 @@
 -- Models: registered by the first worker that brings one, added and promoted by people.
 
--- Submissions hold this lock shared, a new model takes it alone: so no item can miss a job for
--- a model that appears while the item is being submitted. The number is arbitrary.
+-- Submissions and deletions hold this lock shared, a new model takes it alone: so no item can
+-- miss a job for a model that appears while the item is being submitted. The number is arbitrary.
 CREATE FUNCTION pgclip._models_lock() RETURNS bigint
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS 'SELECT 7311994461::bigint';
 
@@ -38,6 +38,8 @@ LANGUAGE plpgsql AS $$
 DECLARE
     v_count bigint;
 BEGIN
+    -- No submission meanwhile: it would be overwritten by what this statement saw before it.
+    PERFORM pg_advisory_xact_lock(pgclip._models_lock());
     INSERT INTO pgclip.job (item_id, model_id, generation, kind, content_hash, rank)
     SELECT i.id, p_model, i.generation, i.kind, i.content_hash, now() + interval '30 s'
     FROM pgclip.item i

@@ -11,48 +11,54 @@ LANGUAGE sql AS $$
     RETURNING id
 $$;
 
--- Hands jobs back to the queue without blame. Jobs that a transaction has locked are left: it
--- is either replacing them or its own end frees them for the next call.
-CREATE FUNCTION pgclip._requeue(p_jobs bigint[]) RETURNS bigint
-LANGUAGE sql AS $$
-    WITH free AS (SELECT id FROM pgclip.job WHERE id = ANY(p_jobs) AND lease IS NOT NULL
-                  ORDER BY id FOR UPDATE SKIP LOCKED),
-    freed AS (UPDATE pgclip.job SET lease = NULL, worker_id = NULL
-              WHERE id IN (SELECT id FROM free) RETURNING 1)
-    SELECT count(*) FROM freed
-$$;
+-- Hands a worker's jobs under these leases (NULL: all of them) back to the queue without blame.
+-- Jobs that a transaction has locked are left: it is either replacing them, or its own end frees
+-- them for the next call. Losing this in a crash does no harm, so nobody waits for the disk.
+CREATE FUNCTION pgclip.release(p_worker bigint, p_leases uuid[] DEFAULT NULL) RETURNS bigint
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_count bigint;
+BEGIN
+    PERFORM set_config('synchronous_commit', 'off', true);
+    WITH free AS (
+        SELECT id FROM pgclip.job
+        WHERE worker_id = p_worker AND lease IS NOT NULL
+          AND (p_leases IS NULL OR lease = ANY(p_leases))
+        ORDER BY id FOR UPDATE SKIP LOCKED
+    )
+    UPDATE pgclip.job SET lease = NULL, worker_id = NULL WHERE id IN (SELECT id FROM free);
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    RETURN v_count;
+END $$;
 
--- Keeps a worker's leases alive and takes back those that it does not know of (the connection
--- broke while it claimed, or a store failed). False: it was given up; it has to sign on again.
-CREATE FUNCTION pgclip.heartbeat(p_worker bigint, p_held uuid[], p_lease_seconds double precision)
-RETURNS boolean
+-- Keeps a worker's leases alive and returns them, so that it can release those it does not know
+-- of (the connection broke while it claimed, or a store failed). NULL: the worker was given up;
+-- it has to sign on again.
+CREATE FUNCTION pgclip.heartbeat(p_worker bigint, p_lease_seconds double precision)
+RETURNS uuid[]
 LANGUAGE plpgsql AS $$
 BEGIN
+    PERFORM set_config('synchronous_commit', 'off', true);
     UPDATE pgclip.worker SET heartbeat_at = clock_timestamp(), held_at_death = NULL,
            expires_at = clock_timestamp() + make_interval(secs => p_lease_seconds)
     WHERE id = p_worker;
     IF NOT FOUND THEN
-        RETURN false;
+        RETURN NULL;
     END IF;
-    PERFORM pgclip._requeue(ARRAY(SELECT id FROM pgclip.job
-                                  WHERE worker_id = p_worker AND lease <> ALL(p_held)));
-    RETURN true;
+    RETURN ARRAY(SELECT DISTINCT lease FROM pgclip.job
+                 WHERE worker_id = p_worker AND lease IS NOT NULL);
 END $$;
-
-CREATE FUNCTION pgclip.release(p_worker bigint, p_lease uuid) RETURNS bigint
-LANGUAGE sql AS $$
-    SELECT pgclip._requeue(ARRAY(SELECT id FROM pgclip.job
-                                 WHERE worker_id = p_worker AND lease = p_lease))
-$$;
 
 CREATE FUNCTION pgclip.sign_off(p_worker bigint) RETURNS void
 LANGUAGE sql AS $$
-    SELECT pgclip._requeue(ARRAY(SELECT id FROM pgclip.job WHERE worker_id = p_worker));
+    SELECT pgclip.release(p_worker);
     DELETE FROM pgclip.worker WHERE id = p_worker;
 $$;
 
 -- Leases the oldest queued jobs of the worker's model to it: at most p_limit, and at most
--- p_max_bytes of inline content unless the first alone has more.
+-- p_max_bytes of inline content unless the first alone has more. A byte of text counts 512 times:
+-- it becomes windows of tokens, and time in the model. A claim lost in a crash of Postgres does no
+-- harm, the lease fences it; so nobody waits for the disk.
 --
 -- A job that was on a crashed worker runs in a group of at most its group_limit, and nothing
 -- else runs beside that group in the process. If such a job is next and the worker still holds
@@ -72,6 +78,7 @@ DECLARE
     v_group    smallint;
     v_picked   bigint[];
 BEGIN
+    PERFORM set_config('synchronous_commit', 'off', true);
     SELECT model_id INTO v_model FROM pgclip.worker WHERE id = p_worker;
     SELECT count(*), coalesce(bool_or(group_limit IS NOT NULL), false) INTO v_held, v_cautious
     FROM pgclip.job WHERE worker_id = p_worker AND lease IS NOT NULL;
@@ -85,14 +92,16 @@ BEGIN
     WITH candidate AS MATERIALIZED (
         SELECT j.id, j.rank, j.kind, j.content_hash FROM pgclip.job j
         WHERE j.model_id = v_model AND j.lease IS NULL
-          AND j.group_limit IS NOT DISTINCT FROM v_group
+          -- Not "IS NOT DISTINCT FROM": the planner takes that for rare, and sorts the queue.
+          AND (v_group IS NULL AND j.group_limit IS NULL OR j.group_limit = v_group)
           AND NOT EXISTS (SELECT FROM pgclip.job o WHERE o.content_hash = j.content_hash
                           AND o.kind = j.kind AND o.model_id = j.model_id
                           AND o.lease IS NOT NULL)
         ORDER BY j.rank, j.id LIMIT least(p_limit, coalesce(v_group, p_limit))
         FOR UPDATE SKIP LOCKED
     ), with_content AS MATERIALIZED (
-        SELECT k.id, k.rank, c.size FROM candidate k
+        SELECT k.id, k.rank, c.size::bigint * CASE k.kind WHEN 'text' THEN 512 ELSE 1 END AS size
+        FROM candidate k
         JOIN pgclip.content c ON c.kind = k.kind AND c.hash = k.content_hash
         FOR NO KEY UPDATE OF c SKIP LOCKED
     ), sized AS (
@@ -120,8 +129,10 @@ BEGIN
 END $$;
 
 -- Takes back the leases of workers whose heartbeat stopped. Their jobs run again in smaller
--- groups; a job that was alone on its worker gets a strike, and fails at the limit. SKIP LOCKED
--- throughout: a transaction of a frozen worker must not stop the sweep. Returns how many jobs.
+-- groups; a job that was alone on its worker gets a strike, and fails at the limit, together with
+-- the queued ones of the same content. SKIP LOCKED throughout: a transaction of a frozen worker
+-- must not stop the sweep. While Postgres itself was down no heartbeat could arrive, so workers
+-- get their time again after its start. Returns how many jobs it took back.
 CREATE FUNCTION pgclip.sweep(p_strike_limit int) RETURNS bigint
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -130,7 +141,9 @@ DECLARE
     v_count  bigint := 0;
 BEGIN
     FOR v_worker IN
-        SELECT * FROM pgclip.worker WHERE expires_at < clock_timestamp()
+        SELECT * FROM pgclip.worker
+        WHERE expires_at < clock_timestamp()
+          AND pg_postmaster_start_time() + (expires_at - heartbeat_at) < clock_timestamp()
         ORDER BY id FOR UPDATE SKIP LOCKED
     LOOP
         IF v_worker.held_at_death IS NULL THEN
@@ -144,26 +157,50 @@ BEGIN
             group_limit = CASE WHEN v_worker.held_at_death > 8 THEN 8 ELSE 1 END,
             strikes = strikes + (v_worker.held_at_death = 1)::int
         WHERE id = ANY(v_jobs);
-        WITH struck_out AS (
-            DELETE FROM pgclip.job WHERE id = ANY(v_jobs) AND strikes >= p_strike_limit
-            RETURNING item_id, model_id, generation, strikes
-        )
-        INSERT INTO pgclip.failure (item_id, model_id, generation, reason, message)
-        SELECT item_id, model_id, generation, 'worker_died', format(
-               'the worker died %s times while it processed this item alone; its log says why',
-               strikes)
-        FROM struck_out
-        ON CONFLICT (item_id, model_id) DO UPDATE SET generation = excluded.generation,
-            reason = excluded.reason, message = excluded.message, failed_at = now();
+        PERFORM pgclip._strike_out(v_jobs, p_strike_limit);
         v_count := v_count + cardinality(v_jobs);
         DELETE FROM pgclip.worker w WHERE w.id = v_worker.id
         AND NOT EXISTS (SELECT FROM pgclip.job j WHERE j.worker_id = w.id AND j.lease IS NOT NULL);
     END LOOP;
     -- Leases of workers that are not there at all.
-    v_jobs := ARRAY(SELECT j.id FROM pgclip.job j WHERE j.lease IS NOT NULL
-                    AND NOT EXISTS (SELECT FROM pgclip.worker w WHERE w.id = j.worker_id));
-    RETURN v_count + pgclip._requeue(v_jobs);
+    FOR v_worker.id IN
+        SELECT DISTINCT j.worker_id FROM pgclip.job j WHERE j.lease IS NOT NULL
+        AND NOT EXISTS (SELECT FROM pgclip.worker w WHERE w.id = j.worker_id)
+    LOOP
+        v_count := v_count + pgclip.release(v_worker.id);
+    END LOOP;
+    RETURN v_count;
 END $$;
+
+-- Fails those of these jobs that have reached the limit, and queued ones of the same content.
+CREATE FUNCTION pgclip._strike_out(p_jobs bigint[], p_strike_limit int) RETURNS void
+LANGUAGE sql AS $$
+    WITH struck AS (
+        SELECT id, model_id, kind, content_hash, strikes FROM pgclip.job
+        WHERE id = ANY(p_jobs) AND strikes >= p_strike_limit
+    ), doomed AS (
+        SELECT j.id, s.strikes FROM struck s JOIN pgclip.job j ON j.id = s.id
+        UNION
+        SELECT j.id, s.strikes FROM struck s
+        JOIN pgclip.item i ON i.content_hash = s.content_hash AND i.kind = s.kind
+        JOIN pgclip.job j ON j.item_id = i.id AND j.model_id = s.model_id
+                         AND j.generation = i.generation
+        WHERE j.lease IS NULL
+    ), free AS (
+        SELECT j.id, d.strikes FROM pgclip.job j JOIN doomed d ON d.id = j.id
+        ORDER BY j.id FOR UPDATE OF j SKIP LOCKED
+    ), ended AS (
+        DELETE FROM pgclip.job j USING free f WHERE j.id = f.id
+        RETURNING j.item_id, j.model_id, j.generation, f.strikes
+    )
+    INSERT INTO pgclip.failure (item_id, model_id, generation, reason, message)
+    SELECT item_id, model_id, generation, 'worker_died', format(
+           'the worker died %s times while it processed this content alone; its log says why',
+           strikes)
+    FROM ended
+    ON CONFLICT (item_id, model_id) DO UPDATE SET generation = excluded.generation,
+        reason = excluded.reason, message = excluded.message, failed_at = now();
+$$;
 
 -- Deletes released contents that no item refers to, a few at a time. One that a submission is
 -- just taking up again is locked by it: its turn comes later. Once we hold a content no item can

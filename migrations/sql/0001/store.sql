@@ -7,7 +7,7 @@ BEGIN
     IF to_regclass('pg_temp.staged_vector') IS NULL THEN
         CREATE TEMPORARY TABLE staged_vector (
             job_id    bigint NOT NULL,
-            embedding @vector@.halfvec NOT NULL
+            embedding @vector@.halfvec STORAGE PLAIN NOT NULL  -- no TOAST table to truncate
         ) ON COMMIT DELETE ROWS;
         CREATE TEMPORARY TABLE staged_label (
             job_id   bigint NOT NULL,
@@ -48,6 +48,12 @@ BEGIN
         ORDER BY id FOR UPDATE SKIP LOCKED);
     SELECT model_id INTO v_model FROM pgclip.job WHERE id = v_mine[1];
 
+    -- Before any row of an item's labels, as one who drops a label does.
+    IF cardinality(p_done) > 0 THEN
+        v_labels := ARRAY(
+            SELECT id FROM pgclip.label WHERE id IN (SELECT label_id FROM pg_temp.staged_label)
+            ORDER BY id FOR KEY SHARE);
+    END IF;
     SELECT array_agg(e.item_id), array_agg(v.id) INTO v_items, v_old
     FROM pgclip.job j
     JOIN pgclip.embedding_set e ON e.item_id = j.item_id AND e.model_id = j.model_id
@@ -85,9 +91,6 @@ BEGIN
                 kind = excluded.kind, content_hash = excluded.content_hash,
                 vector_ids = excluded.vector_ids, stored_at = now()
         $q$, v_model) USING p_done, p_hashes, v_mine, v_segment;
-        v_labels := ARRAY(
-            SELECT id FROM pgclip.label WHERE id IN (SELECT label_id FROM pg_temp.staged_label)
-            ORDER BY id FOR KEY SHARE);
         INSERT INTO pgclip.item_label (item_id, model_id, label_id, version, score)
         SELECT j.item_id, j.model_id, l.label_id, l.version, l.score
         FROM pg_temp.staged_label l JOIN pgclip.job j ON j.id = l.job_id
@@ -101,6 +104,10 @@ BEGIN
     WHERE j.id = ANY(v_mine)
     ON CONFLICT (item_id, model_id) DO UPDATE SET generation = excluded.generation,
         reason = excluded.reason, message = excluded.message, failed_at = now();
+    -- A failure that another store recorded while the item was being submitted again.
+    DELETE FROM pgclip.failure f USING pgclip.job j
+    WHERE j.id = ANY(v_mine) AND j.id = ANY(p_done)
+      AND f.item_id = j.item_id AND f.model_id = j.model_id;
     DELETE FROM pgclip.job WHERE id = ANY(v_mine);
     RETURN v_mine;
 END $$;

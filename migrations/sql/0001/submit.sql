@@ -21,6 +21,8 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
             THEN 'the collection''s name must have 1 to 200 bytes'
         WHEN octet_length(s.key) NOT BETWEEN 1 AND 1024
             THEN 'the key must have 1 to 1024 bytes'
+        WHEN s.key IS NULL AND octet_length(s.source) > 1024
+            THEN 'a source of more than 1024 bytes can''t be the key; give one'
         WHEN s.source !~ '^[A-Za-z][A-Za-z0-9+.-]*://.' OR octet_length(s.source) > 4096
             THEN 'the source must be a URL such as file:///pictures/cat.jpg, of at most 4096 bytes'
         WHEN jsonb_typeof(s.metadata) IS DISTINCT FROM 'object'
@@ -41,8 +43,8 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
         WHEN octet_length(p_data) = 0 THEN format('the %s is empty', p_kind)
         WHEN p_kind = 'image' AND octet_length(p_data) > 67108864
             THEN 'the image has more than 64 MiB; submit it as a source'
-        WHEN p_kind = 'text' AND octet_length(p_data) > 1048576
-            THEN 'the text has more than 1 MiB; submit it in parts'
+        WHEN p_kind = 'text' AND octet_length(p_data) > 262144
+            THEN 'the text has more than 256 KiB; submit it in parts'
         WHEN p_kind = 'text' AND btrim(convert_from(p_data, 'UTF8'), E' \t\r\n') = ''
             THEN 'the text is empty'
     END
@@ -63,6 +65,7 @@ BEGIN
     SELECT DISTINCT s.collection FROM unnest(subs) s
     WHERE pgclip._problem(s) IS NULL
       AND NOT EXISTS (SELECT FROM pgclip.collection c WHERE c.name = s.collection)
+    ORDER BY s.collection
     ON CONFLICT DO NOTHING;
 
     RETURN QUERY
@@ -233,6 +236,12 @@ BEGIN
     SELECT s.place, NULL, s.key, NULL, pgclip._content_problem(s.kind, s.data)
     FROM pg_temp.staged_submission s
     WHERE pgclip._content_problem(s.kind, s.data) IS NOT NULL;
+    -- Kept for a submission that was refused or came twice: nobody may refer to it.
+    INSERT INTO pgclip.content_release (kind, hash)
+    SELECT DISTINCT s.kind, sha256(s.data) FROM pg_temp.staged_submission s
+    WHERE s.data IS NOT NULL AND pgclip._content_problem(s.kind, s.data) IS NULL
+      AND NOT EXISTS (SELECT FROM pgclip.item i
+                      WHERE i.kind = s.kind AND i.content_hash = sha256(s.data));
     DELETE FROM pg_temp.staged_submission;
 END $$;
 
@@ -257,6 +266,7 @@ DECLARE
     v_count bigint;
     v_old   record;
 BEGIN
+    PERFORM pg_advisory_xact_lock_shared(pgclip._models_lock());
     PERFORM FROM pgclip.item WHERE id = ANY(p_items) ORDER BY id FOR NO KEY UPDATE;
     DELETE FROM pgclip.job WHERE item_id = ANY(p_items);  -- waits for a store under way
     FOR v_old IN

@@ -2,9 +2,10 @@
 
 CREATE VIEW pgclip.items AS
 SELECT i.id, c.name AS collection, i.key, i.kind,
-       CASE WHEN f.item_id IS NOT NULL THEN 'failed'
-            WHEN j.lease IS NOT NULL THEN 'leased'
-            WHEN j.id IS NULL AND e.generation = i.generation THEN 'done'
+       CASE WHEN j.lease IS NOT NULL THEN 'leased'
+            WHEN j.id IS NOT NULL THEN 'queued'
+            WHEN f.item_id IS NOT NULL THEN 'failed'
+            WHEN e.generation = i.generation THEN 'done'
             ELSE 'queued' END AS state,
        f.reason, f.message AS error, i.source, i.metadata, i.generation,
        i.created_at, i.updated_at, e.stored_at
@@ -14,7 +15,7 @@ LEFT JOIN pgclip.model m ON m.state = 'live'
 LEFT JOIN pgclip.job j ON j.item_id = i.id AND j.model_id = m.id
 LEFT JOIN pgclip.embedding_set e ON e.item_id = i.id AND e.model_id = m.id
 LEFT JOIN pgclip.failure f ON f.item_id = i.id AND f.model_id = m.id
-                          AND f.generation = i.generation;
+                          AND f.generation = i.generation AND j.id IS NULL;
 
 -- One row for each label of an item by the live model.
 CREATE VIEW pgclip.labels AS
