@@ -252,7 +252,7 @@ def test_the_checkpoint_decides_the_geometry(tmp_path: Path) -> None:
 
 
 def test_a_decoding_process_killed_while_idle_is_replaced() -> None:
-    decoders = Decoders(Settings.load({}), 1)
+    decoders = Decoders(Settings.load({}, decode_timeout=1), 1)
     try:
         decoders.warm_up()
         for _ in range(2):

@@ -4,12 +4,13 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, TimeoutError
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from pebble import ProcessExpired, ProcessPool
 
@@ -23,9 +24,17 @@ from pgclip_workers.sources import Refused
 _TRIES = 2
 # A stopped pool leaves its futures open for ever, so waiting for one looks up now and then.
 _LOOK_SECONDS = 0.2
+# Beyond the time that a picture may take. If nothing ends for longer, the pool has lost its tasks:
+# it does so now and then when a process is killed while it has nothing to do.
+_STALL_SECONDS = 3.0
 
 _Arguments: TypeAlias = tuple[bytes | None, str | None, Preprocessing, Limits]
 _Answer: TypeAlias = "Future[Pixels | Refused]"
+
+
+class _Task(NamedTuple):
+    pool: ProcessPool
+    answer: _Answer
 
 
 class Interrupted(Exception):
@@ -36,7 +45,7 @@ class Decoders:
     """A pool of processes that turn pictures into pixels.
 
     The processes come from a server process that has neither torch nor a device. Each has at most
-    `decoder_memory` bytes of address space. A pool that broke is made anew.
+    `decoder_memory` bytes of address space. A pool that broke or stalled is made anew.
     """
 
     def __init__(self, settings: Settings, processes: int) -> None:
@@ -51,6 +60,7 @@ class Decoders:
         self._stopped = threading.Event()
         self._renewing = threading.Lock()
         self._pool = self._new_pool()
+        self._moved = time.monotonic()  # when a task was last begun or ended
 
     def warm_up(self) -> None:
         """Returns when a process answers."""
@@ -83,17 +93,23 @@ class Decoders:
             context=self._context,
         )
 
-    def _schedule(self, arguments: _Arguments) -> _Answer:
+    def _schedule(self, arguments: _Arguments) -> _Task:
         for _ in range(_TRIES):
             pool = self._pool
             if self._stopped.is_set():
                 raise Interrupted
             try:
-                future: _Answer = pool.schedule(decode, args=arguments, timeout=self._timeout)
-                return future
+                answer: _Answer = pool.schedule(decode, args=arguments, timeout=self._timeout)
             except RuntimeError:  # it broke: a process died while it had nothing to do
                 self._renew(pool)
+            else:
+                self._note_move(answer)
+                answer.add_done_callback(self._note_move)
+                return _Task(pool, answer)
         raise RuntimeError("the decoding processes can't be started")
+
+    def _note_move(self, _: _Answer) -> None:
+        self._moved = time.monotonic()
 
     def _renew(self, broken: ProcessPool) -> None:
         with self._renewing:
@@ -102,32 +118,37 @@ class Decoders:
                 broken.join()
                 self._pool = self._new_pool()
 
-    def _result(self, future: _Answer, arguments: _Arguments) -> Pixels | Refused:
-        tries_left, breaks_left = _TRIES, 10
+    def _result(self, task: _Task, arguments: _Arguments) -> Pixels | Refused:
+        tries_left = _TRIES
         while True:
             try:
-                return future.result(timeout=_LOOK_SECONDS)
+                return task.answer.result(timeout=_LOOK_SECONDS)
             except CancelledError as error:
                 raise Interrupted from error
             except TimeoutError:
-                if future.done():
+                if task.answer.done():
                     return self._timed_out()
-                if self._stopped.is_set():
-                    raise Interrupted from None
+                task = self._still_there(task, arguments)
             except BrokenProcessPool:  # not this picture's doing
-                breaks_left -= 1
-                if not breaks_left:
-                    raise
-                future = self._schedule(arguments)
+                self._renew(task.pool)
+                task = self._schedule(arguments)
             except ProcessExpired as error:
                 tries_left -= 1
                 if not tries_left:
                     cause = _cause(error.exitcode)
                     message = f"the decoding process died over it ({cause})"
                     return Refused("decoder_died", message)
-                future = self._schedule(arguments)
+                task = self._schedule(arguments)
             except Exception as error:  # a defect of ours, but this picture's alone
                 return Refused("decoder_error", f"{type(error).__name__}: {error}")
+
+    def _still_there(self, task: _Task, arguments: _Arguments) -> _Task:
+        """The task if its pool is at work, else another for the same picture."""
+        if self._stopped.is_set():
+            raise Interrupted
+        if time.monotonic() - self._moved > self._timeout + _STALL_SECONDS:
+            self._renew(task.pool)
+        return task if task.pool is self._pool else self._schedule(arguments)
 
     def _timed_out(self) -> Refused:
         limit = f"{self._timeout:g} s (PGCLIP_DECODE_TIMEOUT)"
