@@ -23,7 +23,7 @@ TRAIN, EVALUATE, DEMO = 0, 1, 2  # splits: the first number of every seed
 
 @dataclass(frozen=True)
 class Style:
-    """The ranges a picture is drawn from. The default is the rough one, for training and evaluation."""
+    """The ranges a picture is drawn from; the default is for training and evaluation."""
 
     short_side: tuple[int, int] = (90, 220)
     scale: tuple[float, float] = (0.6, 1.0)  # sprite height over short side
