@@ -391,3 +391,14 @@ def test_a_refusal_that_lies_in_no_item_fails_no_item(
     sql("UPDATE pgclip.segment SET state = 'hot'")
     batch.wait(WAIT)
     assert_ledger_is_true(database_url)
+
+
+def test_sigterm_while_a_query_picture_decodes(
+    client: Client, database_url: str, sql: Sql, start_worker: WorkerFactory
+) -> None:
+    worker = start_worker(database_url, PYTHONPATH=str(ROOT / "tests" / "planted"))
+    sql("SELECT pgclip.request_embedding(image => %s)", b"HANG")
+    taken = "SELECT count(*) FROM pgclip.query_request WHERE taken_at IS NOT NULL"
+    eventually(lambda: sql(taken) == [(1,)])
+    worker.kill(signal.SIGTERM)
+    assert worker.wait(20) == 0  # the decoder alone would take 30 s

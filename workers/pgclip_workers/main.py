@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -24,6 +25,8 @@ def run(settings: Settings, make_encoder: "Callable[[Settings], Encoder] | None"
         stream=sys.stderr,
         format="%(asctime)s %(levelname)s %(threadName)s %(name)s: %(message)s",
     )
+    # Until Celery has its own handler: a stop while the model loads, or just after, is clean too.
+    signal.signal(signal.SIGTERM, _leave)
     decoders = Decoders(settings, settings.decoders or max(1, min(16, (os.cpu_count() or 1) // 2)))
     query_decoders = Decoders(settings, 1)
     decoders.warm_up()
@@ -38,3 +41,7 @@ def run(settings: Settings, make_encoder: "Callable[[Settings], Encoder] | None"
     finally:
         decoders.stop()
         query_decoders.stop()
+
+
+def _leave(*_: object) -> None:
+    sys.exit(0)

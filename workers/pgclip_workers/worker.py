@@ -66,7 +66,6 @@ class Worker:
         desk = QueryDesk(self._answers, encoder, decoders, self._model, _exit_at_once)
         steward = Steward(self._settings, database, self._tickets, encoder.batch_size)
         idle = threading.Thread(target=self._look_for_work, args=(pipeline,), name="idle")
-        idle.start()
         threading.Thread(target=self._interrupt, args=(pipeline,), daemon=True).start()
         log.info(
             "worker %d ready: model %s on %s in %s, batches of %d",
@@ -77,6 +76,7 @@ class Worker:
             encoder.batch_size,
         )
         try:
+            idle.start()
             name = f"pgclip-{os.getpid()}"
             return consume(self._settings, self._queue, name, self._tickets, pipeline)
         finally:
@@ -148,6 +148,7 @@ class Worker:
         """Ends the decoding under way as soon as the worker stops."""
         pipeline.stopping.wait()
         self._decoders.stop()
+        self._query_decoders.stop()
 
 
 def _exit_at_once() -> None:
