@@ -23,6 +23,10 @@ def _folders(text: str) -> tuple[Path, ...]:
     return tuple(Path(part).expanduser() for part in text.split(os.pathsep) if part)
 
 
+def _prefixes(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """The settings of a client or a worker. Times are seconds, sizes are bytes."""
@@ -32,6 +36,11 @@ class Settings:
 
     connect_timeout: float = _setting(5.0, "connecting to Postgres or Redis", float)
     pool_size: int = _setting(10, "connections that a client keeps at most", int)
+    statement_timeout: float = _setting(60.0, "one statement of a client; 0: no limit", float)
+    keep_source: bool = _setting(True, "keep submitted bytes once they are encoded", _boolean)
+    max_queued: int = _setting(0, "jobs that may wait before a client refuses; 0: no limit", int)
+    queue_wait: float = _setting(0.0, "how long a submission waits for room in the queue", float)
+    data_dir: str = _setting("~/.local/share/pgclip", "where pgclip up keeps embedded services")
 
     model: str = _setting("openai/clip-vit-base-patch32", "hub id or folder of the model")
     model_name: str = _setting("", "the model's name in the database; default: id or folder name")
@@ -41,6 +50,8 @@ class Settings:
     decoders: int = _setting(0, "decoding processes; 0: from the number of processors", int)
     fast_decode: bool = _setting(True, "decode JPEG at reduced size where that suffices", _boolean)
     roots: tuple[Path, ...] = _setting((), "folders file:// may name, colon-separated", _folders)
+    urls: tuple[str, ...] = _setting((), "URL prefixes workers fetch, with commas", _prefixes)
+    private_urls: bool = _setting(False, "let those URLs lead to private addresses", _boolean)
     max_image_bytes: int = _setting(64 * 2**20, "largest picture file", int)
     max_image_pixels: int = _setting(100_000_000, "largest picture, width times height", int)
     decode_timeout: float = _setting(30.0, "one picture's reading and decoding", float)
@@ -52,6 +63,10 @@ class Settings:
     steward_interval: float = _setting(5.0, "between two passes of the steward", float)
     strikes: int = _setting(6, "deaths of a worker that an item alone in it may cause", int)
     query_cache: int = _setting(100_000, "query vectors kept", int)
+    metrics_port: int = _setting(0, "port of a worker's Prometheus endpoint; 0: none", int)
+    metrics_host: str = _setting("127.0.0.1", "address of a worker's Prometheus endpoint")
+    log_format: str = _setting("text", "a worker's log: text or json")
+    log_level: str = _setting("INFO", "DEBUG, INFO, WARNING or ERROR")
 
     @classmethod
     def load(cls, environ: Mapping[str, str] = os.environ, **given: Any) -> "Settings":
@@ -82,11 +97,16 @@ class Settings:
                      "max_image_pixels", "decoder_memory", "strikes"):  # fmt: skip
             if getattr(self, name) <= 0:
                 raise ConfigurationError(f"PGCLIP_{name.upper()} must be positive")
-        for name in ("batch_size", "decoders", "query_cache"):
+        for name in ("batch_size", "decoders", "query_cache", "statement_timeout", "max_queued",
+                     "queue_wait", "metrics_port"):  # fmt: skip
             if getattr(self, name) < 0:
                 raise ConfigurationError(f"PGCLIP_{name.upper()} must not be negative")
         if self.precision not in ("auto", "float32", "bfloat16", "float16"):
             raise ConfigurationError(f"PGCLIP_PRECISION: {self.precision!r} is not a precision")
+        if self.log_format not in ("text", "json"):
+            raise ConfigurationError(f"PGCLIP_LOG_FORMAT: {self.log_format!r} is not text or json")
+        if self.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+            raise ConfigurationError(f"PGCLIP_LOG_LEVEL: {self.log_level!r} is not a level")
         if self.lease < 3 * self.heartbeat:
             raise ConfigurationError(
                 f"PGCLIP_LEASE ({self.lease} s) must be at least three heartbeats "
