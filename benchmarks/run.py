@@ -132,7 +132,8 @@ def sequential(model: Path, photos: list[bytes]) -> float:
     """Seconds for the same decode and the same encoder in a plain loop."""
     from pgclip.settings import Settings
     from pgclip_workers.clip import ClipEncoder
-    from pgclip_workers.decode import Limits, Pixels, decode
+    from pgclip_workers.decode import Pixels, decode
+    from pgclip_workers.sources import Limits
 
     encoder = ClipEncoder(Settings.load({}, model=str(model), batch_size=BATCH))
     limits = Limits(10**8, 10**9, ())

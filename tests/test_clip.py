@@ -16,9 +16,10 @@ from pgclip.errors import ConfigurationError
 from pgclip.settings import Settings
 from pgclip_workers.batch import Batch, ContentId, Job
 from pgclip_workers.clip import ClipEncoder
-from pgclip_workers.decode import Limits, Pixels, decode
+from pgclip_workers.decode import Pixels, decode
 from pgclip_workers.encode import encode
 from pgclip_workers.encoder import DeviceLost, TooLarge
+from pgclip_workers.sources import Limits
 
 PICTURES = [encoded(noise(n, 50 + 7 * n, 80 - 3 * n), "PNG") for n in range(9)]
 TEXTS = [" ".join(WORDS.split()[n : 2 * n + 3]) for n in range(9)]

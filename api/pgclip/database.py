@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 # The revision of migrations/versions that this package speaks to.
-SCHEMA_VERSION = "0001"
+SCHEMA_VERSION = "0002"
 
 
 class Database:

@@ -9,11 +9,11 @@ import hashlib
 import io
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pgclip_workers.preprocessing import Preprocessing
-from pgclip_workers.sources import Refused, read_source
+from pgclip_workers.refused import Refused
+from pgclip_workers.sources import Limits, read_source
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,15 +21,6 @@ if TYPE_CHECKING:
 
 # Formats are listed, because decoders of rare ones have crashed and hidden decompression bombs.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP", "TIFF")
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a decoding process accepts: bytes of a file, pixels of a picture, readable folders."""
-
-    max_bytes: int
-    max_pixels: int
-    roots: tuple[Path, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +37,7 @@ def decode(
     """Reads and decodes one picture. Returns Refused rather than raising it: it is an answer."""
     try:
         if data is None:
-            data = read_source(source or "", limits.roots, limits.max_bytes)
+            data = read_source(source or "", limits)
         return Pixels(hashlib.sha256(data).digest(), _pixels(data, preprocessing, limits))
     except Refused as refused:
         return refused

@@ -15,9 +15,10 @@ from typing import NamedTuple, TypeAlias
 from pebble import ProcessExpired, ProcessPool
 
 from pgclip.settings import Settings
-from pgclip_workers.decode import Limits, Pixels, decode
+from pgclip_workers.decode import Pixels, decode
 from pgclip_workers.preprocessing import Preprocessing
-from pgclip_workers.sources import Refused
+from pgclip_workers.refused import Refused
+from pgclip_workers.sources import Limits
 
 # Once a process died over a picture, the picture gets one more try: the kernel may have picked
 # the process for another's memory.
@@ -55,7 +56,11 @@ class Decoders:
         self._memory = settings.decoder_memory
         self._timeout = settings.decode_timeout
         self._limits = Limits(
-            settings.max_image_bytes, settings.max_image_pixels, tuple(settings.roots)
+            settings.max_image_bytes,
+            settings.max_image_pixels,
+            tuple(settings.roots),
+            tuple(settings.urls),
+            settings.private_urls,
         )
         self._stopped = threading.Event()
         self._renewing = threading.Lock()

@@ -1,10 +1,17 @@
 """The first stage: contents of a batch from Postgres and from sources, pictures decoded."""
 
+from collections.abc import Callable
+
 from pgclip_workers.batch import Batch, ContentId, Failure
+from pgclip_workers.decode import Pixels
 from pgclip_workers.decoders import Decoders
 from pgclip_workers.leases import Leases
 from pgclip_workers.preprocessing import Preprocessing
-from pgclip_workers.sources import Refused
+from pgclip_workers.refused import Refused
+
+_DROPPED = Failure(
+    "content_dropped", "its bytes were not kept (keep_source); submit it again to have it encoded"
+)
 
 
 def fetch(batch: Batch, leases: Leases, decoders: Decoders, preprocessing: Preprocessing) -> None:
@@ -21,14 +28,14 @@ def fetch(batch: Batch, leases: Leases, decoders: Decoders, preprocessing: Prepr
         for job in batch.jobs
         if job.source is not None
     }
-    images = {
-        content: decoders.begin(data, None, preprocessing)
-        for content, data in contents.items()
-        if content.kind == "image"
-    }
-    batch.texts.update(
-        {content: data.decode() for content, data in contents.items() if content.kind == "text"}
-    )
+    images: dict[ContentId, Callable[[], Pixels | Refused]] = {}
+    for content, data in contents.items():
+        if data is None:
+            batch.fail(content, _DROPPED)
+        elif content.kind == "image":
+            images[content] = decoders.begin(data, None, preprocessing)
+        else:
+            batch.texts[content] = data.decode()
     for content, wait in images.items():
         decoded = wait()
         if isinstance(decoded, Refused):

@@ -65,8 +65,11 @@ class Leases:
         """The lease's jobs are settled."""
         self._presence.forget(lease)
 
-    def fetch(self, contents: Iterable[ContentId]) -> dict[ContentId, bytes]:
-        """The bytes of inline contents. One that is missing has been replaced or deleted."""
+    def fetch(self, contents: Iterable[ContentId]) -> dict[ContentId, bytes | None]:
+        """The bytes of inline contents, None where they were dropped.
+
+        A content that is missing has been replaced or deleted.
+        """
         wanted = list(contents)
         if not wanted:
             return {}
@@ -77,7 +80,7 @@ class Leases:
             return {
                 ContentId("image" if kind == b"image" else "text", hash_): data
                 for kind, hash_, data in rows
-                if hash_ is not None and data is not None
+                if hash_ is not None
             }
 
     def known(self, contents: Iterable[ContentId]) -> dict[ContentId, Floats]:

@@ -12,7 +12,7 @@ from pgclip.submission import Kind
 from pgclip_workers import statements
 from pgclip_workers.decoders import Decoders, Interrupted
 from pgclip_workers.encoder import DeviceLost, Encoder, Floats
-from pgclip_workers.sources import Refused
+from pgclip_workers.refused import Refused
 
 if TYPE_CHECKING:
     from psycopg2.extensions import cursor as Cursor

@@ -1,36 +1,42 @@
 """References: the bytes behind a source URL. Runs in decoding processes.
 
-Only file:// is read, and only below the folders that the operator allowed. What a path really
-is decides, not how it is spelled: links and ".." can't leave the roots.
+A file:// URL is read below the folders that the operator allowed, and nowhere else. What a path
+really is decides, not how it is spelled: links and ".." can't leave the roots. Other URLs are
+fetched (remote.py), if the operator allowed that.
 """
 
 import os
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-
-class Refused(Exception):
-    """An input that can't be used: `reason` is a short code, `message` is for a person."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(reason, message)
-        self.reason = reason
-        self.message = message
+from pgclip_workers.refused import Refused
 
 
-def read_source(source: str, roots: tuple[Path, ...], max_bytes: int) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a decoding process accepts: bytes of a file, pixels of a picture, where it may read."""
+
+    max_bytes: int
+    max_pixels: int
+    roots: tuple[Path, ...] = ()
+    urls: tuple[str, ...] = ()
+    private_urls: bool = False
+
+
+def read_source(source: str, limits: Limits) -> bytes:
     """The bytes behind a URL. Raises Refused."""
-    scheme = source.split(":", 1)[0].lower()
-    if scheme != "file":
-        raise Refused(
-            "unknown_scheme", f"{source}: this worker reads file:// URLs, not {scheme}://"
-        )
+    if source.split(":", 1)[0].lower() != "file":
+        from pgclip_workers.remote import read_url
+
+        return read_url(source, limits.urls, limits.private_urls, limits.max_bytes)
     parts = urlsplit(source)
     if parts.netloc not in ("", "localhost"):
         raise Refused("unknown_scheme", f"{source}: a file:// URL has three slashes")
     try:
-        return _read(_allowed(unquote(parts.path), source, roots), source, max_bytes)
+        path = _allowed(unquote(parts.path), source, limits.roots)
+        return _read(path, source, limits.max_bytes)
     except (OSError, ValueError) as error:
         reason = "missing_file" if isinstance(error, FileNotFoundError) else "unreadable_file"
         message = getattr(error, "strerror", None) or str(error)

@@ -39,6 +39,8 @@ STAGED_VECTORS = "pg_temp.staged_vector (job_id, embedding)"
 STAGED_LABELS = "pg_temp.staged_label (job_id, label_id, version, score)"
 STORE = "SELECT pgclip.store(%s::uuid, %s, %s::bigint[], %s::bytea[], %s::jsonb)"
 
+NOTIFY_SETTLED = "SELECT pgclip.notify_settled(%s::bigint[])"
+
 # One steward at a time; an xact lock, because a session's would survive a frozen process.
 STEWARD_LOCK = "SELECT pg_try_advisory_xact_lock(7311994463)"
 SWEEP = "SELECT pgclip.sweep(%s)"

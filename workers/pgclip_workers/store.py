@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -115,7 +115,17 @@ class Store:
                 (str(batch.lease), book.epoch, [j.id for j in done], hashes, _json(failed)),
             )
             (settled,) = cursor.fetchone() or ([],)
+        self._tell(batch, set(settled))
         return len(settled)
+
+    def _tell(self, batch: Batch, settled: Collection[int]) -> None:
+        """Wakes those who wait for these jobs. What is not told they find by themselves."""
+        items = [job.item_id for job in batch.jobs if job.id in settled]
+        try:
+            with self._database.transaction("notify") as cursor:
+                cursor.execute(statements.NOTIFY_SETTLED, (items,))
+        except PgclipError as error:
+            log.warning("could not tell who waits: %s", error)
 
     def _stage_vectors(self, cursor: "Cursor", batch: Batch, done: Sequence[Job]) -> None:
         arrays = [batch.embeddings[batch.content_of[job.id]] for job in done]

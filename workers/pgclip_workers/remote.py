@@ -1,0 +1,199 @@
+"""References to other machines: https:// and http:// by ourselves, everything else by fsspec.
+
+Whoever submits decides what is fetched, so nothing is unless a prefix in PGCLIP_URLS allows it, at
+every redirect again. A web address must be public, whatever its name resolves to, and the address
+that was looked at is the one that is dialled: no second look-up could lead elsewhere. Proxies and
+credentials of the environment are not used for it.
+"""
+
+import ipaddress
+import posixpath
+import socket
+import time
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit
+
+import httpcore
+
+from pgclip_workers.refused import Refused
+
+_WEB = {"https": 443, "http": 80}
+_REDIRECTS = 5
+_TIMEOUTS = {"connect": 5.0, "read": 10.0, "write": 5.0, "pool": 5.0}
+# What may pass by itself is tried again after these seconds.
+_PAUSES = (0.5, 2.0)
+_TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+class _Transient(Exception):
+    """A failure that may pass by itself."""
+
+
+def read_url(url: str, prefixes: tuple[str, ...], private: bool, max_bytes: int) -> bytes:
+    """The bytes behind a URL that one of the prefixes allows. Raises Refused."""
+    require_allowed(url, prefixes)
+    if urlsplit(url).scheme.lower() not in _WEB:
+        return _read_by_fsspec(url, max_bytes)
+    for pause in (*_PAUSES, None):
+        try:
+            return _get(url, prefixes, private, max_bytes)
+        except (httpcore.TimeoutException, httpcore.NetworkError, _Transient) as error:
+            if pause is None:
+                name = str(error) or type(error).__name__
+                raise Refused("fetch_failed", f"{url}: {name}") from error
+            time.sleep(pause)
+        except (httpcore.ProtocolError, httpcore.UnsupportedProtocol, ValueError) as error:
+            raise Refused("fetch_failed", f"{url}: {error}") from error
+    raise AssertionError("unreachable")
+
+
+def require_allowed(url: str, prefixes: Iterable[str]) -> None:
+    """Raises Refused unless a prefix allows the URL: same scheme, host and port, path below it."""
+    try:
+        parts = urlsplit(url)
+        # fsspec would take what follows a "::" for the place of an archive.
+        plain = parts.username is None and (parts.scheme.lower() in _WEB or "::" not in url)
+        if plain and any(_is_below(parts, urlsplit(prefix)) for prefix in prefixes):
+            return
+    except ValueError as error:  # a port that is no number, a bracket that is not closed
+        raise Refused("forbidden_url", f"{url} is not a URL: {error}") from error
+    raise Refused(
+        "forbidden_url",
+        f"{url} is not below a URL that this worker may fetch; the operator allows prefixes with "
+        "PGCLIP_URLS",
+    )
+
+
+def _is_below(url: SplitResult, prefix: SplitResult) -> bool:
+    if url.scheme.lower() != prefix.scheme.lower() or not url.hostname:
+        return False
+    if not prefix.netloc:  # "https://": any host
+        return True
+    port = _WEB.get(url.scheme.lower())
+    if (url.hostname, url.port or port) != (prefix.hostname, prefix.port or port):
+        return False
+    path = unquote(url.path) or "/"
+    if ".." in path.split("/") or "\\" in path:
+        return False
+    folder = prefix.path or "/"
+    return path.startswith(folder if folder.endswith("/") else folder + "/") or path == folder
+
+
+def _get(url: str, prefixes: tuple[str, ...], private: bool, max_bytes: int) -> bytes:
+    headers = [("Accept", "image/*"), ("Accept-Encoding", "identity"), ("User-Agent", "pgclip")]
+    with httpcore.ConnectionPool(network_backend=_Guarded(private)) as pool:
+        for _ in range(_REDIRECTS + 1):
+            extensions = {"timeout": _TIMEOUTS}
+            with pool.stream("GET", url, headers=headers, extensions=extensions) as response:
+                header = {name.lower(): value for name, value in response.headers}
+                if response.status in (301, 302, 303, 307, 308) and b"location" in header:
+                    url = urljoin(url, header[b"location"].decode("latin-1"))
+                    require_allowed(url, prefixes)
+                    continue
+                _require_picture(url, response.status, header, max_bytes)
+                return _body(url, response.iter_stream(), max_bytes)
+    raise Refused("fetch_failed", f"{url}: more than {_REDIRECTS} redirects")
+
+
+def _require_picture(url: str, status: int, header: dict[bytes, bytes], max_bytes: int) -> None:
+    if status in (404, 410):
+        raise Refused("missing_file", f"{url}: HTTP status {status}")
+    if status in _TRANSIENT:
+        raise _Transient(f"HTTP status {status}")
+    if status != 200:
+        raise Refused("fetch_failed", f"{url}: HTTP status {status}")
+    if header.get(b"content-encoding", b"identity") not in (b"identity", b""):
+        raise Refused("fetch_failed", f"{url} is compressed, which was not asked for")
+    if int(header.get(b"content-length", b"0")) > max_bytes:
+        raise _too_large(url, max_bytes)
+
+
+def _body(url: str, parts: Iterable[bytes], max_bytes: int) -> bytes:
+    body = bytearray()
+    for part in parts:
+        body += part
+        if len(body) > max_bytes:
+            raise _too_large(url, max_bytes)
+    return bytes(body)
+
+
+def _too_large(url: str, max_bytes: int) -> Refused:
+    limit = f"the limit is {max_bytes} (PGCLIP_MAX_IMAGE_BYTES)"
+    return Refused("too_large", f"{url} has too many bytes; {limit}")
+
+
+class _Guarded(httpcore.NetworkBackend):
+    """Resolves a name once, looks at every address, and dials one of those."""
+
+    def __init__(self, private: bool) -> None:
+        self._backend = httpcore.SyncBackend()
+        self._private = private
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Any = None,
+    ) -> httpcore.NetworkStream:
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise httpcore.ConnectError(f"{host} can't be resolved: {error}") from error
+        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+        for address in addresses:
+            if not self._private and not is_public(address):
+                raise Refused(
+                    "forbidden_url",
+                    f"{host} leads to {address}, which is not a public address; "
+                    "PGCLIP_PRIVATE_URLS allows that",
+                )
+        for address in addresses[:-1]:
+            try:
+                return self._backend.connect_tcp(address, port, timeout, None, socket_options)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout):
+                continue
+        return self._backend.connect_tcp(addresses[-1], port, timeout, None, socket_options)
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address is one of the internet's, also one that is wrapped in IPv6."""
+    ip = ipaddress.ip_address(address.split("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        wrapped = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
+        if ip in _NAT64:
+            wrapped = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+        if wrapped is not None:
+            return is_public(str(wrapped))
+    return ip.is_global and not ip.is_multicast and not ip.is_reserved
+
+
+def _read_by_fsspec(url: str, max_bytes: int) -> bytes:
+    import fsspec
+
+    scheme = url.split(":", 1)[0]
+    try:
+        filesystem, path = fsspec.core.url_to_fs(url)
+        if ".." in posixpath.normpath(path).split("/"):
+            raise Refused("forbidden_url", f"{url} leads out of its folder")
+        if (filesystem.size(path) or 0) > max_bytes:
+            raise _too_large(url, max_bytes)
+        data: bytes = filesystem.cat_file(path, end=max_bytes + 1)
+    except FileNotFoundError as error:
+        raise Refused("missing_file", f"{url} is not there") from error
+    except (ImportError, ValueError) as error:
+        message = f"{url}: this worker can't read {scheme}:// ({error})"
+        raise Refused("unknown_scheme", message) from error
+    except Refused:
+        raise
+    except Exception as error:  # every storage has its own
+        raise Refused("fetch_failed", f"{url}: {type(error).__name__}: {error}") from error
+    if len(data) > max_bytes:
+        raise _too_large(url, max_bytes)
+    return data
