@@ -165,7 +165,7 @@ def test_bad_references_and_bytes_name_the_item(live: Live) -> None:
     cases: dict[str, Any] = {
         "missing_file": live.folder / "missing.jpg",
         "forbidden_path": Path("/etc/hostname"),
-        "unknown_scheme": "gopher://example.org/cat.jpg",
+        "forbidden_url": "gopher://example.org/cat.jpg",
         "not_an_image": b"this is no picture",
         "unreadable_image": picture("banana").read_bytes()[:500],
     }

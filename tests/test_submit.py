@@ -156,7 +156,10 @@ def test_deleting_while_it_is_waited_for(client: Client) -> None:
         (lambda c: c.submit_text("x", metadata={"a": "x" * 70_000}), "65536 bytes"),
         (lambda c: c.submit_image(b"", key="k"), "image 'k' in collection 'default'.*is empty"),
         (lambda c: c.submit_image("cat.jpg"), "is a string but not a URL"),
-        (lambda c: c.submit_image(5), "an image is bytes, a pathlib.Path or a URL, not int"),
+        (
+            lambda c: c.submit_image(5),
+            "an image is bytes, a binary file, .* or a URL, not int",
+        ),
         (lambda c: c.submit_image(b"x" * 67_108_865), "more than 64 MiB"),
         (lambda c: c.submit_image("https://x/" + "y" * 5000, key="k"), "at most 4096 bytes"),
     ],

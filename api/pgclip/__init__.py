@@ -3,6 +3,7 @@
 The names below are the package's face. Heavy modules are imported where they are used.
 """
 
+from pgclip.aio import AsyncClient
 from pgclip.client import Client
 from pgclip.errors import (
     ConfigurationError,
@@ -10,18 +11,22 @@ from pgclip.errors import (
     InvalidItem,
     ItemFailed,
     ModelMismatch,
+    NotCommitted,
     NotFound,
     PgclipError,
     QueryFailed,
+    QueueFull,
     SchemaError,
     WaitTimeout,
 )
-from pgclip.items import Hit, Item, Label
+from pgclip.items import Collection, Hit, Item, ItemInfo, Label, LabelSet
 from pgclip.jobs import Batch, ItemFailure, Job
 
 __all__ = [
+    "AsyncClient",
     "Batch",
     "Client",
+    "Collection",
     "ConfigurationError",
     "ConnectionFailed",
     "Hit",
@@ -29,12 +34,16 @@ __all__ = [
     "Item",
     "ItemFailed",
     "ItemFailure",
+    "ItemInfo",
     "Job",
     "Label",
+    "LabelSet",
     "ModelMismatch",
+    "NotCommitted",
     "NotFound",
     "PgclipError",
     "QueryFailed",
+    "QueueFull",
     "SchemaError",
     "WaitTimeout",
 ]

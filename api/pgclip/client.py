@@ -2,49 +2,47 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import IO, Any, Literal, Self
 
-from pgclip import binarycopy, statements
+from pgclip import statements
 from pgclip.database import Database
-from pgclip.errors import ConnectionFailed, InvalidItem, NotFound
-from pgclip.items import Hit, Item, labels_from
+from pgclip.errors import InvalidItem, NotFound
+from pgclip.following import Follower
+from pgclip.intake import Intake
+from pgclip.items import Collection, Hit, Item, ItemInfo, LabelSet, State, info_from, labels_from
 from pgclip.jobs import Batch, Job
 from pgclip.settings import Settings
 from pgclip.submission import (
     Image,
     Kind,
-    Submission,
     image_submission,
+    metadata_json,
     query_image,
     query_text,
-    submission_from,
     text_submission,
 )
 from pgclip.tickets import TicketOffice
 
-_CHUNK_ITEMS = 1000
-_CHUNK_BYTES = 8 * 2**20
-# Larger pictures go by COPY: as a parameter a byte costs three times the processor time.
-_INLINE_BYTES = 64 * 2**10
+# Items that one transaction lists, queues, cancels or deletes: so that none holds locks for long.
+_PAGE = 1000
 
 
 class Client:
     """Submits images and texts, and searches them.
 
     Settings are keyword arguments (see pgclip.settings) or PGCLIP_* variables; database_url and
-    redis_url are needed. Nothing is connected before the first call. Thread-safe. Without Redis
-    submissions are accepted all the same and start about a second later.
+    redis_url are needed. Nothing is connected before the first call. Thread-safe, and safe to
+    make before a server forks. Without Redis submissions are accepted all the same and start about
+    a second later.
     """
 
     def __init__(self, **settings: Any) -> None:
         self.settings = Settings.load(**settings)
-        self._database = Database(
-            self.settings.required("database_url"),
-            pool_size=self.settings.pool_size,
-            connect_timeout=self.settings.connect_timeout,
-        )
+        self._database = self._connections(self.settings.pool_size)
+        self._follower = Follower(self._connections(1))
         self.settings.required("redis_url")
         self._tickets = TicketOffice(self.settings)
+        self._intake = Intake(self._database, self._follower, self._tickets, self.settings)
 
     def __enter__(self) -> Self:
         return self
@@ -53,7 +51,8 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Closes the connections."""
+        """Closes the connections. Whoever waits for a job is woken."""
+        self._follower.close()
         self._tickets.close()
         self._database.close()
 
@@ -64,15 +63,34 @@ class Client:
         key: str | None = None,
         collection: str = "default",
         metadata: Mapping[str, Any] | None = None,
+        priority: int = 0,
+        keep_source: bool | None = None,
+        connection: Any = None,
     ) -> Job:
-        """Submits a picture: its bytes, or a Path or URL that the worker will read.
+        """Submits a picture: its bytes, a binary file, or a Path or URL that the worker will read.
 
         Returns when it is committed. Same key and content: only the metadata change. A key left
         out is made from the content, or is the URL. Limits: key 1 to 1024 bytes, collection 1 to
         200, metadata an object of at most 64 KiB as JSON, picture 64 MiB.
-        Raises InvalidItem and ConnectionFailed; nothing was submitted then.
+
+        `priority` 0 is first, 9 last; a step is a head start of 30 s. keep_source=False drops the
+        bytes once they are encoded (None: as the setting says).
+
+        With connection= (a SQLAlchemy Session or Connection, Django's, or any DB-API connection)
+        it is part of the caller's transaction: accepted when that commits, never submitted if it
+        is rolled back.
+
+        Raises InvalidItem, QueueFull and ConnectionFailed; nothing was submitted then.
         """
-        return self._submit(image_submission(image, key, collection, metadata))
+        item = image_submission(
+            image,
+            key=key,
+            collection=collection,
+            metadata=metadata,
+            priority=priority,
+            keep_source=self._keep(keep_source),
+        )
+        return self._intake.submit(item, connection)
 
     def submit_text(
         self,
@@ -81,35 +99,44 @@ class Client:
         key: str | None = None,
         collection: str = "default",
         metadata: Mapping[str, Any] | None = None,
+        priority: int = 0,
+        keep_source: bool | None = None,
+        connection: Any = None,
     ) -> Job:
         """Submits a text of at most 256 KiB. Otherwise like submit_image."""
-        return self._submit(text_submission(text, key, collection, metadata))
+        item = text_submission(
+            text,
+            key=key,
+            collection=collection,
+            metadata=metadata,
+            priority=priority,
+            keep_source=self._keep(keep_source),
+        )
+        return self._intake.submit(item, connection)
 
-    def submit_many(self, items: Iterable[Mapping[str, Any]]) -> Batch:
+    def submit_many(
+        self,
+        items: Iterable[Mapping[str, Any]],
+        *,
+        priority: int = 1,
+        keep_source: bool | None = None,
+        connection: Any = None,
+    ) -> Batch:
         """Submits any number of items, in chunks that are committed one by one.
 
-        Each is a mapping with image= or text=, and key=, collection=, metadata= if wanted.
-        Memory stays constant. One that can't be accepted is in the batch's `refused`; the
-        others are not affected. Raises ConnectionFailed, which says how many had been accepted.
+        Each is a mapping with image= or text=, and key=, collection=, metadata=, priority=,
+        keep_source= if wanted. Memory stays constant. One that can't be accepted is in the batch's
+        `refused`; the others are not affected. With connection= all are part of that transaction.
+        Raises ConnectionFailed and QueueFull, which say how many had been accepted.
         """
-        batch = Batch(self._database)
-        for chunk in _chunks(items, batch):
-            try:
-                queues = self._submit_chunk(chunk, batch)
-            except ConnectionFailed as error:
-                raise ConnectionFailed(
-                    f"{error} {batch.accepted} items were accepted before; submitting all of "
-                    "them again does no harm"
-                ) from error
-            for queue in queues:
-                self._tickets.publish(queue, 1)
-        return batch
+        defaults = {"priority": priority, "keep_source": self._keep(keep_source)}
+        return self._intake.submit_many(items, connection, defaults)
 
     def search(
         self,
         query: str | None = None,
         *,
-        image: bytes | Path | None = None,
+        image: bytes | Path | IO[bytes] | None = None,
         like: str | None = None,
         k: int = 10,
         collection: str | None = None,
@@ -153,7 +180,91 @@ class Client:
         array = np.array(vectors, np.float32).reshape(len(vectors), -1 if vectors else 0)
         # Stored in half precision: back to unit norm.
         array /= np.linalg.norm(array, axis=1, keepdims=True)
-        return Item(labels_from(labels), array, *described)
+        return Item(**info_from(described), labels=labels_from(labels), vectors=array)
+
+    def content(self, key: str, *, collection: str = "default") -> bytes:
+        """The bytes of a picture or text that was submitted inline.
+
+        Raises NotFound if there is no such item or its bytes were not kept.
+        """
+        with self._database.transaction(f"content of {key!r}") as cursor:
+            cursor.execute(statements.CONTENT, (key, collection))
+            (data,) = cursor.fetchone() or (b"",)
+        return bytes(data)
+
+    def items(
+        self,
+        *,
+        collection: str | None = None,
+        kind: Kind | None = None,
+        state: State | None = None,
+        reason: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        keys: Sequence[str] | None = None,
+    ) -> Iterator[ItemInfo]:
+        """All items that match, oldest first, read as they are asked for.
+
+        None stands for any; `metadata` matches items whose own contain it. Raises InvalidItem.
+        """
+        contains = _contains(metadata)
+        arguments = (collection, kind, state, reason, contains, keys and list(keys))
+        last = 0
+        while True:
+            with self._database.transaction("list of items") as cursor:
+                cursor.execute(statements.LIST_ITEMS, (*arguments, last, _PAGE))
+                rows = cursor.fetchall()
+            for _, *row in rows:
+                yield ItemInfo(**info_from(row))
+            if len(rows) < _PAGE:
+                return
+            last = rows[-1][0]
+
+    def count(
+        self,
+        *,
+        collection: str | None = None,
+        kind: Kind | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> dict[State, int]:
+        """How many items are queued, leased, done and failed."""
+        with self._database.transaction("count of items") as cursor:
+            cursor.execute(statements.COUNT_ITEMS, (collection, kind, _contains(metadata)))
+            return dict(cursor.fetchall())
+
+    def collections(self) -> list[Collection]:
+        """Every collection, with its items by kind and state."""
+        with self._database.transaction("collections") as cursor:
+            cursor.execute(statements.COLLECTIONS)
+            return [Collection(*row) for row in cursor.fetchall()]
+
+    def retry(
+        self,
+        *,
+        collection: str | None = None,
+        kind: Kind | None = None,
+        reason: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        keys: Sequence[str] | None = None,
+    ) -> int:
+        """Queues failed items again, all that match; returns how many."""
+        arguments = (collection, kind, reason, _contains(metadata), keys and list(keys))
+        return self._in_pages(statements.RETRY, arguments, "retry")
+
+    def cancel(
+        self,
+        *,
+        collection: str | None = None,
+        kind: Kind | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        keys: Sequence[str] | None = None,
+    ) -> int:
+        """Cancels what waits in the queue; returns how many items.
+
+        They end as failed, with the reason "cancelled"; vectors that they had stay. What a worker
+        is at is not cancelled.
+        """
+        arguments = (collection, kind, _contains(metadata), keys and list(keys))
+        return self._in_pages(statements.CANCEL, arguments, "cancel")
 
     def delete(self, key: str, *, collection: str = "default") -> None:
         """Deletes an item, its vectors and labels, and work for it. Raises NotFound."""
@@ -162,6 +273,33 @@ class Client:
             cursor.execute(statements.DELETE, (key, collection))
             if cursor.fetchone() != (True,):
                 raise NotFound(f"there is no {what}")
+
+    def delete_items(
+        self,
+        *,
+        collection: str | None = None,
+        kind: Kind | None = None,
+        state: State | None = None,
+        reason: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        keys: Sequence[str] | None = None,
+    ) -> int:
+        """Deletes all items that match, in small transactions; returns how many.
+
+        Raises InvalidItem if no condition is named.
+        """
+        contains = _contains(metadata)
+        arguments = (collection, kind, state, reason, contains, keys and list(keys))
+        return self._in_pages(statements.DELETE_ITEMS, arguments, "delete items")
+
+    def label_sets(self) -> list[LabelSet]:
+        """Every label set."""
+        with self._database.transaction("label sets") as cursor:
+            cursor.execute(statements.LABEL_SETS)
+            return [
+                LabelSet(name, tuple(labels), tuple(templates), *rest)
+                for name, labels, templates, *rest in cursor.fetchall()
+            ]
 
     def define_label_set(
         self,
@@ -191,51 +329,38 @@ class Client:
             if cursor.fetchone() != (True,):
                 raise NotFound(f"there is no label set {name!r}")
 
-    def _submit(self, item: Submission) -> Job:
-        if len(item.data or b"") > _INLINE_BYTES:
-            return self._submit_large(item)
-        with self._database.transaction(str(item)) as cursor:
-            if item.kind == "image":
-                arguments = (item.key, item.data, item.source, item.collection, item.metadata)
-                cursor.execute(statements.SUBMIT_IMAGE, arguments)
-            else:
-                text = (item.data or b"").decode()
-                cursor.execute(
-                    statements.SUBMIT_TEXT, (item.key, text, item.collection, item.metadata)
-                )
-            item_id, key, generation, queues = cursor.fetchone() or ()
-        self._tickets.announce(queues)
-        return Job(key, item.collection, item_id, generation, self._database)
+    def _connections(self, size: int) -> Database:
+        settings = self.settings
+        return Database(
+            settings.required("database_url"),
+            pool_size=size,
+            connect_timeout=settings.connect_timeout,
+            session={"statement_timeout": f"{settings.statement_timeout * 1000:.0f}"},
+        )
 
-    def _submit_large(self, item: Submission) -> Job:
-        with self._database.transaction(str(item)) as cursor:
-            ((_, item_id, key, generation, error),) = _stage(cursor, [(0, item)])
-            cursor.execute(statements.TICKET_QUEUES)
-            (queues,) = cursor.fetchone() or ([],)
-        if error:
-            raise InvalidItem(f"{item}: {error}")
-        self._tickets.announce(queues)
-        return Job(key, item.collection, item_id, generation, self._database)
+    def _keep(self, keep_source: bool | None) -> bool:
+        return self.settings.keep_source if keep_source is None else keep_source
 
-    def _submit_chunk(self, chunk: list[tuple[int, Submission]], batch: Batch) -> list[str]:
-        what = f"items {chunk[0][0]} to {chunk[-1][0]}"
-        with self._database.transaction(what) as cursor:
-            outcomes = _stage(cursor, chunk)
-            cursor.execute(statements.TICKET_QUEUES)
-            (queues,) = cursor.fetchone() or ([],)
-        submissions = dict(chunk)
-        for position, item_id, key, generation, error in outcomes:
-            if error:
-                batch._refuse(position, key, f"{submissions[position]}: {error}")
-            else:
-                batch._accept(position, item_id, generation)
-        return list(queues)
+    def _in_pages(self, statement: str, arguments: tuple[Any, ...], what: str) -> int:
+        """Repeats a statement, one transaction each, until it finds nothing more to do."""
+        total = 0
+        count = _PAGE
+        while count:
+            with self._database.transaction(what) as cursor:
+                cursor.execute(statement, (*arguments, _PAGE))
+                count, *queues = cursor.fetchone() or (0,)
+            for names in queues:
+                self._tickets.announce(names)
+            total += int(count)
+        return total
 
     def _search(
         self, embed: str, search: str, query: str | bytes, rest: tuple[Any, ...], timeout: float
     ) -> list[Hit]:
         what = f"search for {query!r}" if isinstance(query, str) else "search for an image"
         with self._database.autocommit(what) as cursor:
+            # The server's limit on a statement is not for the time that the caller grants.
+            cursor.execute(statements.ALLOW_SECONDS, (timeout, timeout))
             cursor.execute(embed, (query, timeout))
         return self._hits(search, (query, *rest), what)
 
@@ -249,45 +374,5 @@ class Client:
         ]
 
 
-def _chunks(
-    items: Iterable[Mapping[str, Any]], batch: Batch
-) -> Iterator[list[tuple[int, Submission]]]:
-    """Submissions with their positions, by count and size; refuses what is not one."""
-    chunk: list[tuple[int, Submission]] = []
-    size = 0
-    for position, item in enumerate(items):
-        batch.submitted += 1
-        try:
-            submission = submission_from(item)
-        except InvalidItem as error:
-            key = item.get("key") if isinstance(item, Mapping) else None
-            batch._refuse(position, key if isinstance(key, str) else None, str(error))
-            continue
-        chunk.append((position, submission))
-        size += submission.size
-        if len(chunk) == _CHUNK_ITEMS or size >= _CHUNK_BYTES:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
-
-
-def _stage(cursor: Any, chunk: list[tuple[int, Submission]]) -> list[tuple[Any, ...]]:
-    """COPYs submissions to the staging table and has them accepted."""
-    cursor.execute(statements.OPEN_STAGING)
-    rows = (
-        (
-            binarycopy.int32(position),
-            item.collection.encode(),
-            None if item.key is None else item.key.encode(),
-            item.kind.encode(),
-            item.data,
-            None if item.source is None else item.source.encode(),
-            binarycopy.jsonb(item.metadata),
-        )
-        for position, item in chunk
-    )
-    binarycopy.copy_in(cursor, statements.STAGED, rows)
-    cursor.execute(statements.SUBMIT_STAGED)
-    outcomes: list[tuple[Any, ...]] = cursor.fetchall()
-    return outcomes
+def _contains(metadata: Mapping[str, Any] | None) -> str | None:
+    return None if metadata is None else metadata_json(metadata, "metadata to look for")

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pgclip.errors import ConfigurationError, ConnectionFailed, SchemaError, translated
+from pgclip.forks import begin_anew_in_children
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
@@ -49,6 +50,11 @@ class Database:
         )
         self._session = dict(session or {})
         self._checked = False
+        begin_anew_in_children(self)
+
+    def after_fork(self) -> None:
+        """In a child: connections of its own."""
+        self._engine.dispose(close=False)
 
     def close(self) -> None:
         """Closes the connections that are not in use."""

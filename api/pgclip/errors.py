@@ -5,7 +5,9 @@ PgclipError
 ├── ConnectionFailed       Postgres can't be reached (nothing was submitted)
 ├── SchemaError            schema pgclip is missing, older or newer than this package
 ├── InvalidItem            a submission or query that can't be accepted; says which and why
+├── QueueFull              too many jobs wait (nothing was submitted)
 ├── NotFound               no such item or collection
+├── NotCommitted           it was submitted in a transaction that has not committed
 ├── ItemFailed             an item that was waited for ended as failed; has .reason
 ├── WaitTimeout            it is still queued or being worked on; nothing is lost
 ├── QueryFailed            a query got no vector: no worker alive, or it can't be encoded
@@ -38,8 +40,16 @@ class InvalidItem(PgclipError, ValueError):
     """A submission or query that can't be accepted. Nothing of it was written."""
 
 
+class QueueFull(PgclipError):
+    """As many jobs wait as PGCLIP_MAX_QUEUED allows. Nothing was submitted."""
+
+
 class NotFound(PgclipError, LookupError):
     """There is no such item or collection."""
+
+
+class NotCommitted(PgclipError):
+    """The transaction that submitted an item is still open, or was rolled back."""
 
 
 class ItemFailed(PgclipError):
@@ -103,3 +113,18 @@ def _translate(error: Exception, what: str) -> PgclipError:
     if isinstance(error, psycopg2.DataError | psycopg2.IntegrityError):
         return InvalidItem(message)
     return PgclipError(message)
+
+
+@contextmanager
+def translated_by_state() -> Iterator[None]:
+    """Translates what our SQL functions raise through any driver; other errors stay as they are."""
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            for name in ("sqlstate", "pgcode"):
+                if kind := _BY_SQLSTATE.get(getattr(cause, name, None) or ""):
+                    raise kind(str(cause).split("\n")[0]) from error
+            cause = getattr(cause, "orig", None) or cause.__cause__
+        raise

@@ -1,30 +1,21 @@
 """Following what was submitted: a Job for an item, a Batch for many."""
 
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pgclip import statements
-from pgclip.errors import ItemFailed, NotFound, WaitTimeout
+from pgclip.errors import ItemFailed, NotCommitted, NotFound, WaitTimeout
+from pgclip.following import Followed, Follower, Steps, run, run_async
 from pgclip.items import State
 
 if TYPE_CHECKING:
+    from psycopg2.extensions import cursor as Cursor
+
     from pgclip.database import Database
 
-_FIRST_PAUSE, _LAST_PAUSE = 0.005, 0.25
 _CHUNK = 10_000  # items of a batch asked for at once
-
-
-def _pauses(timeout: float | None) -> Iterator[None]:
-    """Ticks, ever slower, until `timeout` seconds have passed."""
-    deadline = None if timeout is None else time.monotonic() + timeout
-    pause = _FIRST_PAUSE
-    yield
-    while deadline is None or (left := deadline - time.monotonic()) > 0:
-        time.sleep(pause if deadline is None else min(pause, left))
-        pause = min(pause * 1.5, _LAST_PAUSE)
-        yield
+_AT_ONCE = 1000  # items of a batch that are followed at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,23 +30,29 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A submission of one item: accepted and committed."""
+    """A submission of one item: accepted and, unless it is part of your transaction, committed."""
 
     key: str
     collection: str
     item_id: int
     generation: int
-    _database: "Database"
+    _database: "Database" = field(repr=False)
+    _follower: Follower = field(repr=False)
+    _transaction: str | None = field(default=None, repr=False)
 
     def status(self) -> Status:
-        """Where it stands. Raises NotFound if the item was deleted since."""
+        """Where it stands.
+
+        Raises NotFound if the item was deleted since, and NotCommitted if it was submitted with
+        connection= and that transaction is still open or was rolled back.
+        """
         with self._database.transaction(str(self)) as cursor:
             cursor.execute(statements.JOB_STATE, (self.item_id,))
             row = cursor.fetchone()
-        if row is None:
-            raise NotFound(f"{self}: the item was deleted")
+            if row is None or row[3] < self.generation:
+                raise self._missing(cursor)
         state, reason, error, generation = row
-        if generation != self.generation:
+        if generation > self.generation:
             return Status("done", superseded=True)
         return Status(state, reason, error)
 
@@ -63,22 +60,52 @@ class Job:
         """Returns when the item is done, or superseded by a later submission of its key.
 
         Raises ItemFailed with the reason, WaitTimeout after `timeout` seconds (None: never),
-        NotFound if the item was deleted.
+        and what status() raises.
         """
-        state = "queued"
-        for _ in _pauses(timeout):
-            status = self.status()
-            state = status.state
-            if state == "done":
-                return
-            if state == "failed":
-                raise ItemFailed(f"{self}: {status.error}", status.reason or "unknown")
-        raise WaitTimeout(
-            f"{self} is still {state} after {timeout} s. The work goes on; is a worker running?"
-        )
+        run(self._ending(timeout), timeout)
+
+    async def wait_async(self, timeout: float | None = None) -> None:
+        """Like wait, and the event loop goes on meanwhile."""
+        await run_async(self._ending(timeout), timeout)
+
+    def _ending(self, timeout: float | None) -> Steps:
+        item = Followed(self.item_id, self.generation)
+        while True:
+            futures = self._follower.follow([item])
+            try:
+                status = self.status()
+                if status.state == "done":
+                    return
+                if status.state == "failed":
+                    raise ItemFailed(f"{self}: {status.error}", status.reason or "unknown")
+                yield futures
+            except TimeoutError:
+                raise WaitTimeout(
+                    f"{self} is still {status.state} after {timeout} s. The work goes on; "
+                    "is a worker running?"
+                ) from None
+            finally:
+                self._follower.forget([item], futures)
+
+    def _missing(self, cursor: "Cursor") -> NotCommitted | NotFound:
+        open_ = None if self._transaction is None else _not_committed(cursor, self._transaction)
+        if open_:
+            return NotCommitted(f"{self}: {open_}")
+        return NotFound(f"{self}: the item was deleted, or its savepoint rolled back")
 
     def __str__(self) -> str:
         return f"item {self.key!r} in collection {self.collection!r}"
+
+
+def _not_committed(cursor: "Cursor", transaction: str) -> str | None:
+    """Why what a transaction submitted is not there; None if it has committed."""
+    cursor.execute(statements.TRANSACTION_STATE, (transaction,))
+    (state,) = cursor.fetchone() or (None,)
+    if state == "in progress":
+        return "the transaction that submitted it is still open; commit it first"
+    if state == "aborted":
+        return "the transaction that submitted it was rolled back"
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,17 +121,24 @@ class ItemFailure:
 class Batch:
     """The items of one submit_many: what was accepted, what was not, and what became of them.
 
-    `submitted` and `accepted` are counts. Holds 20 bytes for each accepted item.
+    `submitted` and `accepted` are counts. Holds 20 bytes for each accepted item. What asks for
+    states raises NotCommitted while the transaction that was given with connection= is open.
     """
 
-    def __init__(self, database: "Database") -> None:
+    def __init__(
+        self, database: "Database", follower: Follower, transaction: str | None = None
+    ) -> None:
         from array import array
 
         self._database = database
+        self._follower = follower
+        self._transaction = transaction
         self._items: array[int] = array("q")
         self._generations: array[int] = array("i")
         self._positions: array[int] = array("q")
         self._refused: list[ItemFailure] = []
+        # Where the first item is that was not done when it was last looked at.
+        self._first_open = 0
         self.submitted = 0
 
     @property
@@ -114,13 +148,13 @@ class Batch:
 
     @property
     def refused(self) -> list[ItemFailure]:
-        """The items that were not accepted, with the reasons."""
-        return list(self._refused)
+        """The items that were not accepted, with the reasons, in the order of submission."""
+        return sorted(self._refused, key=lambda failure: failure.position)
 
     def counts(self) -> dict[str, int]:
         """How many are queued, leased, done, failed (refused ones among them)."""
         counts = {"queued": 0, "leased": 0, "done": self.accepted, "failed": len(self._refused)}
-        for _, state, _, _ in self._unfinished():
+        for _, _, state, _, _ in self._unfinished():
             counts[state] += 1
             counts["done"] -= 1
         return counts
@@ -129,7 +163,7 @@ class Batch:
         """The items that were refused or have failed, in the order of submission."""
         failed = {
             item: (reason, error)
-            for item, state, reason, error in self._unfinished()
+            for item, _, state, reason, error in self._unfinished()
             if state == "failed"
         }
         found = list(self._refused)
@@ -146,22 +180,41 @@ class Batch:
         Raises ItemFailed that names the first failures when all have ended and some failed or
         were refused, and WaitTimeout after `timeout` seconds (None: never).
         """
-        counts: dict[str, int] = {}
-        for _ in _pauses(timeout):
-            counts = self.counts()
-            if not counts["queued"] and not counts["leased"]:
-                break
-        else:
-            raise WaitTimeout(f"after {timeout} s: {counts}. The work goes on")
-        if counts["failed"]:
-            failures = self.failures()
+        run(self._ending(timeout), timeout)
+
+    async def wait_async(self, timeout: float | None = None) -> None:
+        """Like wait, and the event loop goes on meanwhile."""
+        await run_async(self._ending(timeout), timeout)
+
+    def _ending(self, timeout: float | None) -> Steps:
+        while items := self._next_open():
+            futures = self._follower.follow(items)
+            try:
+                if self._next_open() == items:  # none ended before it was followed
+                    yield futures
+            except TimeoutError:
+                raise WaitTimeout(f"after {timeout} s: {self.counts()}. The work goes on") from None
+            finally:
+                self._follower.forget(items, futures)
+        if failures := self.failures():
             first = "; ".join(f"{f.key or f.position!r}: {f.message}" for f in failures[:5])
             raise ItemFailed(
                 f"{len(failures)} of {self.submitted} items failed: {first}", failures[0].reason
             )
 
-    def _unfinished(self) -> Iterator[tuple[int, str, str, str]]:
-        for start in range(0, len(self._items), _CHUNK):
+    def _next_open(self) -> list[Followed]:
+        found = []
+        for item, generation, state, _, _ in self._unfinished():
+            if state in ("queued", "leased"):
+                found.append(Followed(item, generation))
+                if len(found) == _AT_ONCE:
+                    break
+        return found
+
+    def _unfinished(self) -> Iterator[tuple[int, int, str, str, str]]:
+        """Item, generation, state, reason and error of those that are not done."""
+        self._require_commit()
+        for start in range(self._first_open, len(self._items), _CHUNK):
             chunk = slice(start, start + _CHUNK)
             with self._database.transaction("batch") as cursor:
                 cursor.execute(
@@ -169,7 +222,16 @@ class Batch:
                     (self._items[chunk].tolist(), self._generations[chunk].tolist()),
                 )
                 rows = cursor.fetchall()
+            if not rows and start == self._first_open and len(self._items) >= start + _CHUNK:
+                self._first_open += _CHUNK  # done is final
             yield from rows
+
+    def _require_commit(self) -> None:
+        if self._transaction is not None:
+            with self._database.transaction("batch") as cursor:
+                if open_ := _not_committed(cursor, self._transaction):
+                    raise NotCommitted(f"batch of {self.submitted}: {open_}")
+            self._transaction = None
 
     def _keys(self, items: list[int]) -> dict[int, str]:
         with self._database.transaction("batch") as cursor:

@@ -3,18 +3,60 @@
 SUBMIT_IMAGE = """
     SELECT item_id, item_key, generation, pgclip.ticket_queues()
     FROM pgclip.submit_image(key => %s, image => %s, source => %s, collection => %s,
-                             metadata => %s::jsonb)
+                             metadata => %s::jsonb, priority => %s, keep_source => %s)
 """
 SUBMIT_TEXT = """
     SELECT item_id, item_key, generation, pgclip.ticket_queues()
-    FROM pgclip.submit_text(key => %s, body => %s, collection => %s, metadata => %s::jsonb)
+    FROM pgclip.submit_text(key => %s, body => %s, collection => %s, metadata => %s::jsonb,
+                            priority => %s, keep_source => %s)
 """
 OPEN_STAGING = "SELECT pgclip.open_staging()"
-STAGED = "pg_temp.staged_submission (place, collection, key, kind, data, source, metadata)"
+STAGED = (
+    "pg_temp.staged_submission "
+    "(place, collection, key, kind, data, source, metadata, priority, keep_source)"
+)
 SUBMIT_STAGED = "SELECT place, item_id, key, generation, error FROM pgclip.submit_staged()"
+# In a transaction of the caller's, on any driver: so no "::", which SQLAlchemy takes for a name.
+SUBMIT_BATCH = """
+    SELECT b.place, b.item_id, b.key, b.generation, b.error
+    FROM pgclip.submit_batch(
+        CAST(%s AS text[]), CAST(%s AS text[]), CAST(%s AS bytea[]), CAST(%s AS text[]),
+        CAST(%s AS text[]), CAST(%s AS text[]), CAST(%s AS int[]), CAST(%s AS boolean[])) b
+"""
+TRANSACTION = "SELECT CAST(pg_current_xact_id() AS text), pgclip.ticket_queues()"
+# "in progress", "committed", "aborted", or NULL if it is too long ago.
+TRANSACTION_STATE = "SELECT pg_xact_status(%s::xid8)"
 TICKET_QUEUES = "SELECT pgclip.ticket_queues()"
 
+WAITING = "SELECT pgclip.waiting(%s)"
+
 DELETE = "SELECT pgclip.delete(%s, %s)"
+LIST_ITEMS = """
+    SELECT i.id, i.key, i.collection, i.kind, i.state, i.reason, i.error, i.source, i.metadata,
+           i.kept, i.content_hash, i.created_at, i.updated_at
+    FROM pgclip.list_items(%s, %s, %s, %s, %s::jsonb, %s, after => %s, "limit" => %s) i
+"""
+COUNT_ITEMS = "SELECT state, items FROM pgclip.count_items(%s, %s, %s::jsonb)"
+COLLECTIONS = """
+    SELECT name, items, images, texts, queued, leased, done, failed, updated_at
+    FROM pgclip.collections ORDER BY name
+"""
+RETRY = """
+    SELECT pgclip.retry(%s, %s, %s, %s::jsonb, %s, "limit" => %s), pgclip.ticket_queues()
+"""
+CANCEL = 'SELECT pgclip.cancel(%s, %s, %s::jsonb, %s, "limit" => %s)'
+DELETE_ITEMS = 'SELECT pgclip.delete_items(%s, %s, %s, %s, %s::jsonb, %s, "limit" => %s)'
+CONTENT = "SELECT pgclip.content_of(%s, %s)"
+
+LISTEN_SETTLED = "LISTEN pgclip_settled"
+UNLISTEN = "UNLISTEN *"
+# Those that have not ended, of generations that are waited for.
+UNENDED = """
+    SELECT w.item_id, w.generation
+    FROM unnest(%s::bigint[], %s::int[]) w(item_id, generation)
+    JOIN pgclip.items i ON i.id = w.item_id AND i.generation = w.generation
+    WHERE i.state IN ('queued', 'leased')
+"""
 
 # The state of a submission: its item's, unless a later one has superseded it or it was deleted.
 JOB_STATE = """
@@ -22,20 +64,26 @@ JOB_STATE = """
 """
 # Those of a batch that have not ended, and why those failed that did.
 BATCH_STATES = """
-    SELECT b.item_id, i.state, i.reason, i.error
+    SELECT b.item_id, b.generation, i.state, i.reason, i.error
     FROM unnest(%s::bigint[], %s::int[]) b(item_id, generation)
     JOIN pgclip.items i ON i.id = b.item_id AND i.generation = b.generation
-    WHERE i.state <> 'done'
+    WHERE i.state <> 'done' ORDER BY b.item_id
 """
 GET_ITEM = """
     SELECT pgclip.labels_of(i.id), ARRAY(SELECT v::real[] FROM pgclip.vectors_of(i.id) v),
            i.key, i.collection, i.kind, i.state, i.reason, i.error, i.source, i.metadata,
-           i.created_at, i.updated_at
+           i.kept, i.content_hash, i.created_at, i.updated_at
     FROM pgclip.items i WHERE i.collection = %s AND i.key = %s
 """
 
 EMBED_TEXT = "CALL pgclip.embed(query => %s, timeout => make_interval(secs => %s))"
 EMBED_IMAGE = "CALL pgclip.embed(image => %s, timeout => make_interval(secs => %s))"
+# A limit of n seconds and a little, where the session's is lower.
+ALLOW_SECONDS = """
+    SELECT set_config('statement_timeout', ((%s + 5) * 1000)::int::text, false)
+    WHERE current_setting('statement_timeout')::interval BETWEEN '1 ms'
+          AND make_interval(secs => %s + 5)
+"""
 SEARCH_TEXT = "SELECT * FROM pgclip.search(%s, %s, %s, %s)"
 SEARCH_IMAGE = "SELECT * FROM pgclip.search_image(%s, %s, %s, %s)"
 SIMILAR = """
@@ -43,6 +91,11 @@ SIMILAR = """
 """
 DEFINE_LABEL_SET = """
     SELECT pgclip.define_label_set(%s, %s, coalesce(%s, ARRAY['a photo of a {}']), %s, %s, %s, %s)
+"""
+LABEL_SETS = """
+    SELECT s.name, array_agg(l.name ORDER BY l.position), s.templates, s.top_k, s.threshold,
+           s.applies_to, s.active, s.version
+    FROM pgclip.label_set s JOIN pgclip.label l ON l.set_id = s.id GROUP BY s.id ORDER BY s.name
 """
 DROP_LABEL_SET = "SELECT pgclip.drop_label_set(%s)"
 KEYS = "SELECT id, key FROM pgclip.item WHERE id = ANY(%s)"

@@ -9,16 +9,18 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import IO, Any, Literal, TypeAlias
 
 from pgclip.errors import InvalidItem
 
 Kind: TypeAlias = Literal["image", "text"]
-Image: TypeAlias = bytes | bytearray | memoryview | Path | str
+Image: TypeAlias = bytes | bytearray | memoryview | Path | str | IO[bytes]
 
 # \u0000 in JSON, not behind an escaped backslash.
 _NUL_ESCAPE = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
-_NAMES = {"image", "text", "key", "collection", "metadata"}
+_NAMES = {"image", "text", "key", "collection", "metadata", "priority", "keep_source"}
+# No picture may have more inline; a file object that has is not read to its end.
+_INLINE_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,8 @@ class Submission:
     key: str | None
     collection: str
     metadata: str  # JSON
+    priority: int = 0
+    keep_source: bool = True
 
     @property
     def size(self) -> int:
@@ -43,11 +47,9 @@ class Submission:
         return _name(self.kind, self.key) + f" in collection {self.collection!r}"
 
 
-def image_submission(
-    image: Image, key: str | None, collection: str, metadata: Mapping[str, Any] | None
-) -> Submission:
-    """A picture: its bytes, a Path or a URL. Raises InvalidItem."""
-    what = _name("image", key)
+def image_submission(image: Image, **about: Any) -> Submission:
+    """A picture: its bytes, a binary file, a Path or a URL. Raises InvalidItem."""
+    what = _name("image", about.get("key"))
     data, source = None, None
     if isinstance(image, Path):
         source = _text(image.absolute().as_uri(), what, "path")
@@ -58,39 +60,33 @@ def image_submission(
                 "file that the worker can read, or the picture's bytes"
             )
         source = _text(image, what, "URL")
-    elif isinstance(image, bytes | bytearray | memoryview):
-        data = bytes(image)
     else:
-        raise InvalidItem(
-            f"{what}: an image is bytes, a pathlib.Path or a URL, not {type(image).__name__}"
-        )
-    return Submission("image", data, source, *_common(what, key, collection, metadata))
+        data = _bytes(image, what)
+    return Submission("image", data, source, **_common(what, **about))
 
 
-def text_submission(
-    text: str, key: str | None, collection: str, metadata: Mapping[str, Any] | None
-) -> Submission:
+def text_submission(text: str, **about: Any) -> Submission:
     """A text. Raises InvalidItem."""
-    what = _name("text", key)
+    what = _name("text", about.get("key"))
     if not isinstance(text, str):
         raise InvalidItem(f"{what}: a text is a str, not {type(text).__name__}")
     data = _text(text, what, "text").encode()
-    return Submission("text", data, None, *_common(what, key, collection, metadata))
+    return Submission("text", data, None, **_common(what, **about))
 
 
-def submission_from(item: Mapping[str, Any]) -> Submission:
-    """An item of submit_many: a mapping with image= or text=, and key, collection, metadata."""
+def submission_from(item: Mapping[str, Any], **defaults: Any) -> Submission:
+    """An item of submit_many: a mapping with image= or text=, and key, collection, metadata …"""
     if not isinstance(item, Mapping):
         raise InvalidItem(f"an item is a mapping, not {type(item).__name__}")
     what = _name("item", item.get("key"))
     if unknown := set(item) - _NAMES:
         raise InvalidItem(f"{what}: unknown {', '.join(sorted(map(repr, unknown)))}")
-    common = (item.get("key"), item.get("collection", "default"), item.get("metadata"))
     if ("image" in item) == ("text" in item):
         raise InvalidItem(f"{what}: an item has either image or text")
+    about = defaults | {name: item[name] for name in item if name not in ("image", "text")}
     if "image" in item:
-        return image_submission(item["image"], *common)
-    return text_submission(item["text"], *common)
+        return image_submission(item["image"], **about)
+    return text_submission(item["text"], **about)
 
 
 def query_text(text: str) -> str:
@@ -100,29 +96,18 @@ def query_text(text: str) -> str:
     return _text(text, "query", "text")
 
 
-def query_image(image: bytes | Path) -> bytes:
+def query_image(image: bytes | Path | IO[bytes]) -> bytes:
     """A picture to search with: its bytes, or a file that this process reads."""
     if isinstance(image, Path):
         try:
             return image.read_bytes()
         except OSError as error:
             raise InvalidItem(f"query image {image}: {error.strerror}") from error
-    if isinstance(image, bytes | bytearray | memoryview):
-        return bytes(image)
-    raise InvalidItem(f"a query image is bytes or a pathlib.Path, not {type(image).__name__}")
+    return _bytes(image, "query image")
 
 
-def _name(kind: str, key: object) -> str:
-    """For messages; a key may be long and anything."""
-    return f"{kind} without a key" if key is None else f"{kind} {key!r:.100}"
-
-
-def _common(
-    what: str, key: str | None, collection: str, metadata: Mapping[str, Any] | None
-) -> tuple[str | None, str, str]:
-    if key is not None:
-        _text(key, what, "key")
-    _text(collection, what, "collection")
+def metadata_json(metadata: Mapping[str, Any] | None, what: str) -> str:
+    """Metadata as JSON that Postgres can store. Raises InvalidItem."""
     if metadata is not None and not isinstance(metadata, Mapping):
         raise InvalidItem(f"{what}: metadata is a mapping, not {type(metadata).__name__}")
     try:
@@ -132,7 +117,53 @@ def _common(
         raise InvalidItem(f"{what}: the metadata is not JSON: {error}") from error
     if _NUL_ESCAPE.search(encoded):
         raise InvalidItem(f"{what}: the metadata has a NUL character, which Postgres can't store")
-    return key, collection, encoded
+    return encoded
+
+
+def _bytes(image: Any, what: str) -> bytes:
+    if callable(read := getattr(image, "read", None)):
+        try:
+            image = read(_INLINE_BYTES + 1)
+        except (OSError, ValueError) as error:
+            raise InvalidItem(f"{what}: the file can't be read: {error}") from error
+        if not isinstance(image, bytes):
+            raise InvalidItem(f"{what}: the file must be opened for binary reading")
+    if isinstance(image, bytes | bytearray | memoryview):
+        return bytes(image)
+    raise InvalidItem(
+        f"{what}: an image is bytes, a binary file, a pathlib.Path or a URL, not "
+        f"{type(image).__name__}"
+    )
+
+
+def _name(kind: str, key: object) -> str:
+    """For messages; a key may be long and anything."""
+    return f"{kind} without a key" if key is None else f"{kind} {key!r:.100}"
+
+
+def _common(
+    what: str,
+    *,
+    key: str | None = None,
+    collection: str = "default",
+    metadata: Mapping[str, Any] | None = None,
+    priority: int = 0,
+    keep_source: bool = True,
+) -> dict[str, Any]:
+    if key is not None:
+        _text(key, what, "key")
+    _text(collection, what, "collection")
+    if not isinstance(priority, int) or not 0 <= priority <= 9:
+        raise InvalidItem(f"{what}: the priority is from 0 (first) to 9, not {priority!r}")
+    if not isinstance(keep_source, bool):
+        raise InvalidItem(f"{what}: keep_source is True or False, not {keep_source!r}")
+    return {
+        "key": key,
+        "collection": collection,
+        "metadata": metadata_json(metadata, what),
+        "priority": priority,
+        "keep_source": keep_source,
+    }
 
 
 def _text(value: str, what: str, name: str) -> str:

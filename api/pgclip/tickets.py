@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from pgclip.forks import begin_anew_in_children
 from pgclip.settings import Settings
 
 if TYPE_CHECKING:
@@ -91,6 +92,11 @@ class TicketOffice:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self.after_fork()
+        begin_anew_in_children(self)
+
+    def after_fork(self) -> None:
+        """In a child: connections of its own."""
         self._lock = threading.Lock()
         self._app: Celery | None = None
         self._redis: Any = None

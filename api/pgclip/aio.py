@@ -1,0 +1,101 @@
+"""The client for asyncio: the same calls, awaited. Each runs in a thread, so the loop goes on."""
+
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from itertools import islice
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+
+from pgclip.client import Client
+from pgclip.items import ItemInfo, State
+from pgclip.submission import Kind
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_PAGE = 1000
+
+
+def _awaited(
+    call: Callable[Concatenate[Client, P], R],
+) -> Callable[Concatenate["AsyncClient", P], Awaitable[R]]:
+    async def run(self: "AsyncClient", /, *args: P.args, **kwargs: P.kwargs) -> R:
+        within = kwargs.get("connection")
+        if hasattr(within, "run_sync"):  # SQLAlchemy's AsyncSession or AsyncConnection
+            rest = {name: value for name, value in kwargs.items() if name != "connection"}
+            inside: R = await within.run_sync(
+                lambda connection: call(self.client, *args, **rest, connection=connection)  # type: ignore[arg-type]
+            )
+            return inside
+        return await self._run(functools.partial(call, self.client, *args, **kwargs))
+
+    functools.update_wrapper(run, call)
+    return run
+
+
+class AsyncClient:
+    """A Client whose calls are awaited. Takes the same settings.
+
+    connection= takes a SQLAlchemy AsyncSession or AsyncConnection, or what Client takes. Jobs and
+    batches have wait_async beside wait. `client` is the Client behind it.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        from concurrent.futures import ThreadPoolExecutor
+
+        self.client = Client(**settings)
+        self._threads = ThreadPoolExecutor(self.client.settings.pool_size, "pgclip")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._run(self.client.close)
+        self._threads.shutdown(wait=False)
+
+    submit_image = _awaited(Client.submit_image)
+    submit_text = _awaited(Client.submit_text)
+    submit_many = _awaited(Client.submit_many)
+    search = _awaited(Client.search)
+    get = _awaited(Client.get)
+    content = _awaited(Client.content)
+    count = _awaited(Client.count)
+    collections = _awaited(Client.collections)
+    retry = _awaited(Client.retry)
+    cancel = _awaited(Client.cancel)
+    delete = _awaited(Client.delete)
+    delete_items = _awaited(Client.delete_items)
+    label_sets = _awaited(Client.label_sets)
+    define_label_set = _awaited(Client.define_label_set)
+    drop_label_set = _awaited(Client.drop_label_set)
+
+    async def items(
+        self,
+        *,
+        collection: str | None = None,
+        kind: Kind | None = None,
+        state: State | None = None,
+        reason: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        keys: Sequence[str] | None = None,
+    ) -> AsyncIterator[ItemInfo]:
+        """All items that match, for `async for`. See Client.items."""
+        found = self.client.items(
+            collection=collection,
+            kind=kind,
+            state=state,
+            reason=reason,
+            metadata=metadata,
+            keys=keys,
+        )
+        while page := await self._run(lambda: list(islice(found, _PAGE))):
+            for item in page:
+                yield item
+
+    async def _run(self, call: Callable[[], R]) -> R:
+        import asyncio
+
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
