@@ -87,10 +87,8 @@ def test_the_readmes_sql_runs(live: Live) -> None:
 
 
 def test_the_commands_that_the_readme_names_exist() -> None:
-    for command in re.findall(r"^ +.*?pgclip (migrate|worker)\b", README, re.MULTILINE):
-        with pytest.raises(SystemExit) as ended:
-            main([command, "--help"])
-        assert ended.value.code == 0
+    for command in re.findall(r"^ +.*?pgclip (\w+)", README, re.MULTILINE):
+        assert main([command, "--help"]) == 0
     makefile = (ROOT / "Makefile").read_text()
     targets = re.findall(r"make (\w+)", README)
     assert {"demo", "test", "bench"} <= set(targets)

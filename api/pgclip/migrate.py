@@ -1,5 +1,6 @@
 """Creates and upgrades schema pgclip with Alembic; works from a checkout and from a wheel."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ _PLACES = (Path(__file__).parent / "migrations", Path(__file__).parents[2] / "mi
 # One migration at a time. The number is arbitrary.
 _LOCK = 7311994462
 # Earlier ones can corrupt HNSW indexes in vacuum and overflow in parallel builds.
-_VECTOR_VERSION = (0, 8, 4)
+VECTOR_VERSION = (0, 8, 4)
 
 
 def migrate(database_url: str, revision: str = "head") -> None:
@@ -70,12 +71,17 @@ def _require_extension(connection: "Connection") -> None:
             "this Postgres does not have the extension vector. Install pgvector: "
             "https://github.com/pgvector/pgvector#installation"
         )
-    if tuple(int(part) for part in version.split(".")) < _VECTOR_VERSION:
+    if version_tuple(version) < VECTOR_VERSION:
         raise SchemaError(
             f"the extension vector is {version}, older than "
-            f"{'.'.join(map(str, _VECTOR_VERSION))}. Install that, then: "
+            f"{'.'.join(map(str, VECTOR_VERSION))}. Install that, then: "
             "ALTER EXTENSION vector UPDATE"
         )
+
+
+def version_tuple(version: str) -> tuple[int, ...]:
+    """A version as numbers that compare; what follows them is left out."""
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
 
 
 def _refuse_newer(connection: "Connection") -> None:

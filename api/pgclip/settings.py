@@ -122,3 +122,14 @@ class Settings:
                 f"{next(f for f in fields(self) if f.name == name).metadata['description']}"
             )
         return value
+
+
+def masked(url: str) -> str:
+    """A URL without its password, for people's eyes."""
+    from urllib.parse import urlsplit
+
+    try:
+        password = urlsplit(url).password
+    except ValueError:
+        return "***"
+    return url.replace(f":{password}@", ":***@") if password else url

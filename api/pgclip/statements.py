@@ -99,3 +99,37 @@ LABEL_SETS = """
 """
 DROP_LABEL_SET = "SELECT pgclip.drop_label_set(%s)"
 KEYS = "SELECT id, key FROM pgclip.item WHERE id = ANY(%s)"
+
+# For `pgclip up`, `status` and `doctor`.
+WORKER_ALIVE = "SELECT EXISTS (SELECT FROM pgclip.workers WHERE pid = %s AND alive)"
+STATUS_QUEUE = """
+    SELECT model, state, jobs, greatest(0, extract(epoch FROM now() - oldest))::float
+    FROM pgclip.queue ORDER BY model, state
+"""
+STATUS_WORKERS = """
+    SELECT id, host, pid, model, device, precision, batch_size, alive, jobs,
+           extract(epoch FROM clock_timestamp() - heartbeat_at)::float
+    FROM pgclip.workers ORDER BY id
+"""
+STATUS_FAILURES = """
+    SELECT reason, count(*) FROM pgclip.items WHERE reason IS NOT NULL
+    GROUP BY reason ORDER BY count(*) DESC
+"""
+# Vectors stored in the last minute, by the live model.
+STATUS_RATE = """
+    SELECT count(*) / 60.0::float FROM pgclip.embedding_set
+    WHERE stored_at > now() - interval '1 min'
+"""
+STATUS_MODELS = "SELECT name, state::text, dimension, items, jobs, failures FROM pgclip.models"
+SERVER = """
+    SELECT current_setting('server_version_num')::int, current_setting('server_version'),
+           pg_is_in_recovery(),
+           (SELECT extversion FROM pg_extension WHERE extname = 'vector'),
+           (SELECT default_version FROM pg_available_extensions WHERE name = 'vector')
+"""
+# Vectors of items, one row each, in a form that all drivers read.
+EXPORT = """
+    SELECT i.id, i.key, i.collection, i.kind::text, i.source, i.metadata, pgclip.labels_of(i.id),
+           ARRAY(SELECT v::real[] FROM pgclip.vectors_of(i.id) v)
+    FROM pgclip.list_items(%s, %s, 'done', NULL, %s::jsonb, after => %s, "limit" => %s) i
+"""

@@ -1,0 +1,64 @@
+"""What a person sees, and what a script gets."""
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, is_dataclass
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pgclip.items import Label
+
+# Wide where nobody looks at it: a script must not get a key in two lines.
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 1000)
+err = Console(stderr=True, highlight=False)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    json.dump(value, sys.stdout, default=_plain, ensure_ascii=False, indent=2)
+    sys.stdout.write("\n")
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return str(value)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Iterable[Any]], wide: int = 1) -> None:
+    """A table. Of the columns the last `wide` may be long, and take several lines."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for number, column in enumerate(columns):
+        table.add_column(column, no_wrap=number < len(columns) - wide, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(str(cell)) for cell in row))
+    out.print(table)
+
+
+def shown_key(key: str) -> str:
+    """A key; in a terminal, a path below the current folder is shown relative to that."""
+    return key.removeprefix(os.getcwd() + os.sep) if out.is_terminal else key
+
+
+def shown_labels(labels: Iterable[Label], most: int = 3) -> str:
+    """The best labels, as "cat 0.91, animal 0.88"."""
+    best = sorted(labels, key=lambda label: -label.score)[:most]
+    return ", ".join(f"{label.name} {label.score:.2f}" for label in best)
+
+
+def shown_metadata(metadata: dict[str, Any], width: int = 60) -> str:
+    """Metadata on one line, cut where it is long."""
+    text = ", ".join(f"{name}={value}" for name, value in metadata.items())
+    return text if len(text) <= width else text[: width - 1] + "…"

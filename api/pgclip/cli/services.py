@@ -1,0 +1,195 @@
+"""`pgclip up`, `migrate` and `worker`."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from pgclip import statements
+from pgclip.cli.options import DatabaseUrl, RedisUrl, settings_for, urls_file
+from pgclip.database import Database
+from pgclip.errors import PgclipError
+from pgclip.settings import Settings
+
+# Of a worker that ended itself because its device was stuck or lost: another one may do better.
+_STUCK = 70
+_STOP_SECONDS = 60
+_READY = """
+Ready; Ctrl-C stops everything. In another terminal:
+  pgclip index ~/Pictures
+  pgclip search "a cat on a sofa" --open
+  psql '{url}'
+"""
+
+
+def migrate(
+    database_url: DatabaseUrl = None,
+    revision: Annotated[
+        str, typer.Option(help="A version, or base to remove the schema and its data.")
+    ] = "head",
+) -> None:
+    """Create schema pgclip in the database, or bring it up to date."""
+    from pgclip.migrate import migrate as run
+
+    settings = Settings.load(database_url=database_url)
+    url = settings.database_url or settings_for(None, None).database_url
+    run(url, revision)
+    typer.echo(f"schema pgclip is at {revision}")
+
+
+def worker(database_url: DatabaseUrl = None, redis_url: RedisUrl = None) -> None:
+    """Encode and store what was submitted, until stopped. One model, one device."""
+    settings = settings_for(database_url, redis_url)
+    try:
+        # The worker is another package, behind an extra; the client works without it.
+        from importlib import import_module
+
+        run = import_module("pgclip_workers.main").run
+    except ModuleNotFoundError as error:
+        raise PgclipError(
+            f"the worker needs {error.name}; install it with: pip install 'pgclip[worker]'"
+        ) from error
+    raise typer.Exit(int(run(settings)))
+
+
+def up(
+    database_url: DatabaseUrl = None,
+    redis_url: RedisUrl = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Where the embedded services keep their data.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Hub id or folder of the model.")] = None,
+    root: Annotated[
+        list[Path] | None,
+        typer.Option(help="A folder whose files may be indexed by reference; repeatable."),
+    ] = None,
+) -> None:
+    """Run everything on this machine until Ctrl-C: Postgres, Redis, migrations, one worker.
+
+    Services whose URL is given (or set as PGCLIP_DATABASE_URL, PGCLIP_REDIS_URL) are used as they
+    are; the others are embedded ones, which need pip install 'pgclip\\[local]'.
+    """
+    from pgclip.local import LocalServices
+    from pgclip.migrate import migrate as run_migrations
+
+    settings = Settings.load(
+        database_url=database_url,
+        redis_url=redis_url,
+        data_dir=data and str(data.absolute()),
+        model=model,
+        roots=tuple(folder.absolute() for folder in root) if root else None,
+    )
+    typer.echo("Starting Postgres and Redis …")
+    with LocalServices(
+        Path(settings.data_dir).expanduser(),
+        database_url=settings.database_url or None,
+        redis_url=settings.redis_url or None,
+    ) as services:
+        settings = replace(
+            settings, database_url=services.database_url, redis_url=services.redis_url
+        )
+        run_migrations(settings.database_url)
+        with _written_down(settings):
+            typer.echo(f"Starting a worker with {settings.model} …")
+            status = _keep_working(settings)
+    typer.echo("Stopped; the data stay.")
+    raise typer.Exit(status)
+
+
+@contextmanager
+def _written_down(settings: Settings) -> Iterator[None]:
+    """The URLs, which hold a password, in a file of the user's own while the services run."""
+    file = urls_file(settings)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.unlink(missing_ok=True)
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "w") as opened:
+        names = ("database_url", "redis_url", "model", "model_name")
+        json.dump({name: getattr(settings, name) for name in names}, opened)
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def _keep_working(settings: Settings) -> int:
+    """Runs a worker, and another if its device fails it; returns the exit status."""
+    environment = {
+        **os.environ,
+        "PGCLIP_DATABASE_URL": settings.database_url,
+        "PGCLIP_REDIS_URL": settings.redis_url,
+        "PGCLIP_DATA_DIR": settings.data_dir,
+        "PGCLIP_MODEL": settings.model,
+        "PGCLIP_ROOTS": os.pathsep.join(map(str, settings.roots)),
+    }
+    while True:
+        # In a session of its own: Ctrl-C is for us, who stop it and then the services.
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pgclip", "worker"], env=environment, start_new_session=True
+        )
+        threading.Thread(target=_announce, args=(process, settings), daemon=True).start()
+        with _stopping(process) as asked:
+            process.wait()
+        if asked:
+            return 0
+        if process.returncode != _STUCK:
+            raise PgclipError(f"the worker ended with status {process.returncode}; see above")
+        typer.echo("The worker's device failed it; starting another …", err=True)
+
+
+def _announce(process: "subprocess.Popen[bytes]", settings: Settings) -> None:
+    """Says how to go on as soon as the worker works."""
+    database = Database(settings.database_url, pool_size=1)
+    while process.poll() is None:
+        try:
+            with database.transaction("worker") as cursor:
+                cursor.execute(statements.WORKER_ALIVE, (process.pid,))
+                if cursor.fetchone() == (True,):
+                    typer.echo(_READY.format(url=settings.database_url))
+                    break
+        except PgclipError:
+            pass
+        time.sleep(0.2)
+    database.close()
+
+
+@contextmanager
+def _stopping(process: "subprocess.Popen[bytes]") -> Iterator[list[int]]:
+    """Passes SIGINT and SIGTERM on as SIGTERM, once; the list says whether one came."""
+    asked: list[int] = []
+
+    def stop(number: int, _: FrameType | None) -> None:
+        if not asked:
+            typer.echo("\nStopping: what is being encoded is stored …", err=True)
+            process.terminate()
+            signal.alarm(_STOP_SECONDS)
+        asked.append(number)
+
+    def kill(*_: object) -> None:
+        process.kill()
+
+    before = {
+        number: signal.signal(number, handler)
+        for number, handler in (
+            (signal.SIGINT, stop),
+            (signal.SIGTERM, stop),
+            (signal.SIGALRM, kill),
+        )
+    }
+    try:
+        yield asked
+    finally:
+        signal.alarm(0)
+        for number, handler in before.items():
+            signal.signal(number, handler)

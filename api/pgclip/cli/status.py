@@ -1,0 +1,128 @@
+"""`pgclip status`: what waits, what is done, what failed and why, and who works."""
+
+import time
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from pgclip import statements
+from pgclip.cli.options import AsJson, DatabaseUrl, RedisUrl, settings_for
+from pgclip.cli.output import out, print_json
+from pgclip.database import Database
+
+
+@dataclass(frozen=True)
+class Status:
+    """One look at the database. Ages are seconds."""
+
+    items: dict[str, int]
+    failed: dict[str, int]
+    oldest_waiting: float | None
+    rate: float
+    models: list[dict[str, Any]]
+    workers: list[dict[str, Any]]
+
+
+def status(
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Look again and again.")] = False,
+    every: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.1)] = 2.0,
+    database_url: DatabaseUrl = None,
+    redis_url: RedisUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what waits, what is done, what failed and why, and the workers."""
+    settings = settings_for(database_url, redis_url)
+    database = Database(settings.database_url, pool_size=1)
+    try:
+        if watch and out.is_terminal and not as_json:
+            _watch(database, every)
+        while True:
+            found = look(database)
+            if as_json:
+                print_json(asdict(found))
+            else:
+                out.print(shown(found))
+            if not watch:
+                return
+            out.file.flush()
+            time.sleep(every)
+    finally:
+        database.close()
+
+
+def _watch(database: Database, every: float) -> NoReturn:
+    """The same lines of a terminal, again and again."""
+    with Live(shown(look(database)), console=out, auto_refresh=False) as live:
+        while True:
+            time.sleep(every)
+            live.update(shown(look(database)), refresh=True)
+
+
+def look(database: Database) -> Status:
+    """Asks the database."""
+    with database.transaction("status") as cursor:
+
+        def rows(statement: str, *names: str) -> list[dict[str, Any]]:
+            cursor.execute(statement)
+            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+        cursor.execute(statements.COUNT_ITEMS, (None, None, None))
+        items = dict(cursor.fetchall())
+        queue = rows(statements.STATUS_QUEUE, "model", "state", "jobs", "oldest")
+        failed = rows(statements.STATUS_FAILURES, "reason", "items")
+        (rate,) = rows(statements.STATUS_RATE, "rate")
+        models = rows(
+            statements.STATUS_MODELS, "name", "state", "dimension", "items", "jobs", "failures"
+        )
+        workers = rows(
+            statements.STATUS_WORKERS,
+            *("id", "host", "pid", "model", "device", "precision", "batch_size", "alive", "jobs"),
+            "heartbeat_age",
+        )
+    return Status(
+        items={state: items[state] for state in ("queued", "leased", "done", "failed")},
+        failed={row["reason"]: row["items"] for row in failed},
+        oldest_waiting=max((q["oldest"] for q in queue if q["state"] == "queued"), default=None),
+        rate=rate["rate"],
+        models=models,
+        workers=workers,
+    )
+
+
+def shown(found: Status) -> RenderableType:
+    """As a person sees it."""
+    parts: list[RenderableType] = [
+        Text("   ".join(f"{name} {count}" for name, count in found.items.items())),
+        Text(f"{found.rate:.1f} items a second in the last minute"),
+    ]
+    if found.oldest_waiting is not None:
+        parts.append(Text(f"oldest waiting: {found.oldest_waiting:.0f} s"))
+    for reason, count in found.failed.items():
+        parts.append(Text(f"failed, {reason}: {count}", style="red"))
+    for model in found.models:
+        parts.append(
+            Text(
+                f"model {model['name']} ({model['state']}, {model['dimension'] or '?'} dimensions):"
+                f" {model['items']} items, {model['jobs']} jobs, {model['failures']} failed"
+            )
+        )
+    if not found.workers:
+        parts.append(Text("no worker; start one with: pgclip worker", style="yellow"))
+        return Group(*parts)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("worker", "host", "pid", "model", "device", "batch", "jobs", "heartbeat"):
+        table.add_column(column)
+    for worker in found.workers:
+        beat = f"{worker['heartbeat_age']:.0f} s ago"
+        table.add_row(
+            *(str(worker[name]) for name in ("id", "host", "pid", "model")),
+            f"{worker['device']} {worker['precision']}",
+            *(str(worker[name]) for name in ("batch_size", "jobs")),
+            beat if worker["alive"] else f"[red]{beat}, dead",
+        )
+    return Group(*parts, Text(), table)
