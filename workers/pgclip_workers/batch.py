@@ -1,5 +1,6 @@
 """What travels through the pipeline: jobs under one lease, their contents, what became of them."""
 
+import time
 from dataclasses import dataclass, field
 from typing import NamedTuple
 from uuid import UUID
@@ -41,7 +42,10 @@ class Failure:
 
 @dataclass(slots=True)
 class Batch:
-    """Jobs that run together. Each ends in `failures`, or has its content in `embeddings`."""
+    """Jobs that run together. Each ends in `failures`, or has its content in `embeddings`.
+
+    `settled` are those whose end is stored.
+    """
 
     lease: UUID
     jobs: list[Job]
@@ -50,6 +54,8 @@ class Batch:
     texts: dict[ContentId, str] = field(default_factory=dict)
     embeddings: dict[ContentId, Floats] = field(default_factory=dict)
     failures: dict[int, Failure] = field(default_factory=dict)
+    settled: set[int] = field(default_factory=set)
+    claimed_at: float = field(default_factory=time.monotonic)
 
     def fail(self, content: ContentId, failure: Failure) -> None:
         """All jobs with this content fail."""

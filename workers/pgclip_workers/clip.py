@@ -103,6 +103,16 @@ class ClipEncoder:
         return _unit(output)
 
 
+def device_memory(device: str) -> dict[str, int]:
+    """Bytes of a CUDA device: in use now, at most so far, kept by torch, and all there are."""
+    return {
+        "allocated": torch.cuda.memory_allocated(device),
+        "peak": torch.cuda.max_memory_allocated(device),
+        "reserved": torch.cuda.memory_reserved(device),
+        "total": torch.cuda.get_device_properties(device).total_memory,
+    }
+
+
 def _in_parts(
     encode: Callable[[Sequence[Input]], Floats], inputs: Sequence[Input], size: int
 ) -> list[Floats]:

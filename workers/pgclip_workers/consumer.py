@@ -4,7 +4,7 @@ import logging
 import socket
 from typing import Any
 
-from celery.signals import worker_shutting_down
+from celery.signals import setup_logging, worker_shutting_down
 
 from pgclip.errors import PgclipError
 from pgclip.settings import Settings
@@ -38,6 +38,7 @@ def consume(
         pipeline.stop()
 
     worker_shutting_down.connect(stop)
+    setup_logging.connect(_keep)
     worker = app.Worker(
         pool="threads",
         concurrency=1,
@@ -45,10 +46,14 @@ def consume(
         hostname=f"{name}@{socket.gethostname()}",
         without_gossip=True,
         without_mingle=True,
-        loglevel="INFO",
+        quiet=True,
     )
     try:
         worker.start()
     finally:
         worker_shutting_down.disconnect(stop)
     return int(worker.exitcode or 0)
+
+
+def _keep(**_: Any) -> None:
+    """Heard by someone, Celery leaves logging as it is configured already."""

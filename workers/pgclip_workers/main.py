@@ -1,6 +1,5 @@
 """`pgclip worker`: starts the decoding processes, then torch and the model, then the worker."""
 
-import logging
 import os
 import signal
 import sys
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pgclip.settings import Settings
 from pgclip_workers.decoders import Decoders
+from pgclip_workers.logs import configure
 
 if TYPE_CHECKING:
     from pgclip_workers.encoder import Encoder
@@ -20,11 +20,7 @@ def run(settings: Settings, make_encoder: "Callable[[Settings], Encoder] | None"
     `make_encoder` takes the place of ClipEncoder. Raises ConfigurationError, ModelMismatch,
     SchemaError and ConnectionFailed before any work is taken.
     """
-    logging.basicConfig(
-        level=logging.INFO,
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)s %(threadName)s %(name)s: %(message)s",
-    )
+    configure(settings)
     # Until Celery has its own handler: a stop while the model loads, or just after, is clean too.
     signal.signal(signal.SIGTERM, _leave)
     decoders = Decoders(settings, settings.decoders or max(1, min(16, (os.cpu_count() or 1) // 2)))

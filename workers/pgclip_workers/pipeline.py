@@ -111,7 +111,13 @@ class Pipeline:
                 self._device_lost()
                 self._give_up(batch)
             except Exception:
-                log.exception("%s failed; %d jobs go back", work, len(batch.jobs))
+                stage = threading.current_thread().name
+                log.exception(
+                    "%s failed; %d jobs go back",
+                    stage,
+                    len(batch.jobs),
+                    extra={"batch": str(batch.lease)},
+                )
                 self._failures += 1
                 self._give_up(batch)
             else:

@@ -3,6 +3,7 @@
 import logging
 import select
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,8 @@ class QueryDesk:
     """Waits for notifications and turns requested queries into vectors.
 
     `decoders` are its own: those of the pipeline have a batch queued before them. `device_lost` is
-    called when the device is lost to this process; it should not return.
+    called when the device is lost to this process; it should not return. `answered` is told how
+    long each query took here.
     """
 
     def __init__(
@@ -39,12 +41,14 @@ class QueryDesk:
         decoders: Decoders,
         model: int,
         device_lost: Callable[[], None],
+        answered: Callable[[float], object],
     ) -> None:
         self._database = database
         self._encoder = encoder
         self._decoders = decoders
         self._model = model
         self._device_lost = device_lost
+        self._answered = answered
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="queries", daemon=True)
         self._thread.start()
@@ -82,6 +86,7 @@ class QueryDesk:
     def _answer(self, cursor: "Cursor") -> int:
         cursor.execute(statements.TAKE_QUERIES, (self._model, _AT_ONCE))
         taken = cursor.fetchall()
+        taken_at = time.perf_counter()
         for kind, hash_, data in taken:
             vector = self._encode(kind, bytes(data))
             if isinstance(vector, str):
@@ -89,6 +94,7 @@ class QueryDesk:
             else:
                 arguments = (self._model, kind, hash_, vector.tolist())
                 cursor.execute(statements.ANSWER_QUERY, arguments)
+            self._answered(time.perf_counter() - taken_at)
         return len(taken)
 
     def _encode(self, kind: Kind, data: bytes) -> Floats | str:

@@ -48,6 +48,23 @@ COLLECT_CONTENTS = "SELECT pgclip.collect_contents(%s)"
 EXPIRE_QUERIES = "SELECT pgclip.expire_queries(%s)"
 BACKLOG = "SELECT queue, queued, workers FROM pgclip.backlog(%s)"
 
+# For metrics: every model's jobs by state, those that wait counted up to a limit, and the age of
+# the oldest. A rank may lie in the future.
+QUEUE = """
+    SELECT m.name, q.state, q.jobs,
+           coalesce(greatest(0, extract(epoch FROM clock_timestamp() - q.oldest)), 0)::float
+    FROM pgclip.model m CROSS JOIN LATERAL (
+        SELECT 'queued' AS state,
+               (SELECT count(*) FROM (SELECT FROM pgclip.job j WHERE j.model_id = m.id
+                                      AND j.lease IS NULL LIMIT %(most)s) counted) AS jobs,
+               (SELECT min(j.rank) FROM pgclip.job j
+                WHERE j.model_id = m.id AND j.lease IS NULL) AS oldest
+        UNION ALL
+        SELECT 'leased', count(*), min(j.rank) FROM pgclip.job j
+        WHERE j.model_id = m.id AND j.lease IS NOT NULL
+    ) q WHERE m.state <> 'retired'
+"""
+
 LISTEN_QUERIES = "LISTEN pgclip_query"
 TAKE_QUERIES = "SELECT kind, hash, data FROM pgclip.take_queries(%s::smallint, %s)"
 ANSWER_QUERY = "SELECT pgclip.answer_query(%s::smallint, %s, %s, %s)"

@@ -82,9 +82,8 @@ class Store:
         (job,) = batch.jobs
         if job.id in batch.failures:
             raise error
-        log.error("%s can't be stored: %s", job, error)
-        failure = Failure("not_storable", str(error))
-        return self._attempt(replace(batch, failures={job.id: failure}))
+        batch.failures[job.id] = Failure("not_storable", str(error))
+        return self._attempt(batch)
 
     def _attempt(self, batch: Batch) -> int:
         book = self._shelf.book()
@@ -115,6 +114,7 @@ class Store:
                 (str(batch.lease), book.epoch, [j.id for j in done], hashes, _json(failed)),
             )
             (settled,) = cursor.fetchone() or ([],)
+        batch.settled.update(settled)
         self._tell(batch, set(settled))
         return len(settled)
 

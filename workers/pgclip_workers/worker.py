@@ -9,7 +9,7 @@ from pgclip.database import Database
 from pgclip.errors import PgclipError
 from pgclip.settings import Settings
 from pgclip.tickets import TicketOffice
-from pgclip_workers import statements
+from pgclip_workers import logs, statements
 from pgclip_workers.batch import Batch
 from pgclip_workers.consumer import consume
 from pgclip_workers.decoders import Decoders
@@ -18,6 +18,7 @@ from pgclip_workers.encoder import Encoder
 from pgclip_workers.fetch import fetch
 from pgclip_workers.labels import LabelShelf
 from pgclip_workers.leases import Leases
+from pgclip_workers.observer import Observer
 from pgclip_workers.pipeline import Pipeline
 from pgclip_workers.presence import STUCK_EXIT, Presence
 from pgclip_workers.queries import QueryDesk
@@ -54,6 +55,7 @@ class Worker:
         self._answers = self._connections(1, synchronous_commit="off", idle_session_timeout="0")
         self._tickets = TicketOffice(settings)
         self._model, self._queue = self._register()
+        self._observer = self._make_observer()
 
     def run(self) -> int:
         """Works until SIGTERM or SIGINT; returns the exit status."""
@@ -63,7 +65,8 @@ class Worker:
         presence = Presence(self._settings, self._pulse, self._model, encoder)
         pipeline = self._pipeline(presence, shelf)
         decoders = self._query_decoders
-        desk = QueryDesk(self._answers, encoder, decoders, self._model, _exit_at_once)
+        answered = self._observer.answered
+        desk = QueryDesk(self._answers, encoder, decoders, self._model, _exit_at_once, answered)
         steward = Steward(self._settings, database, self._tickets, encoder.batch_size)
         idle = threading.Thread(target=self._look_for_work, args=(pipeline,), name="idle")
         threading.Thread(target=self._interrupt, args=(pipeline,), daemon=True).start()
@@ -87,6 +90,7 @@ class Worker:
             desk.stop()
             steward.stop()
             presence.stop()
+            self._observer.stop()
             self._tickets.close()
             for connections in (self._database, self._pulse, self._answers):
                 connections.close()
@@ -95,18 +99,39 @@ class Worker:
         encoder = self._encoder
         leases = Leases(self._database, presence, self._model, encoder.batch_size)
         store = Store(self._database, shelf, encoder.dimension)
+        observer = self._observer
 
         def fetch_stage(batch: Batch) -> None:
-            fetch(batch, leases, self._decoders, encoder.preprocessing)
+            with observer.stage("fetch"):
+                fetch(batch, leases, self._decoders, encoder.preprocessing)
 
         def encode_stage(batch: Batch) -> None:
+            images, texts = len(batch.images), len(batch.texts)
             presence.encoding(True)
             try:
-                encode(batch, encoder)
+                with observer.stage("encode"):
+                    encode(batch, encoder)
             finally:
                 presence.encoding(False)
+            observer.encoded(images, texts)
 
-        return Pipeline(leases, fetch_stage, encode_stage, store.store, _exit_at_once)
+        def store_stage(batch: Batch) -> None:
+            try:
+                with observer.stage("store"):
+                    store.store(batch)
+            finally:  # of a batch stored one by one, what came before an error has ended
+                if batch.settled:
+                    logs.settled(batch)
+                    observer.settled(batch)
+
+        return Pipeline(leases, fetch_stage, encode_stage, store_stage, _exit_at_once)
+
+    def _make_observer(self) -> Observer:
+        if not self._settings.metrics_port:
+            return Observer()
+        from pgclip_workers.metrics import Metrics
+
+        return Metrics(self._settings, self._encoder, self._connections(1, statement_timeout="2s"))
 
     def _connections(self, size: int, **session: str) -> Database:
         return Database(
