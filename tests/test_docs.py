@@ -1,15 +1,18 @@
 """Docs that fail when they are stale."""
 
 import re
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from typing import Any
 
 import pytest
+import typer
 from conftest import ROOT, Live, run_sql
 
 import pgclip
 from pgclip.cli import main
+from pgclip.cli.app import app
 from pgclip.settings import Settings
 
 README = (ROOT / "README.md").read_text()
@@ -54,6 +57,74 @@ def test_every_method_and_reason_is_documented() -> None:
     assert len(reasons) > 12
     documented = set(re.findall(r"`(\w+)`", REFERENCE.split("## Reasons for failure")[1]))
     assert reasons <= documented
+
+
+def test_every_command_and_option_is_documented() -> None:
+    rows = dict(
+        re.findall(r"^\| `pgclip ([a-z ]+)(?: [A-Z].*?)?` \| (.*?) \|", REFERENCE, re.MULTILINE)
+    )
+    found = dict(commands(typer.main.get_command(app)))
+    assert rows.keys() == found.keys()
+    common = {"--database-url", "--redis-url", "--json", "--help"}
+    for name, options in found.items():
+        documented = set(re.findall(r"`(-.*?)`", rows[name]))
+        assert documented == {max(names, key=len) for names in options} - common, name
+
+
+def commands(group: Any, prefix: str = "") -> Iterator[tuple[str, list[list[str]]]]:
+    """Every command's name, with the spellings of each of its options."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{prefix}{name} ")
+        else:
+            options = [p for p in command.params if p.param_type_name == "option"]
+            spellings = [p.opts for p in options] + [p.secondary_opts for p in options]
+            yield prefix + name, [names for names in spellings if names]
+
+
+def test_every_metric_is_documented() -> None:
+    code = (ROOT / "workers" / "pgclip_workers" / "metrics.py").read_text()
+    names = set(re.findall(r'"(pgclip_\w+)"', code))
+    documented = set(re.findall(r"`(pgclip_\w+)`", REFERENCE.split("## Metrics")[1]))
+    assert {re.sub("_(total|info)$", "", name) for name in documented} == names
+
+
+SHELL = [
+    line.strip()
+    for name in ("README.md", "docs/quickstart.md", "docs/how-to.md")
+    for line in (ROOT / name).read_text().splitlines()
+]
+
+
+@pytest.mark.parametrize("line", [line for line in SHELL if re.match(r"(\w+=\S+ )*pgclip ", line)])
+def test_the_commands_in_the_docs_are_ones(line: str) -> None:
+    words = shlex.split(line, comments=True)
+    words = words[words.index("pgclip") + 1 :]
+    found = dict(commands(typer.main.get_command(app)))
+    name = " ".join(words[:2]) if words[0] == "labels" else words[0]
+    options = [option for names in found[name] for option in names]
+    assert {word for word in words if word.startswith("-")} <= set(options)
+
+
+@pytest.mark.parametrize(("name", "count"), [("quickstart", 1), ("how-to", 7)])
+def test_the_python_in_the_docs_runs(
+    live: Live, monkeypatch: pytest.MonkeyPatch, name: str, count: int
+) -> None:
+    found = blocks((ROOT / "docs" / f"{name}.md").read_text(), "python")
+    assert len(found) == count
+    picture = next((ROOT / "demo" / "pictures").glob("cat.*")).read_bytes()
+    (live.folder / "cat.jpg").write_bytes(picture)
+    for variable in ("database_url", "redis_url"):
+        monkeypatch.setenv(f"PGCLIP_{variable.upper()}", getattr(live.client.settings, variable))
+    for code in found:
+        code = code.replace("/srv/pictures", str(live.folder))
+        exec(compile(code, f"{name}.md", "exec"), {"client": live.client, "__name__": name})
+
+
+def test_the_sql_in_the_quickstart_runs(live: Live) -> None:
+    (code,) = blocks((ROOT / "docs" / "quickstart.md").read_text(), "sql")
+    for statement in code.split(";")[:-1]:
+        run_sql(live.database_url, statement)
 
 
 def test_links_lead_somewhere() -> None:
