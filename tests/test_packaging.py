@@ -45,8 +45,10 @@ def test_no_part_imports_what_it_must_not(folder: str) -> None:
         assert not roots & FORBIDDEN[folder], file
 
 
-def test_benchmarks_and_demo_use_public_names_only() -> None:
-    for file in [*(ROOT / "benchmarks").rglob("*.py"), ROOT / "demo" / "demo.py"]:
+def test_benchmarks_demo_and_examples_use_public_names_only() -> None:
+    folders = [ROOT / "benchmarks", ROOT / "examples"]
+    files = [file for folder in folders for file in folder.rglob("*.py")]
+    for file in [*files, ROOT / "demo" / "demo.py"]:
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pgclip"):
                 assert not any(alias.name.startswith("_") for alias in node.names), file
