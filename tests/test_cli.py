@@ -89,13 +89,15 @@ class TestIndex:
         assert "0 unchanged, 1 failed" in run("index", folder, "-c", "folder").stdout
 
     def test_by_reference_within_the_roots(self, run: Run, live: Live) -> None:
+        folder = live.folder / "references"
+        folder.mkdir()
         for name in ("guitar.jpg", "penguin.jpg"):
-            (live.folder / name).write_bytes((PICTURES / name).read_bytes())
+            (folder / name).write_bytes((PICTURES / name).read_bytes())
         for encoded, unchanged in ((2, 0), (0, 2)):
-            told = run("index", live.folder, "-c", "references", "--by-reference")
+            told = run("index", folder, "-c", "references", "--by-reference")
             assert f"{encoded} encoded, {unchanged} unchanged" in told.stdout
-        item = live.client.get(str(live.folder / "guitar.jpg"), collection="references")
-        assert item.source == (live.folder / "guitar.jpg").as_uri()
+        item = live.client.get(str(folder / "guitar.jpg"), collection="references")
+        assert item.source == (folder / "guitar.jpg").as_uri()
 
     def test_lists(self, run: Run, folder: Path, live: Live) -> None:
         (folder / "list.csv").write_text(

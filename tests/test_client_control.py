@@ -5,15 +5,19 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import psycopg2
 import pytest
 from conftest import ROOT, Live, WorkerFactory, assert_ledger_is_true, eventually
 from pictures import jpeg
 
 from pgclip import (
     Client,
+    ConnectionFailed,
     InvalidItem,
     ItemFailed,
     NotFound,
+    PgclipError,
+    QueryFailed,
     QueueFull,
     WaitTimeout,
 )
@@ -289,13 +293,29 @@ def test_waiting_outlives_a_lost_connection(
     assert not waiting.is_alive()
 
 
+def test_a_statement_that_takes_too_long(
+    database_url: str, services: LocalServices, sql: Sql
+) -> None:
+    urls = {"database_url": database_url, "redis_url": services.redis_url}
+    with Client(**urls, statement_timeout=0.3) as client, psycopg2.connect(database_url) as other:
+        client.submit_text("text", key="held")
+        other.cursor().execute("SELECT FROM pgclip.item FOR UPDATE")
+        with pytest.raises(ConnectionFailed, match="PGCLIP_STATEMENT_TIMEOUT"):
+            client.submit_text("other text", key="held")
+        other.rollback()
+        client.submit_text("other text", key="held")
+        sql("SELECT pgclip.register_model('m', 4, 10, '{\"fatal\": {}}')")
+        with pytest.raises(QueryFailed, match="no worker is alive"):  # a wait of its own
+            client.search("a query", timeout=0.6)
+
+
 def test_closing_wakes_those_who_wait(client: Client) -> None:
     job = client.submit_text("text")
     ended = threading.Event()
 
     def wait() -> None:
-        with pytest.raises(WaitTimeout):
-            job.wait(1)
+        with pytest.raises(PgclipError, match="the client is closed"):
+            job.wait()
         ended.set()
 
     threading.Thread(target=wait, daemon=True).start()

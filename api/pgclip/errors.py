@@ -97,7 +97,7 @@ def translated(what: str) -> Iterator[None]:
 
 
 def _translate(error: Exception, what: str) -> PgclipError:
-    import psycopg2
+    import psycopg2.errors
 
     sqlstate = getattr(error, "pgcode", None) or ""
     diagnostics = getattr(error, "diag", None)
@@ -108,6 +108,11 @@ def _translate(error: Exception, what: str) -> PgclipError:
         return _BY_SQLSTATE[sqlstate](message)
     if sqlstate in _MISSING_OBJECT and "pgclip" in text:
         return SchemaError(f"{message}. Run: pgclip migrate")
+    if isinstance(error, psycopg2.errors.QueryCanceled):
+        return ConnectionFailed(
+            f"{message}. Postgres is overloaded, or a lock is held; nothing was changed. The limit "
+            "is PGCLIP_STATEMENT_TIMEOUT"
+        )
     if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):
         return ConnectionFailed(f"{message} Is Postgres running, and PGCLIP_DATABASE_URL right?")
     if isinstance(error, psycopg2.DataError | psycopg2.IntegrityError):

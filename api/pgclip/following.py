@@ -59,14 +59,19 @@ class Follower:
     def follow(self, items: Iterable[Followed]) -> "list[Future[None]]":
         """A future for each item, done when the item has ended, is gone or was superseded.
 
-        One that had ended before may take some seconds: look at it after this call.
+        One that had ended before may take some seconds: look at it after this call. Raises
+        PgclipError once the client is closed.
         """
         futures: list[Future[None]] = []
         with self._lock:
+            if self._closed:
+                raise PgclipError("the client is closed; the work goes on, and nothing is lost")
             for item in items:
-                futures.append(Future())
-                self._waiting.setdefault(item, []).append(futures[-1])
-            if self._thread is None and not self._closed:
+                future: Future[None] = Future()
+                future.set_running_or_notify_cancel()  # only the thread ends it
+                futures.append(future)
+                self._waiting.setdefault(item, []).append(future)
+            if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="pgclip", daemon=True)
                 self._thread.start()
         return futures
@@ -82,7 +87,7 @@ class Follower:
                     self._waiting.pop(item, None)
 
     def close(self) -> None:
-        """Ends the thread. Whoever still waits is woken and looks for itself."""
+        """Ends the thread. Whoever still waits is woken, and told so."""
         with self._lock:
             self._closed = True
             thread, waiting = self._thread, self._waiting
@@ -96,15 +101,12 @@ class Follower:
     def _run(self) -> None:
         while not self._may_end():
             try:
-                with self._database.autocommit("waiting") as cursor:
-                    cursor.execute(statements.LISTEN_SETTLED)
-                    try:
-                        self._listen(cursor)
-                    finally:
-                        if not cursor.connection.closed:
-                            cursor.execute(statements.UNLISTEN)
+                self._listen()
             except PgclipError as error:
                 log.info("waiting goes on once Postgres answers: %s", error)
+                time.sleep(_RECONNECT_SECONDS)
+            except Exception:  # without this thread nobody would be woken
+                log.exception("waiting is tried again")
                 time.sleep(_RECONNECT_SECONDS)
 
     def _may_end(self) -> bool:
@@ -114,10 +116,15 @@ class Follower:
                 return True
             return False
 
-    def _listen(self, cursor: "Cursor") -> None:
-        connection = cursor.connection
+    def _listen(self) -> None:
+        """Wakes those who wait, until nobody does."""
         looked, wanted = -_LOOK_SECONDS, time.monotonic()
-        with selectors.DefaultSelector() as selector:
+        with (
+            self._database.autocommit("waiting") as cursor,
+            selectors.DefaultSelector() as selector,
+        ):
+            cursor.execute(statements.LISTEN_SETTLED)
+            connection = cursor.connection
             selector.register(connection, selectors.EVENT_READ)
             while not self._closed:
                 now = time.monotonic()
@@ -125,7 +132,7 @@ class Follower:
                 if waiting:
                     wanted = now
                 elif now - wanted > _LINGER_SECONDS:
-                    return
+                    break
                 if now - looked >= _LOOK_SECONDS:
                     looked = now
                     self._look(cursor, waiting)
@@ -134,6 +141,7 @@ class Follower:
                 told = {int(item) for n in connection.notifies for item in n.payload.split()}
                 connection.notifies.clear()
                 self._look(cursor, [item for item in self._snapshot() if item.item_id in told])
+            cursor.execute(statements.UNLISTEN)
 
     def _snapshot(self) -> list[Followed]:
         with self._lock:

@@ -51,7 +51,7 @@ class Intake:
             cursor.execute(*_single(item))
             item_id, key, generation, queues = cursor.fetchone() or ()
         self._tickets.announce(queues)
-        return Job(key, item.collection, item_id, generation, self._database, self._follower)
+        return self._job(item, _Outcome(0, item_id, key, generation, None))
 
     def submit_many(
         self, items: Iterable[Mapping[str, Any]], connection: Any, defaults: Mapping[str, Any]
@@ -86,15 +86,7 @@ class Intake:
             raise InvalidItem(f"{item}: {outcome.error}")
         number, queues = _transaction(within)
         within.after_commit(lambda: self._tickets.announce(queues))
-        return Job(
-            outcome.key,
-            item.collection,
-            outcome.item_id,
-            outcome.generation,
-            self._database,
-            self._follower,
-            number,
-        )
+        return self._job(item, outcome, number)
 
     def _submit_large(self, item: Submission) -> Job:
         with self._database.transaction(str(item)) as cursor:
@@ -104,6 +96,9 @@ class Intake:
         if outcome.error:
             raise InvalidItem(f"{item}: {outcome.error}")
         self._tickets.announce(queues)
+        return self._job(item, outcome)
+
+    def _job(self, item: Submission, outcome: _Outcome, transaction: str | None = None) -> Job:
         return Job(
             outcome.key,
             item.collection,
@@ -111,6 +106,7 @@ class Intake:
             outcome.generation,
             self._database,
             self._follower,
+            transaction,
         )
 
     def _submit_chunk(self, chunk: Sequence[tuple[int, Submission]], batch: Batch) -> list[str]:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 _PLACES = (Path(__file__).parent / "migrations", Path(__file__).parents[2] / "migrations")
 # One migration at a time. The number is arbitrary.
 _LOCK = 7311994462
+# Earlier ones have no STORAGE in CREATE TABLE.
+POSTGRES_VERSION = 16
 # Earlier ones can corrupt HNSW indexes in vacuum and overflow in parallel builds.
 VECTOR_VERSION = (0, 8, 4)
 
@@ -23,8 +25,8 @@ def migrate(database_url: str, revision: str = "head") -> None:
     """Brings schema pgclip to a revision, in one transaction; "base" removes it with its data.
 
     Needs a role that may create the schema and, the first time, the extension vector.
-    Raises SchemaError if the extension is missing or too old or the schema is newer than this
-    package, and ConnectionFailed.
+    Raises SchemaError if Postgres or the extension is too old, the extension missing or the schema
+    newer than this package, and ConnectionFailed.
     """
     from alembic import command
     from sqlalchemy.exc import DBAPIError
@@ -33,6 +35,7 @@ def migrate(database_url: str, revision: str = "head") -> None:
     try:
         with translated("pgclip migrate"), engine.begin() as connection:
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
+            _require_server(connection)
             _require_extension(connection)
             config = _config(connection)
             if revision == "base":
@@ -59,6 +62,14 @@ def _config(connection: "Connection") -> "Config":
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
     return config
+
+
+def _require_server(connection: "Connection") -> None:
+    number, version = connection.exec_driver_sql(
+        "SELECT current_setting('server_version_num')::int, current_setting('server_version')"
+    ).one()
+    if number // 10_000 < POSTGRES_VERSION:
+        raise SchemaError(f"Postgres is {version}; pgclip needs {POSTGRES_VERSION} or later")
 
 
 def _require_extension(connection: "Connection") -> None:

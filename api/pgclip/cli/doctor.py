@@ -17,11 +17,9 @@ from pgclip.cli.output import out, print_json
 from pgclip.cli.status import Status, look
 from pgclip.database import Database, check_schema, make_engine
 from pgclip.errors import PgclipError, SchemaError, translated
-from pgclip.migrate import VECTOR_VERSION, version_tuple
+from pgclip.migrate import POSTGRES_VERSION, VECTOR_VERSION, version_tuple
 from pgclip.settings import Settings, masked
 
-# STORAGE in CREATE TABLE came with 16.
-_POSTGRES = 16
 _REDIS = (6, 2)
 _STORAGE = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
 # Says which device torch has; in a process of its own, because the client loads no torch.
@@ -96,8 +94,8 @@ def _postgres(settings: Settings) -> Generator[Finding, None, Status | None]:
         yield Finding("Postgres", "trouble", f"{where}: {error}", advice)
         return None
     number, version, is_replica, installed, available, schema = server
-    if number // 10_000 < _POSTGRES:
-        advice = f"Upgrade it: pgclip needs {_POSTGRES} or later"
+    if number // 10_000 < POSTGRES_VERSION:
+        advice = f"Upgrade it: pgclip needs {POSTGRES_VERSION} or later"
         yield Finding("Postgres", "trouble", f"{where}: version {version}", advice)
     elif is_replica:
         advice = "Give workers and those who submit the primary's URL; searching works here"

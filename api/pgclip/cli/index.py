@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -40,12 +41,7 @@ class Tally:
     submitted: int = 0
     done: int = 0
     failures: list[tuple[str, str]] = field(default_factory=list)
-    open_: list[Batch] = field(default_factory=list)
-
-    @property
-    def ended(self) -> int:
-        """How many need nothing more."""
-        return self.unchanged + self.done + len(self.failures)
+    open_: deque[Batch] = field(default_factory=deque)
 
 
 def index(
@@ -104,6 +100,8 @@ def index(
         while wait and tally.open_:
             time.sleep(_LOOK_SECONDS)
             _settle(tally, progress, bar)
+        for batch in tally.open_:  # whatever is not waited for
+            tally.failures += map(_told, batch.refused)
     _report(tally, wait, as_json)
 
 
@@ -201,20 +199,16 @@ def _content(entry: Entry, by_reference: bool) -> dict[str, Any]:
 
 
 def _settle(tally: Tally, progress: Progress, bar: TaskID) -> None:
-    """Counts what has ended, and shows it."""
-    done = tally.done
-    still_open = []
-    for batch in tally.open_:
-        counts = batch.counts()
+    """Counts what has ended, and shows it. Batches end in their order, more or less."""
+    under_way = 0
+    while tally.open_:
+        counts = tally.open_[0].counts()
         if counts["queued"] + counts["leased"]:
-            still_open.append(batch)
-            done += counts["done"]
-        else:
-            tally.done += counts["done"]
-            done += counts["done"]
-            tally.failures += map(_told, batch.failures())
-    tally.open_ = still_open
-    failed = len(tally.failures)
+            under_way = counts["done"]
+            break
+        tally.done += counts["done"]
+        tally.failures += map(_told, tally.open_.popleft().failures())
+    done, failed = tally.done + under_way, len(tally.failures)
     elapsed = progress.tasks[bar].elapsed or 0.0
     progress.update(
         bar,
