@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg2
 import pytest
-from conftest import ROOT, Live, WorkerFactory, assert_ledger_is_true, eventually
+from conftest import ROOT, Live, WorkerFactory, assert_ledger_is_true, eventually, run_sql
 from pictures import jpeg
 
 from pgclip import (
@@ -213,6 +213,32 @@ def test_priorities_are_checked_and_passed_on(client: Client, sql: Sql) -> None:
             client.submit_text("x", priority=priority)  # type: ignore[arg-type]
     with pytest.raises(InvalidItem, match="keep_source"):
         client.submit_image(b"x", keep_source="no")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("key", ["a\0b", "a\ud800b", 5])
+def test_keys_that_postgres_can_not_take(client: Client, key: Any) -> None:
+    for ask in (client.get, client.content, client.delete):
+        with pytest.raises(InvalidItem, match="key"):
+            ask(key)
+        with pytest.raises(InvalidItem, match="collection"):
+            ask("k", collection=key)
+    with pytest.raises(InvalidItem):
+        client.search(like=key)
+    with pytest.raises(InvalidItem):
+        client.search("x", collection=key)
+
+
+def test_a_query_for_sql_of_ones_own(live: Live) -> None:
+    job = live.client.submit_text("a trombone", key="trombone", collection="own sql")
+    job.wait(60)
+    live.client.embed("some brass instrument")
+    found = "SELECT item_id FROM pgclip.search('some brass instrument', collection => 'own sql')"
+    hits = live.client.search("some brass instrument", collection="own sql")
+    assert run_sql(live.database_url, found) == [(job.item_id,)] == [(hits[0].item_id,)]
+    live.client.embed(image=next((ROOT / "demo" / "pictures").glob("guitar.*")))
+    for nothing in ({}, {"query": "x", "image": b"x"}):
+        with pytest.raises(InvalidItem, match="one of"):
+            live.client.embed(**nothing)
 
 
 def test_file_objects(live: Live) -> None:

@@ -206,6 +206,19 @@ def test_a_connection_in_autocommit(
     old.close()
 
 
+def test_deleting_within_a_transaction(
+    kind: Any, client: Client, database_url: str, sql: Sql
+) -> None:
+    client.submit_text("a text", key="a")
+    for end in ("rollback", "commit"):
+        with kind(database_url) as caller:
+            client.delete("a", connection=caller.connection)
+            with pytest.raises(NotFound):
+                client.delete("a", connection=caller.connection)
+            getattr(caller, end)()
+        assert sql("SELECT count(*) FROM pgclip.items") == [(int(end == "rollback"),)]
+
+
 def test_a_savepoint_that_is_rolled_back(client: Client, database_url: str) -> None:
     with with_session(database_url) as caller:
         session = caller.connection

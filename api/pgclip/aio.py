@@ -60,6 +60,7 @@ class AsyncClient:
     submit_text = _awaited(Client.submit_text)
     submit_many = _awaited(Client.submit_many)
     search = _awaited(Client.search)
+    embed = _awaited(Client.embed)
     get = _awaited(Client.get)
     content = _awaited(Client.content)
     count = _awaited(Client.count)

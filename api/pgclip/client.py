@@ -17,11 +17,13 @@ from pgclip.submission import (
     Kind,
     image_submission,
     metadata_json,
+    name_text,
     query_image,
     query_text,
     text_submission,
 )
 from pgclip.tickets import TicketOffice
+from pgclip.transactions import transaction_of
 
 # Items that one transaction lists, queues, cancels or deletes: so that none holds locks for long.
 _PAGE = 1000
@@ -152,25 +154,37 @@ class Client:
         """
         if sum(given is not None for given in (query, image, like)) != 1:
             raise InvalidItem("search for one of: a text, image=…, like=…")
+        if collection is not None:
+            name_text(collection, "collection")
         if like is not None:
+            name_text(like, "key")
             arguments = (like, k, collection or "default", collection, kind)
             return self._hits(statements.SIMILAR, arguments, f"items like {like!r}")
-        if image is not None:
-            data, embed, search = (
-                query_image(image),
-                statements.EMBED_IMAGE,
-                statements.SEARCH_IMAGE,
-            )
-            return self._search(embed, search, data, (k, collection, kind), timeout)
-        text = query_text(query or "")
-        embed, search = statements.EMBED_TEXT, statements.SEARCH_TEXT
-        return self._search(embed, search, text, (k, collection, kind), timeout)
+        given = self._embed(query, image, timeout)
+        statement = statements.SEARCH_TEXT if image is None else statements.SEARCH_IMAGE
+        return self._hits(statement, (given, k, collection, kind), _search_for(given))
+
+    def embed(
+        self,
+        query: str | None = None,
+        *,
+        image: bytes | Path | IO[bytes] | None = None,
+        timeout: float = 10.0,
+    ) -> None:
+        """Has a query encoded, so that SQL of your own can call pgclip.search with it.
+
+        Waits up to `timeout` seconds for a worker, unless the query was asked before. Raises
+        InvalidItem, and QueryFailed if no worker answers.
+        """
+        if (query is None) == (image is None):
+            raise InvalidItem("embed one of: a text, image=…")
+        self._embed(query, image, timeout)
 
     def get(self, key: str, *, collection: str = "default") -> Item:
         """An item with its state, labels and vectors. Raises NotFound."""
         import numpy as np
 
-        what = f"item {key!r} in collection {collection!r}"
+        what = _item(key, collection)
         with self._database.transaction(what) as cursor:
             cursor.execute(statements.GET_ITEM, (collection, key))
             row = cursor.fetchone()
@@ -187,7 +201,7 @@ class Client:
 
         Raises NotFound if there is no such item or its bytes were not kept.
         """
-        with self._database.transaction(f"content of {key!r}") as cursor:
+        with self._database.transaction(_item(key, collection)) as cursor:
             cursor.execute(statements.CONTENT, (key, collection))
             (data,) = cursor.fetchone() or (b"",)
         return bytes(data)
@@ -266,13 +280,20 @@ class Client:
         arguments = (collection, kind, _contains(metadata), keys and list(keys))
         return self._in_pages(statements.CANCEL, arguments, "cancel")
 
-    def delete(self, key: str, *, collection: str = "default") -> None:
-        """Deletes an item, its vectors and labels, and work for it. Raises NotFound."""
-        what = f"item {key!r} in collection {collection!r}"
-        with self._database.transaction(what) as cursor:
-            cursor.execute(statements.DELETE, (key, collection))
-            if cursor.fetchone() != (True,):
-                raise NotFound(f"there is no {what}")
+    def delete(self, key: str, *, collection: str = "default", connection: Any = None) -> None:
+        """Deletes an item, its vectors and labels, and work for it. Raises NotFound.
+
+        With connection= it is part of the caller's transaction, as in submit_image.
+        """
+        what = _item(key, collection)
+        if connection is not None:
+            rows = transaction_of(connection).execute(statements.DELETE, (key, collection))
+        else:
+            with self._database.transaction(what) as cursor:
+                cursor.execute(statements.DELETE, (key, collection))
+                rows = cursor.fetchall()
+        if not rows[0][0]:
+            raise NotFound(f"there is no {what}")
 
     def delete_items(
         self,
@@ -354,24 +375,38 @@ class Client:
             total += int(count)
         return total
 
-    def _search(
-        self, embed: str, search: str, query: str | bytes, rest: tuple[Any, ...], timeout: float
-    ) -> list[Hit]:
-        what = f"search for {query!r}" if isinstance(query, str) else "search for an image"
-        with self._database.autocommit(what) as cursor:
+    def _embed(
+        self, query: str | None, image: bytes | Path | IO[bytes] | None, timeout: float
+    ) -> str | bytes:
+        """Has a query encoded; returns it as SQL takes it."""
+        given = query_text(query or "") if image is None else query_image(image)
+        embed = statements.EMBED_TEXT if image is None else statements.EMBED_IMAGE
+        with self._database.autocommit(_search_for(given)) as cursor:
             # The server's limit on a statement is not for the time that the caller grants.
             cursor.execute(statements.ALLOW_SECONDS, (timeout, timeout))
-            cursor.execute(embed, (query, timeout))
-        return self._hits(search, (query, *rest), what)
+            cursor.execute(embed, (given, timeout))
+        return given
 
     def _hits(self, statement: str, arguments: tuple[Any, ...], what: str) -> list[Hit]:
         with self._database.transaction(what) as cursor:
             cursor.execute(statement, arguments)
             rows = cursor.fetchall()
         return [
-            Hit(key, score, collection, kind, source, metadata, labels_from(labels))
-            for _, collection, key, kind, score, source, metadata, labels in rows
+            Hit(item_id, key, score, collection, kind, source, metadata, labels_from(labels))
+            for item_id, collection, key, kind, score, source, metadata, labels in rows
         ]
+
+
+def _item(key: str, collection: str) -> str:
+    """For messages, once it is clear that Postgres can look for it. Raises InvalidItem."""
+    name_text(key, "key")
+    name_text(collection, "collection")
+    return f"item {key!r:.100} in collection {collection!r:.100}"
+
+
+def _search_for(query: str | bytes) -> str:
+    """For messages; a query may be long."""
+    return f"search for {query!r:.100}" if isinstance(query, str) else "search for an image"
 
 
 def _contains(metadata: Mapping[str, Any] | None) -> str | None:

@@ -26,6 +26,7 @@ class Label:
 class Hit:
     """An item found. `score` is the cosine of the angle to the query, from -1 to 1."""
 
+    item_id: int
     key: str
     score: float
     collection: str

@@ -96,6 +96,11 @@ def query_text(text: str) -> str:
     return _text(text, "query", "text")
 
 
+def name_text(value: str, name: str) -> str:
+    """A key or a collection to look for, as Postgres can take it. Raises InvalidItem."""
+    return _text(value, f"{name} {value!r:.100}", name)
+
+
 def query_image(image: bytes | Path | IO[bytes]) -> bytes:
     """A picture to search with: its bytes, or a file that this process reads."""
     if isinstance(image, Path):

@@ -1,0 +1,1 @@
+"""Products with pictures that are searched with pgclip."""

@@ -1,0 +1,12 @@
+"""URLs of the app."""
+
+from django.urls import path
+
+from products import views
+
+urlpatterns = [
+    path("", views.products, name="products"),
+    path("add/", views.add, name="add"),
+    path("search/", views.search, name="search"),
+    path("similar/<uuid:pk>/", views.similar, name="similar"),
+]
