@@ -38,6 +38,17 @@ def pgclip(
     )
 
 
+def interruptible(*arguments: str, **environ: str) -> "subprocess.Popen[bytes]":
+    """A command that hears SIGINT, even if the tests run in the background, where it is ignored."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "pgclip", *arguments],
+        env={**os.environ, **environ},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
 def urls(client: Client) -> dict[str, str]:
     return {
         "PGCLIP_DATABASE_URL": client.settings.database_url,
@@ -145,12 +156,7 @@ class TestIndex:
         told = idle("index", folder, "--no-wait", "--priority", "9", "--no-keep")
         assert told.stdout == "3 found: 3 submitted, 0 unchanged, 0 failed\n"
         assert run_sql(database_url, "SELECT bool_or(keep_source) FROM pgclip.item") == [(False,)]
-        process = subprocess.Popen(
-            [sys.executable, "-m", "pgclip", "index", str(folder)],
-            env={**os.environ, **urls(client)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
+        process = interruptible("index", str(folder), **urls(client))
         listening = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgclip'"
         eventually(lambda: run_sql(database_url, listening)[0][0] > 0)
         process.send_signal(signal.SIGINT)
@@ -302,12 +308,7 @@ def test_status(run: Run, idle: Run, live: Live) -> None:
 
 
 def test_status_can_be_watched(client: Client) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pgclip", "status", "--watch", "--every", "0.1"],
-        env={**os.environ, **urls(client)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    process = interruptible("status", "--watch", "--every", "0.1", **urls(client))
     assert process.stdout is not None
     for _ in range(2):
         while not process.stdout.readline().startswith(b"queued 0"):
