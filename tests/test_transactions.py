@@ -1,15 +1,19 @@
 """The caller's own transaction, whatever it is made with: rolled back means never submitted."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import asyncpg
 import psycopg
 import psycopg2
 import pytest
 import sqlalchemy
 from conftest import eventually
 from pictures import jpeg
+from psycopg.rows import dict_row
+from psycopg2.extras import RealDictCursor
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from pgclip import Client, ConfigurationError, InvalidItem, NotCommitted, NotFound
@@ -39,6 +43,19 @@ def with_psycopg2(url: str) -> Iterator[Caller]:
 def with_psycopg(url: str) -> Iterator[Caller]:
     with psycopg.connect(url) as connection:
         yield Caller(connection)
+
+
+@contextmanager
+def with_rows_of_another_kind(url: str) -> Iterator[Caller]:
+    with psycopg.connect(url, row_factory=dict_row) as connection:
+        yield Caller(connection)
+
+
+@contextmanager
+def with_real_dict_cursors(url: str) -> Iterator[Caller]:
+    connection = psycopg2.connect(url, cursor_factory=RealDictCursor)
+    yield Caller(connection)
+    connection.close()
 
 
 @contextmanager
@@ -99,6 +116,8 @@ def with_django(url: str) -> Iterator[Caller]:
 CALLERS = [
     with_psycopg2,
     with_psycopg,
+    with_rows_of_another_kind,
+    with_real_dict_cursors,
     with_sqlalchemy_connection,
     with_session,
     with_scoped_session,
@@ -263,6 +282,19 @@ def test_the_ticket_follows_the_commit(client: Client, database_url: str) -> Non
 def test_what_is_no_connection(client: Client, thing: object) -> None:
     with pytest.raises(ConfigurationError, match="connection= takes"):
         client.submit_text("x", connection=thing)
+
+
+def test_asynchronous_drivers_are_told_what_to_do(client: Client, database_url: str) -> None:
+    async def submit() -> None:
+        async with await psycopg.AsyncConnection.connect(database_url) as connection:
+            with pytest.raises(ConfigurationError, match="call the SQL functions"):
+                client.submit_text("x", connection=connection)
+        other = await asyncpg.connect(database_url)
+        with pytest.raises(ConfigurationError, match="call the SQL functions"):
+            client.submit_text("x", connection=other)
+        await other.close()
+
+    asyncio.run(submit())
 
 
 def test_errors_of_the_callers_driver_stay_as_they_are(

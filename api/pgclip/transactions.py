@@ -5,6 +5,7 @@ two things are asked of it: to run a statement, and to say when it has committed
 """
 
 from collections.abc import Callable, Sequence
+from inspect import iscoroutinefunction
 from typing import Any, Protocol
 
 from pgclip.errors import ConfigurationError, translated_by_state
@@ -37,11 +38,13 @@ def transaction_of(connection: Any) -> Transaction:
         )
     if callable(getattr(connection, "on_commit", None)):
         return DjangoTransaction(connection)
-    if callable(getattr(connection, "cursor", None)):
+    cursor, commit = (getattr(connection, name, None) for name in ("cursor", "commit"))
+    if callable(cursor) and callable(commit) and not iscoroutinefunction(commit):
         return DriverTransaction(connection)
     raise ConfigurationError(
         "connection= takes a SQLAlchemy Session or Connection, Django's connection, or a DB-API "
-        f"connection such as psycopg's, not {type(connection).__name__}"
+        f"connection such as psycopg's, not {type(connection).__name__}. On an asynchronous driver "
+        "call the SQL functions, such as pgclip.submit_text"
     )
 
 
@@ -54,12 +57,24 @@ class DriverTransaction:
     def execute(self, statement: str, arguments: Sequence[Any]) -> list[Any]:
         """Runs a statement with %s for each argument, and returns its rows."""
         with translated_by_state():
-            cursor = self._connection.cursor()
+            cursor = self._cursor()
             try:
                 cursor.execute(statement, arguments)
                 return list(cursor.fetchall())
             finally:
                 cursor.close()
+
+    def _cursor(self) -> Any:
+        """A cursor whose rows are tuples, whatever the caller's own are."""
+        if hasattr(self._connection, "row_factory"):
+            from psycopg.rows import tuple_row
+
+            return self._connection.cursor(row_factory=tuple_row)
+        if hasattr(self._connection, "cursor_factory"):
+            from psycopg2.extensions import cursor
+
+            return self._connection.cursor(cursor_factory=cursor)
+        return self._connection.cursor()
 
     def after_commit(self, call: Callable[[], None]) -> None:
         """A driver does not tell; but in autocommit the statement has committed already."""
