@@ -156,9 +156,11 @@ class TestIndex:
         told = idle("index", folder, "--no-wait", "--priority", "9", "--no-keep")
         assert told.stdout == "3 found: 3 submitted, 0 unchanged, 0 failed\n"
         assert run_sql(database_url, "SELECT bool_or(keep_source) FROM pgclip.item") == [(False,)]
+        connected = """SELECT count(*) FROM pg_stat_activity
+                       WHERE application_name = 'pgclip' AND datname = current_database()"""
+        eventually(lambda: run_sql(database_url, connected) == [(0,)])
         process = interruptible("index", str(folder), **urls(client))
-        listening = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgclip'"
-        eventually(lambda: run_sql(database_url, listening)[0][0] > 0)
+        eventually(lambda: run_sql(database_url, connected) != [(0,)])
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)
         assert process.returncode == 130, err

@@ -32,6 +32,17 @@ _LOOK_SECONDS = 0.5
 _FAILURES_SHOWN = 10
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """How to submit what is found, unless a list says otherwise."""
+
+    collection: str
+    metadata: dict[str, Any]
+    by_reference: bool
+    keep: bool | None
+    priority: int
+
+
 @dataclass
 class Tally:
     """What has become of everything so far."""
@@ -78,23 +89,14 @@ def index(
     URL) or text, and if wanted key, collection, metadata; all others are metadata. Interrupted,
     it goes on where it was when it is run again.
     """
-    common = metadata_from(metadata) or {}
+    wanted = Wanted(collection, metadata_from(metadata) or {}, by_reference, keep, priority)
     # Looked through first: for the remaining time, and so that a list that can't be read to its
     # end is refused before anything of it is submitted. A pipe can be read only once.
     total = None if "-" in paths else sum(1 for _ in entries(paths))
     tally = Tally()
     with client_for(database_url, redis_url) as client, _progress(as_json) as progress:
         bar = progress.add_task("indexing", total=total, rate="", failed="")
-        found = _counted(entries(paths), tally)
-        while chunk := list(islice(found, _AT_ONCE)):
-            fresh = _changed(chunk, client, collection, common, tally)
-            batch = client.submit_many(
-                _items(fresh, collection, common, by_reference, tally),
-                priority=priority,
-                keep_source=keep,
-            )
-            tally.submitted += batch.accepted
-            tally.open_.append(batch)
+        for _ in _submissions(entries(paths), wanted, client, tally):
             _settle(tally, progress, bar)
         progress.update(bar, total=tally.found)
         while wait and tally.open_:
@@ -103,6 +105,21 @@ def index(
         for batch in tally.open_:  # whatever is not waited for
             tally.failures += map(_told, batch.refused)
     _report(tally, wait, as_json)
+
+
+def _submissions(
+    found: Iterator[Entry], wanted: Wanted, client: Client, tally: Tally
+) -> Iterator[Batch]:
+    """Submits what is new or has changed, some hundred at a time."""
+    while chunk := list(islice(found, _AT_ONCE)):
+        tally.found += len(chunk)
+        fresh = _changed(chunk, wanted, client, tally)
+        batch = client.submit_many(
+            _items(fresh, wanted, tally), priority=wanted.priority, keep_source=wanted.keep
+        )
+        tally.submitted += batch.accepted
+        tally.open_.append(batch)
+        yield batch
 
 
 def _progress(as_json: bool) -> Progress:
@@ -119,27 +136,19 @@ def _progress(as_json: bool) -> Progress:
     )
 
 
-def _counted(found: Iterable[Entry], tally: Tally) -> Iterator[Entry]:
-    for entry in found:
-        tally.found += 1
-        yield entry
-
-
-def _changed(
-    chunk: list[Entry], client: Client, collection: str, common: dict[str, Any], tally: Tally
-) -> list[Entry]:
+def _changed(chunk: list[Entry], wanted: Wanted, client: Client, tally: Tally) -> list[Entry]:
     """Those that are new, or have another content or other metadata, or have failed."""
     known: dict[tuple[str, str], Any] = {}
-    for name in {entry.collection or collection for entry in chunk}:
+    for name in {entry.collection or wanted.collection for entry in chunk}:
         keys = [entry.key for entry in chunk if entry.key is not None]
         known |= {(name, item.key): item for item in client.items(collection=name, keys=keys)}
     fresh = []
     for entry in chunk:
-        item = known.get((entry.collection or collection, entry.key or ""))
+        item = known.get((entry.collection or wanted.collection, entry.key or ""))
         if (
             item is not None
             and item.state == "done"
-            and item.metadata == common | entry.metadata
+            and item.metadata == wanted.metadata | entry.metadata
             and item.content_hash is not None
             and item.content_hash == _hash(entry)
         ):
@@ -161,24 +170,18 @@ def _hash(entry: Entry) -> bytes | None:
         return None
 
 
-def _items(
-    fresh: Iterable[Entry],
-    collection: str,
-    common: dict[str, Any],
-    by_reference: bool,
-    tally: Tally,
-) -> Iterator[dict[str, Any]]:
+def _items(fresh: Iterable[Entry], wanted: Wanted, tally: Tally) -> Iterator[dict[str, Any]]:
     """What submit_many takes. A file that can't be read is a failure, and no more than that."""
     for entry in fresh:
         item: dict[str, Any] = {
             "key": entry.key,
-            "collection": entry.collection or collection,
-            "metadata": common | entry.metadata,
+            "collection": entry.collection or wanted.collection,
+            "metadata": wanted.metadata | entry.metadata,
         }
         if entry.priority is not None:
             item["priority"] = entry.priority
         try:
-            item |= _content(entry, by_reference)
+            item |= _content(entry, wanted.by_reference)
         except (OSError, ValueError) as error:
             tally.failures.append(
                 (str(entry.file), f"can't be read: {getattr(error, 'strerror', error)}")
