@@ -40,6 +40,7 @@ class Client:
 
     def __init__(self, **settings: Any) -> None:
         self.settings = Settings.load(**settings)
+        self._statement_timeout = f"{self.settings.statement_timeout * 1000:.0f}"  # ms
         self._database = self._connections(self.settings.pool_size)
         self._follower = Follower(self._connections(1))
         self.settings.required("redis_url")
@@ -221,7 +222,7 @@ class Client:
         None stands for any; `metadata` matches items whose own contain it. Raises InvalidItem.
         """
         contains = _contains(metadata)
-        arguments = (collection, kind, state, reason, contains, keys and list(keys))
+        arguments = (collection, kind, state, reason, contains, _keys(keys))
         last = 0
         while True:
             with self._database.transaction("list of items") as cursor:
@@ -261,7 +262,7 @@ class Client:
         keys: Sequence[str] | None = None,
     ) -> int:
         """Queues failed items again, all that match; returns how many."""
-        arguments = (collection, kind, reason, _contains(metadata), keys and list(keys))
+        arguments = (collection, kind, reason, _contains(metadata), _keys(keys))
         return self._in_pages(statements.RETRY, arguments, "retry")
 
     def cancel(
@@ -277,7 +278,7 @@ class Client:
         They end as failed, with the reason "cancelled"; vectors that they had stay. What a worker
         is at is not cancelled.
         """
-        arguments = (collection, kind, _contains(metadata), keys and list(keys))
+        arguments = (collection, kind, _contains(metadata), _keys(keys))
         return self._in_pages(statements.CANCEL, arguments, "cancel")
 
     def delete(self, key: str, *, collection: str = "default", connection: Any = None) -> None:
@@ -310,7 +311,7 @@ class Client:
         Raises InvalidItem if no condition is named.
         """
         contains = _contains(metadata)
-        arguments = (collection, kind, state, reason, contains, keys and list(keys))
+        arguments = (collection, kind, state, reason, contains, _keys(keys))
         return self._in_pages(statements.DELETE_ITEMS, arguments, "delete items")
 
     def label_sets(self) -> list[LabelSet]:
@@ -356,23 +357,25 @@ class Client:
             settings.required("database_url"),
             pool_size=size,
             connect_timeout=settings.connect_timeout,
-            session={"statement_timeout": f"{settings.statement_timeout * 1000:.0f}"},
+            session={
+                "statement_timeout": self._statement_timeout,
+                "default_transaction_isolation": "read committed",
+            },
         )
 
     def _keep(self, keep_source: bool | None) -> bool:
         return self.settings.keep_source if keep_source is None else keep_source
 
     def _in_pages(self, statement: str, arguments: tuple[Any, ...], what: str) -> int:
-        """Repeats a statement, one transaction each, until it finds nothing more to do."""
-        total = 0
-        count = _PAGE
-        while count:
+        """Goes through the items once, in their order, a transaction for each page."""
+        total, last = 0, 0
+        while last is not None:
             with self._database.transaction(what) as cursor:
-                cursor.execute(statement, (*arguments, _PAGE))
-                count, *queues = cursor.fetchone() or (0,)
+                cursor.execute(statement, (*arguments, last, _PAGE))
+                affected, last, *queues = cursor.fetchone() or (0, None)
             for names in queues:
                 self._tickets.announce(names)
-            total += int(count)
+            total += int(affected)
         return total
 
     def _embed(
@@ -382,9 +385,13 @@ class Client:
         given = query_text(query or "") if image is None else query_image(image)
         embed = statements.EMBED_TEXT if image is None else statements.EMBED_IMAGE
         with self._database.autocommit(_search_for(given)) as cursor:
-            # The server's limit on a statement is not for the time that the caller grants.
-            cursor.execute(statements.ALLOW_SECONDS, (timeout, timeout))
-            cursor.execute(embed, (given, timeout))
+            # The limit on a statement is not for the time that the caller grants.
+            cursor.execute(statements.STATEMENT_TIMEOUT, (f"{(timeout + 5) * 1000:.0f}",))
+            try:
+                cursor.execute(embed, (given, timeout))
+            finally:
+                if not cursor.connection.closed:
+                    cursor.execute(statements.STATEMENT_TIMEOUT, (self._statement_timeout,))
         return given
 
     def _hits(self, statement: str, arguments: tuple[Any, ...], what: str) -> list[Hit]:
@@ -395,6 +402,12 @@ class Client:
             Hit(item_id, key, score, collection, kind, source, metadata, labels_from(labels))
             for item_id, collection, key, kind, score, source, metadata, labels in rows
         ]
+
+
+def _keys(keys: Sequence[str] | None) -> list[str] | None:
+    if isinstance(keys, str):
+        raise InvalidItem(f"keys is a list of keys, not one: [{keys!r}]")
+    return None if keys is None else [name_text(key, "key") for key in keys]
 
 
 def _item(key: str, collection: str) -> str:

@@ -98,6 +98,7 @@ def translated(what: str) -> Iterator[None]:
 
 def _translate(error: Exception, what: str) -> PgclipError:
     import psycopg2.errors
+    import psycopg2.extensions
 
     sqlstate = getattr(error, "pgcode", None) or ""
     diagnostics = getattr(error, "diag", None)
@@ -108,6 +109,8 @@ def _translate(error: Exception, what: str) -> PgclipError:
         return _BY_SQLSTATE[sqlstate](message)
     if sqlstate in _MISSING_OBJECT and "pgclip" in text:
         return SchemaError(f"{message}. Run: pgclip migrate")
+    if isinstance(error, psycopg2.extensions.TransactionRollbackError):  # a deadlock, above all
+        return ConnectionFailed(f"{message}. Another transaction was in the way; try it again")
     if isinstance(error, psycopg2.errors.QueryCanceled):
         return ConnectionFailed(
             f"{message}. Postgres is overloaded, or a lock is held; nothing was changed. The limit "

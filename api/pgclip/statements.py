@@ -34,7 +34,7 @@ DELETE = "SELECT pgclip.delete(%s, %s)"
 LIST_ITEMS = """
     SELECT i.id, i.key, i.collection, i.kind, i.state, i.reason, i.error, i.source, i.metadata,
            i.kept, i.content_hash, i.created_at, i.updated_at
-    FROM pgclip.list_items(%s, %s, %s, %s, %s::jsonb, %s, after => %s, "limit" => %s) i
+    FROM pgclip.list_items(%s, %s, %s, %s, %s::jsonb, %s::text[], after => %s, "limit" => %s) i
 """
 COUNT_ITEMS = "SELECT state, items FROM pgclip.count_items(%s, %s, %s::jsonb)"
 COLLECTIONS = """
@@ -42,10 +42,17 @@ COLLECTIONS = """
     FROM pgclip.collections ORDER BY name
 """
 RETRY = """
-    SELECT pgclip.retry(%s, %s, %s, %s::jsonb, %s, "limit" => %s), pgclip.ticket_queues()
+    SELECT affected, last_id, pgclip.ticket_queues()
+    FROM pgclip.retry(%s, %s, %s, %s::jsonb, %s::text[], after => %s, "limit" => %s)
 """
-CANCEL = 'SELECT pgclip.cancel(%s, %s, %s::jsonb, %s, "limit" => %s)'
-DELETE_ITEMS = 'SELECT pgclip.delete_items(%s, %s, %s, %s, %s::jsonb, %s, "limit" => %s)'
+CANCEL = """
+    SELECT affected, last_id
+    FROM pgclip.cancel(%s, %s, %s::jsonb, %s::text[], after => %s, "limit" => %s)
+"""
+DELETE_ITEMS = """
+    SELECT affected, last_id
+    FROM pgclip.delete_items(%s, %s, %s, %s, %s::jsonb, %s::text[], after => %s, "limit" => %s)
+"""
 CONTENT = "SELECT pgclip.content_of(%s, %s)"
 
 LISTEN_SETTLED = "LISTEN pgclip_settled"
@@ -78,12 +85,8 @@ GET_ITEM = """
 
 EMBED_TEXT = "CALL pgclip.embed(query => %s, timeout => make_interval(secs => %s))"
 EMBED_IMAGE = "CALL pgclip.embed(image => %s, timeout => make_interval(secs => %s))"
-# A limit of n seconds and a little, where the session's is lower.
-ALLOW_SECONDS = """
-    SELECT set_config('statement_timeout', ((%s + 5) * 1000)::int::text, false)
-    WHERE current_setting('statement_timeout')::interval BETWEEN '1 ms'
-          AND make_interval(secs => %s + 5)
-"""
+# Milliseconds; of the session, since a CALL that commits outlives what is set for a transaction.
+STATEMENT_TIMEOUT = "SELECT set_config('statement_timeout', %s, false)"
 SEARCH_TEXT = "SELECT * FROM pgclip.search(%s, %s, %s, %s)"
 SEARCH_IMAGE = "SELECT * FROM pgclip.search_image(%s, %s, %s, %s)"
 SIMILAR = """

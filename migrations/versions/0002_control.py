@@ -25,4 +25,4 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Only on the way to base, where 0001 drops the rest: dropped contents can't come back."""
     op.execute("DROP VIEW pgclip.collections, pgclip.models")
-    op.execute("DROP FUNCTION pgclip.list_items")
+    op.execute("DROP FUNCTION pgclip.list_items, pgclip._matching")

@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 # A session that a frozen process holds open must let go of its locks and end. All that a worker
 # asks for it asks by key: tables that grew since their last ANALYZE must not be read whole.
 _SESSION = {
+    # What is looked at under a lock must be what is there then, whatever the database's default.
+    "default_transaction_isolation": "read committed",
     "enable_seqscan": "off",
     "random_page_cost": "1.1",
     "lock_timeout": "5s",

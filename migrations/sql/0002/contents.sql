@@ -40,7 +40,8 @@ BEGIN
     INSERT INTO pgclip.content_release (kind, hash) VALUES (NEW.kind, NEW.content_hash);
     RETURN NULL;
 END $$;
-CREATE TRIGGER item_unkept AFTER INSERT OR UPDATE OF keep_source ON pgclip.item FOR EACH ROW
+-- A new item has a job, whose store tells; one that is submitted again may have none.
+CREATE TRIGGER item_unkept AFTER UPDATE OF keep_source ON pgclip.item FOR EACH ROW
     WHEN (NOT NEW.keep_source AND NEW.content_hash IS NOT NULL)
     EXECUTE FUNCTION pgclip._release_unkept_content();
 
@@ -61,16 +62,19 @@ CREATE TRIGGER embedding_set_replaced AFTER UPDATE ON pgclip.embedding_set
 
 -- Deletes released contents that no item refers to, and the data of those that no item needs any
 -- longer, a few at a time. One that a submission is just taking up again is locked by it: its turn
--- comes later. Once we hold a content no item can take it up, so the second look is final.
+-- comes later. Once we hold a content no item can take it up, so the second look is final; that
+-- needs a new snapshot for it. Returns how many releases it has worked off.
 CREATE OR REPLACE FUNCTION pgclip.collect_contents(p_limit int) RETURNS bigint
 LANGUAGE plpgsql AS $$
 DECLARE
-    v_kinds   pgclip.kind[];
-    v_hashes  bytea[];
-    v_free    bytea[];
-    v_deleted bigint;
-    v_dropped bigint;
+    v_kinds  pgclip.kind[];
+    v_hashes bytea[];
+    v_free   bytea[];
+    v_later  bigint;
 BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'contents can be collected in READ COMMITTED only';
+    END IF;
     WITH released AS (
         DELETE FROM pgclip.content_release WHERE ctid IN (
             SELECT ctid FROM pgclip.content_release LIMIT p_limit FOR UPDATE SKIP LOCKED)
@@ -86,22 +90,28 @@ BEGIN
     SELECT c.kind, c.hash FROM pgclip.content c
     JOIN unnest(v_kinds, v_hashes) r(kind, hash) ON r.kind = c.kind AND r.hash = c.hash
     WHERE c.kind::text::bytea || c.hash <> ALL(v_free);
+    GET DIAGNOSTICS v_later = ROW_COUNT;
     DELETE FROM pgclip.content c USING unnest(v_kinds, v_hashes) r(kind, hash)
     WHERE r.kind = c.kind AND r.hash = c.hash
       AND c.kind::text::bytea || c.hash = ANY(v_free)
       AND NOT EXISTS (SELECT FROM pgclip.item i
                       WHERE i.kind = c.kind AND i.content_hash = c.hash);
-    GET DIAGNOSTICS v_deleted = ROW_COUNT;
     UPDATE pgclip.content c SET data = NULL FROM unnest(v_kinds, v_hashes) r(kind, hash)
     WHERE r.kind = c.kind AND r.hash = c.hash AND c.data IS NOT NULL
       AND c.kind::text::bytea || c.hash = ANY(v_free)
-      AND NOT EXISTS (
-          SELECT FROM pgclip.item i
-          LEFT JOIN pgclip.job j ON j.item_id = i.id
-          LEFT JOIN pgclip.failure f ON f.item_id = i.id
-          LEFT JOIN pgclip.embedding_set e ON e.item_id = i.id AND e.generation = i.generation
-          WHERE i.kind = c.kind AND i.content_hash = c.hash
-            AND (i.keep_source OR j.id IS NOT NULL OR f.item_id IS NOT NULL OR e.item_id IS NULL));
-    GET DIAGNOSTICS v_dropped = ROW_COUNT;
-    RETURN v_deleted + v_dropped;
+      AND NOT EXISTS (SELECT FROM pgclip.item i WHERE i.kind = c.kind AND i.content_hash = c.hash
+                      AND (i.keep_source OR pgclip._is_unfinished(i.id, i.generation)));
+    RETURN coalesce(cardinality(v_hashes), 0) - v_later;
 END $$;
+
+-- Whether an item's bytes are needed for its embeddings: it is not done by the live model, or has
+-- a job or a failure of a model in use.
+CREATE FUNCTION pgclip._is_unfinished(p_item bigint, p_generation int) RETURNS boolean
+LANGUAGE sql STABLE AS $$
+    SELECT EXISTS (SELECT FROM pgclip.job j WHERE j.item_id = p_item)
+        OR EXISTS (SELECT FROM pgclip.failure f JOIN pgclip.model m ON m.id = f.model_id
+                   WHERE f.item_id = p_item AND m.state <> 'retired')
+        OR NOT EXISTS (SELECT FROM pgclip.embedding_set e JOIN pgclip.model m ON m.id = e.model_id
+                       WHERE e.item_id = p_item AND e.generation = p_generation
+                         AND m.state = 'live')
+$$;

@@ -95,7 +95,8 @@ BEGIN
         END IF;
         SELECT a.item_id, a.key, a.generation, a.error INTO item_id, key, generation, v_problem
         FROM pgclip._accept(ARRAY[(p_collection, p_key, p_kind, v_hash, p_source, p_metadata,
-                                   p_priority, p_keep_source)::pgclip.submission]) a;
+                                   p_priority, coalesce(p_keep_source, true))
+                                   ::pgclip.submission]) a;
     END IF;
     IF v_problem IS NOT NULL THEN
         RAISE EXCEPTION '%', v_problem USING ERRCODE = 'PC001';
@@ -194,7 +195,7 @@ END $$;
 
 -- Bulk, in one call: one element of each array for an item, with either its content (a text's in
 -- UTF-8) or its source. For callers that are in a transaction of their own, since an invalid item
--- is reported and does not raise.
+-- is reported and does not raise. What is no JSON, or no UTF-8, does.
 CREATE FUNCTION pgclip.submit_batch(
     kinds text[], keys text[], contents bytea[], sources text[], collections text[],
     metadata text[], priorities int[], keep_source boolean[]
