@@ -2,9 +2,10 @@
 
 import asyncio
 import os
+import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import asyncpg
@@ -13,7 +14,15 @@ from conftest import Live, WorkerFactory
 from pictures import jpeg
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
-from pgclip import AsyncClient, Client, ConfigurationError, ItemFailed, NotCommitted, WaitTimeout
+from pgclip import (
+    AsyncClient,
+    Client,
+    ConfigurationError,
+    ItemFailed,
+    NotCommitted,
+    QueueFull,
+    WaitTimeout,
+)
 
 Sql = Callable[..., list[Any]]
 
@@ -109,6 +118,42 @@ def test_the_callers_asynchronous_session(client: Client, driver: str) -> None:
         await engine.dispose()
 
     asyncio.run(story())
+
+
+def test_nothing_keeps_the_loop_waiting(client: Client, sql: Sql) -> None:
+    """Neither a Redis that never answers nor a full queue, in a transaction of the caller's."""
+    sql("SELECT pgclip.register_model('m', 4, 10, '{\"fatal\": {}}')")
+    url = client.settings.database_url.replace("postgresql://", "postgresql+asyncpg://")
+    silent = socket.create_server(("127.0.0.1", 0))
+    redis = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
+
+    async def longest_pause(work: Coroutine[Any, Any, None]) -> float:
+        task = asyncio.create_task(work)
+        longest, last = 0.0, time.monotonic()
+        while not task.done():
+            await asyncio.sleep(0.001)
+            longest, last = max(longest, time.monotonic() - last), time.monotonic()
+        await task
+        return longest
+
+    async def submit(aio: AsyncClient, session: AsyncSession) -> None:
+        await aio.submit_text("text", connection=session)
+        await session.commit()
+        with pytest.raises(QueueFull):
+            await aio.submit_text("one too many", connection=session)
+
+    async def story() -> float:
+        engine = create_async_engine(url)
+        settings = {"database_url": client.settings.database_url, "redis_url": redis}
+        limits = {"max_queued": 1, "queue_wait": 3}
+        async with AsyncClient(**settings, **limits) as aio, AsyncSession(engine) as session:
+            longest = await longest_pause(submit(aio, session))
+        await engine.dispose()
+        return longest
+
+    # Each of the two would take three seconds or more.
+    assert asyncio.run(story()) < 2.0
+    silent.close()
 
 
 def test_asyncpg_calls_the_functions(client: Client) -> None:

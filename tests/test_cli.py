@@ -138,6 +138,11 @@ class TestIndex:
             ("a.csv", "title\nx\n", "line 2: needs one of image"),
             ("a.jsonl", '{"text": "x"}\n{', "line 2: not JSON"),
             ("a.jsonl", "[1]", "line 1: not a JSON object"),
+            ("a.jsonl", '{"text": "x", "key": 5}', "line 1: key is not a text"),
+            ("a.jsonl", '{"text": "x", "priority": null}', "the priority is from 0"),
+            ("a.jsonl", '{"text": "x", "metadata": 5}', "metadata is not a JSON object"),
+            ("a.csv", "text,metadata\nx,{\n", "line 2: metadata is not JSON"),
+            ("a.csv", 'text\n"' + "x" * 2**21, "not CSV"),
             ("a.bin", "", "can't be indexed"),
         ],
     )
@@ -149,6 +154,24 @@ class TestIndex:
         assert told.returncode == 1
         assert message in told.stderr
         assert "Traceback" not in told.stderr
+
+    def test_odd_names_and_bytes(self, run: Run, tmp_path: Path) -> None:
+        (tmp_path / "a.csv").write_bytes("text,key\nschön,s\n".encode("latin-1"))
+        assert "not UTF-8" in run("index", tmp_path / "a.csv").stderr
+        folder = tmp_path / "odd"
+        folder.mkdir()
+        Path(os.fsdecode(bytes(folder) + b"/k\xe4tzchen.txt")).write_text("a kitten")
+        (folder / "lines.txt").write_bytes(b"two\r\nlines")
+        told = run("index", folder, "-c", "odd", "--json")
+        found = json.loads(told.stdout)
+        assert (told.returncode, found["done"]) == (1, 1)
+        assert "not valid Unicode" in found["failed"][0]["error"]
+        assert json.loads(run("index", folder, "-c", "odd", "--json").stdout)["unchanged"] == 1
+
+    def test_metadata_in_a_csv(self, run: Run, live: Live, tmp_path: Path) -> None:
+        (tmp_path / "a.csv").write_text('text,key,metadata,year\nx,csv-1,"{""a"": [1]}",1959\n')
+        assert run("index", tmp_path / "a.csv").returncode == 0
+        assert live.client.get("csv-1").metadata == {"a": [1], "year": "1959"}
 
     def test_without_waiting_and_again_after_an_interruption(
         self, idle: Run, client: Client, folder: Path, database_url: str
@@ -322,9 +345,11 @@ def test_status_can_be_watched(client: Client) -> None:
 
 
 def test_settings_hide_the_password() -> None:
-    told = pgclip("settings", PGCLIP_DATABASE_URL="postgresql://me:secret@host/db")
+    url = "postgresql://me:secret@host/db?sslpassword=secret&user=a&password=secret"
+    told = pgclip("settings", PGCLIP_DATABASE_URL=url, PGCLIP_REDIS_URL="redis://:secret@host/0")
     assert "secret" not in told.stdout
     assert "postgresql://me:***@host/db" in told.stdout
+    assert "redis://:***@host/0" in told.stdout
     rows = {row["setting"]: row for row in json.loads(pgclip("settings", "--json").stdout)}
     assert rows["PGCLIP_LEASE"] == {
         "setting": "PGCLIP_LEASE",
@@ -435,6 +460,8 @@ def test_up_runs_everything_and_stops_it(tmp_path: Path) -> None:
         doctor = pgclip("doctor", **data)
         assert doctor.returncode == 0, doctor.stdout
         assert (tmp_path / "data" / "urls.json").stat().st_mode & 0o777 == 0o600
+        second = pgclip("up", "--model", DEMO_MODEL, **data)
+        assert (second.returncode, "runs already" in second.stderr) == (1, True)
         up.send_signal(signal.SIGINT)
         assert up.wait(60) == 0
     finally:
@@ -446,6 +473,20 @@ def test_up_runs_everything_and_stops_it(tmp_path: Path) -> None:
     told = pgclip("status", PGCLIP_DATA_DIR=str(tmp_path / "data"))
     assert told.returncode == 1
     assert "pgclip up" in told.stderr
+
+
+def test_a_worker_ends_with_a_killed_up(tmp_path: Path, client: Client, database_url: str) -> None:
+    up = subprocess.Popen(
+        [sys.executable, "-m", "pgclip", "up", "--model", str(DEMO_MODEL), "--data", str(tmp_path)],
+        env={**os.environ, **urls(client)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    workers = "SELECT count(*) FROM pgclip.workers"
+    eventually(lambda: run_sql(database_url, workers) == [(1,)] or up.poll() is not None, 120)
+    up.kill()
+    up.wait()
+    eventually(lambda: run_sql(database_url, workers) == [(0,)])
 
 
 def test_up_says_why_a_worker_does_not_start(tmp_path: Path, client: Client) -> None:

@@ -102,6 +102,99 @@ def test_cancel_retry_delete(
     assert_ledger_is_true(database_url)
 
 
+def test_control_looks_again_once_it_has_the_lock(shelf: Client, database_url: str) -> None:
+    """An item that a submission is just changing does not match any longer."""
+    with psycopg2.connect(database_url) as other:
+        shelf.submit_text("new", key="fail four", collection="shop", connection=other)
+        deleted: list[int] = []
+        deleting = threading.Thread(
+            target=lambda: deleted.append(shelf.delete_items(state="failed"))
+        )
+        deleting.start()
+        locks = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        eventually(lambda: run_sql(database_url, locks)[0][0] > 0)
+        other.commit()
+        deleting.join(30)
+    assert deleted == [0]
+    assert shelf.get("fail four", collection="shop").state == "queued"
+
+
+def test_control_and_bulk_do_not_deadlock(client: Client, sql: Sql) -> None:
+    sql("SELECT pgclip.register_model('m', 4, 10, '{\"fatal\": {}}')")
+    for n in range(60, 0, -1):  # ids and keys in opposite orders
+        client.submit_text(f"text {n}", key=f"{n:03}")
+    stop = threading.Event()
+    errors: list[Exception] = []
+
+    def again(work: Callable[[int], object]) -> None:
+        n = 0
+        while not stop.is_set():
+            n += 1
+            try:
+                work(n)
+            except Exception as error:
+                errors.append(error)
+
+    works: list[Callable[[int], object]] = [
+        lambda n: client.submit_many({"text": f"{n} {k}", "key": f"{k:03}"} for k in range(1, 61)),
+        lambda n: client.cancel(collection="default"),
+        lambda n: client.retry(collection="default"),
+        lambda n: client.delete_items(keys=[f"{k:03}" for k in range(1, 61, 3)]),
+    ]
+    threads = [threading.Thread(target=again, args=(work,)) for work in works]
+    for thread in threads:
+        thread.start()
+    stop.wait(5)
+    stop.set()
+    for thread in threads:
+        thread.join(30)
+    assert errors == []
+
+
+def test_retry_goes_through_the_failures_once(
+    client: Client, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sql("SELECT pgclip.register_model('m', 4, 10, '{\"fatal\": {}}')")
+    monkeypatch.setattr("pgclip.client._PAGE", 2)
+    client.submit_many({"text": str(n), "key": str(n)} for n in range(7))
+    assert client.cancel() == 7
+    # What is retried fails again at once.
+    sql("""CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        INSERT INTO pgclip.failure VALUES (NEW.item_id, NEW.model_id, NEW.generation, 'r', 'm');
+        RETURN NULL; END $$""")
+    sql("CREATE TRIGGER fail BEFORE INSERT ON pgclip.job FOR EACH ROW EXECUTE FUNCTION fail()")
+    assert client.retry() == 7
+
+
+def test_filters_that_say_nothing_delete_nothing(client: Client) -> None:
+    client.submit_text("text", key="g")
+    for empty in ({"metadata": {}}, {}):
+        with pytest.raises(InvalidItem, match="at least one condition"):
+            client.delete_items(**empty)
+    with pytest.raises(InvalidItem, match="a list of keys"):
+        client.delete_items(keys="g")
+    assert client.delete_items(keys=[]) == 0
+    assert client.count()["queued"] == 1
+
+
+def test_a_model_that_is_being_filled_is_no_backlog(
+    database_url: str, services: LocalServices, sql: Sql
+) -> None:
+    sql("SELECT pgclip.register_model('m', 4, 10, '{\"fatal\": {}}')")
+    urls = {"database_url": database_url, "redis_url": services.redis_url}
+    with Client(**urls, max_queued=1) as client:
+        client.submit_text("text")
+        sql("DELETE FROM pgclip.job")
+        sql("SELECT pgclip.add_model('other')")
+        assert client.submit_text("another")
+
+
+def test_contents_are_not_collected_by_an_old_snapshot(sql: Sql) -> None:
+    sql("SET default_transaction_isolation = 'repeatable read'")
+    with pytest.raises(psycopg2.Error, match="READ COMMITTED"):
+        sql("SELECT pgclip.collect_contents(10)")
+
+
 def test_a_cancelled_replacement_leaves_the_old_vectors(shelf: Client) -> None:
     before = shelf.get("one", collection="shop").vectors
     shelf.submit_text("one and more", key="one", collection="shop")

@@ -2,6 +2,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+import psycopg2
 import pytest
 from conftest import run_sql, with_database
 
@@ -29,6 +30,32 @@ def test_up_down_up(database_url: str) -> None:
     assert run_sql(database_url, "SELECT version_num FROM pgclip.schema_version") == [
         (SCHEMA_VERSION,)
     ]
+
+
+def test_it_goes_forward_only(database_url: str) -> None:
+    with pytest.raises(SchemaError, match="forward only"):
+        migrate(database_url, "0001")
+
+
+def test_a_database_with_data_is_upgraded(services: LocalServices) -> None:
+    run_sql(services.database_url, "CREATE DATABASE upgraded")
+    url = with_database(services.database_url, "upgraded")
+    migrate(url, "0001")
+    run_sql(url, "SELECT pgclip.register_model('m', 4, 10, '{\"fatal\": {}}')")
+    connection = psycopg2.connect(url)
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pgclip.open_staging()")  # a session from before the upgrade
+        cursor.execute("SELECT pgclip.submit_text('a text', key => 'a')")
+        migrate(url)
+        cursor.execute("SELECT key, state, kept FROM pgclip.items")
+        assert cursor.fetchall() == [("a", "queued", True)]
+        cursor.execute(
+            "SELECT error FROM pgclip.submit_batch(ARRAY['text'], ARRAY['b'], ARRAY['b'::bytea],"
+            " ARRAY[NULL], ARRAY['default'], ARRAY['{}'], ARRAY[1], ARRAY[true])"
+        )
+        assert cursor.fetchall() == [(None,)]
+    connection.close()
 
 
 def test_the_command_works_and_names_the_trouble(database_url: str) -> None:

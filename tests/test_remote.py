@@ -23,7 +23,7 @@ class Site(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         port = self.server.server_address[1]
         match self.path:
-            case "/a/cat.jpg" | "/b/cat.jpg":
+            case "/a/cat.jpg" | "/b/cat.jpg" | "/a/k%C3%A4tzchen.jpg":
                 self.answer(200, PICTURE)
             case "/a/moved":
                 self.answer(302, b"", Location="/a/cat.jpg")
@@ -83,7 +83,7 @@ def reason(url: str, prefix: str, private: bool = True, max_bytes: int = 10**6) 
 
 
 def test_a_picture_is_fetched_also_after_a_redirect(site: str) -> None:
-    for path in ("cat.jpg", "moved"):
+    for path in ("cat.jpg", "moved", "kätzchen.jpg", "k%C3%A4tzchen.jpg"):
         assert read_url(f"{site}/a/{path}", (f"{site}/a/",), True, 10**6) == PICTURE
 
 
@@ -136,6 +136,11 @@ def test_a_host_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
         ("https://good.org/pictures/../a", "https://good.org/pictures/"),
         ("https://good.org/pictures/%2e%2e/a", "https://good.org/pictures/"),
         ("https://good.org:port/a", "https://good.org/"),
+        ("https://good.org/pictures/..;/a", "https://good.org/pictures/"),
+        ("https://good.org/pictures/..\\a", "https://good.org/pictures/"),
+        ("sftp://good.org/pictures/x#/../../private/y", "sftp://good.org/pictures/"),
+        ("https://evil.org/a", "https:good.org/"),
+        ("https://evil.org/a", "https:/good.org/"),
         ("s3://bucket-of-others/a", "s3://bucket"),
         ("zip://a.jpg::file:///etc/passwd", "zip://"),
         ("data:image/png;base64,AAAA", "https://"),
@@ -153,6 +158,7 @@ def test_prefixes_allow_nothing_beside_them(url: str, prefix: str) -> None:
         ("https://good.org/pictures/a.jpg?size=9", "https://good.org/pictures"),
         ("HTTPS://GOOD.org:443/pictures/a", "https://good.org/pictures/"),
         ("https://any.org/a", "https://"),
+        ("https://good.org/my%20pictures/a", "https://good.org/my%20pictures/"),
         ("s3://bucket/a/b.jpg", "s3://bucket/a"),
     ],
 )
@@ -165,7 +171,7 @@ def test_which_addresses_are_public() -> None:
     for address in (
         *("127.0.0.1", "10.1.2.3", "192.168.0.1", "169.254.169.254", "0.0.0.0", "224.0.0.1"),
         *("100.64.0.1", "::1", "fe80::1%eth0", "fc00::1", "::ffff:127.0.0.1", "ff02::1"),
-        *("64:ff9b::7f00:1", "2002:7f00:1::"),
+        *("64:ff9b::7f00:1", "2002:7f00:1::", "192.0.0.192", "168.63.129.16", "fec0::1"),
     ):
         assert not is_public(address), address
 

@@ -251,6 +251,16 @@ def test_a_savepoint_that_is_rolled_back(client: Client, database_url: str) -> N
         lost.status()
 
 
+def test_a_generation_that_another_submission_took(client: Client, database_url: str) -> None:
+    client.submit_text("before", key="a")
+    with with_session(database_url) as caller:
+        lost = client.submit_text("never", key="a", connection=caller.connection)
+        caller.rollback()
+    assert client.submit_text("after", key="a").generation == lost.generation
+    with pytest.raises(NotCommitted, match="rolled back"):
+        lost.wait(1)
+
+
 def test_a_session_that_is_used_again_announces_only_its_own(
     client: Client, database_url: str, published: list[str]
 ) -> None:

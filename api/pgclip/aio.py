@@ -1,11 +1,13 @@
 """The client for asyncio: the same calls, awaited. Each runs in a thread, so the loop goes on."""
 
 import functools
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from pgclip.client import Client
+from pgclip.errors import QueueFull
 from pgclip.items import ItemInfo, State
 from pgclip.submission import Kind
 
@@ -13,6 +15,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _PAGE = 1000
+_PAUSE_SECONDS = 0.2
 
 
 def _awaited(
@@ -22,10 +25,11 @@ def _awaited(
         within = kwargs.get("connection")
         if hasattr(within, "run_sync"):  # SQLAlchemy's AsyncSession or AsyncConnection
             rest = {name: value for name, value in kwargs.items() if name != "connection"}
-            inside: R = await within.run_sync(
-                lambda connection: call(self.client, *args, **rest, connection=connection)  # type: ignore[arg-type]
-            )
-            return inside
+
+            def inside(connection: Any) -> R:
+                return call(self.client, *args, **rest, connection=connection)  # type: ignore[arg-type]
+
+            return await self._run_within(within, inside)
         return await self._run(functools.partial(call, self.client, *args, **kwargs))
 
     functools.update_wrapper(run, call)
@@ -95,6 +99,20 @@ class AsyncClient:
         while page := await self._run(lambda: list(islice(found, _PAGE))):
             for item in page:
                 yield item
+
+    async def _run_within(self, within: Any, call: Callable[[Any], R]) -> R:
+        """Runs a call on SQLAlchemy's greenlet, again while the queue is full and one may wait."""
+        import asyncio
+
+        deadline = time.monotonic() + self.client.settings.queue_wait
+        while True:
+            try:
+                outcome: R = await within.run_sync(call)
+                return outcome
+            except QueueFull:
+                if time.monotonic() >= deadline:
+                    raise
+                await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _run(self, call: Callable[[], R]) -> R:
         import asyncio

@@ -386,11 +386,13 @@ class Client:
         embed = statements.EMBED_TEXT if image is None else statements.EMBED_IMAGE
         with self._database.autocommit(_search_for(given)) as cursor:
             # The limit on a statement is not for the time that the caller grants.
-            cursor.execute(statements.STATEMENT_TIMEOUT, (f"{(timeout + 5) * 1000:.0f}",))
+            longer = 0 < self.settings.statement_timeout < timeout + 5
+            if longer:
+                cursor.execute(statements.STATEMENT_TIMEOUT, (f"{(timeout + 5) * 1000:.0f}",))
             try:
                 cursor.execute(embed, (given, timeout))
             finally:
-                if not cursor.connection.closed:
+                if longer and not cursor.connection.closed:
                     cursor.execute(statements.STATEMENT_TIMEOUT, (self._statement_timeout,))
         return given
 

@@ -136,7 +136,8 @@ class Follower:
                 if now - looked >= _LOOK_SECONDS:
                     looked = now
                     self._look(cursor, waiting)
-                selector.select(timeout=_LOOK_SECONDS / 10)
+                if not connection.notifies:  # some may have come with an answer
+                    selector.select(timeout=_LOOK_SECONDS / 10)
                 connection.poll()
                 told = {int(item) for n in connection.notifies for item in n.payload.split()}
                 connection.notifies.clear()

@@ -7,6 +7,7 @@ from pgclip import statements
 from pgclip.database import Database
 from pgclip.errors import QueueFull
 from pgclip.forks import begin_anew_in_children
+from pgclip.loops import on_event_loop
 from pgclip.settings import Settings
 
 # Between two looks at the queue the client counts what it submits itself, so with n clients the
@@ -32,10 +33,13 @@ class Gate:
         self._looked = -_LOOK_SECONDS
 
     def pass_through(self, items: int) -> None:
-        """Returns when there is room; raises QueueFull after `queue_wait` seconds without."""
+        """Returns when there is room; raises QueueFull after `queue_wait` seconds without.
+
+        On an event loop it does not wait: AsyncClient does.
+        """
         if not self._ceiling:
             return
-        deadline = time.monotonic() + self._patience
+        deadline = time.monotonic() + (0 if on_event_loop() else self._patience)
         while not self._admit(items):
             if time.monotonic() >= deadline:
                 raise QueueFull(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from pgclip import statements
@@ -47,10 +48,12 @@ class Job:
         connection= and that transaction is still open or was rolled back.
         """
         with self._database.transaction(str(self)) as cursor:
+            if self._transaction is not None:
+                _require_commit(cursor, self._transaction, str(self))
             cursor.execute(statements.JOB_STATE, (self.item_id,))
             row = cursor.fetchone()
-            if row is None or row[3] < self.generation:
-                raise self._missing(cursor)
+        if row is None or row[3] < self.generation:
+            raise NotFound(f"{self}: the item was deleted, or its savepoint rolled back")
         state, reason, error, generation = row
         if generation > self.generation:
             return Status("done", superseded=True)
@@ -87,25 +90,20 @@ class Job:
             finally:
                 self._follower.forget([item], futures)
 
-    def _missing(self, cursor: "Cursor") -> NotCommitted | NotFound:
-        open_ = None if self._transaction is None else _not_committed(cursor, self._transaction)
-        if open_:
-            return NotCommitted(f"{self}: {open_}")
-        return NotFound(f"{self}: the item was deleted, or its savepoint rolled back")
-
     def __str__(self) -> str:
         return f"item {self.key!r} in collection {self.collection!r}"
 
 
-def _not_committed(cursor: "Cursor", transaction: str) -> str | None:
-    """Why what a transaction submitted is not there; None if it has committed."""
+def _require_commit(cursor: "Cursor", transaction: str, what: str) -> None:
+    """Raises NotCommitted while a transaction is open, and once it was rolled back."""
     cursor.execute(statements.TRANSACTION_STATE, (transaction,))
     (state,) = cursor.fetchone() or (None,)
     if state == "in progress":
-        return "the transaction that submitted it is still open; commit it first"
+        raise NotCommitted(
+            f"{what}: the transaction that submitted it is still open; commit it first"
+        )
     if state == "aborted":
-        return "the transaction that submitted it was rolled back"
-    return None
+        raise NotCommitted(f"{what}: the transaction that submitted it was rolled back")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +135,6 @@ class Batch:
         self._generations: array[int] = array("i")
         self._positions: array[int] = array("q")
         self._refused: list[ItemFailure] = []
-        # Where the first item is that was not done when it was last looked at.
-        self._first_open = 0
         self.submitted = 0
 
     @property
@@ -187,51 +183,50 @@ class Batch:
         await run_async(self._ending(timeout), timeout)
 
     def _ending(self, timeout: float | None) -> Steps:
-        while items := self._next_open():
-            futures = self._follower.follow(items)
-            try:
-                if self._next_open() == items:  # none ended before it was followed
-                    yield futures
-            except TimeoutError:
-                raise WaitTimeout(f"after {timeout} s: {self.counts()}. The work goes on") from None
-            finally:
-                self._follower.forget(items, futures)
+        for start in range(0, len(self._items), _CHUNK):
+            while items := self._open_of(start):
+                futures = self._follower.follow(items)
+                try:
+                    if self._open_of(start) == items:  # none ended before it was followed
+                        yield futures
+                except TimeoutError:
+                    raise WaitTimeout(
+                        f"after {timeout} s: {self.counts()}. The work goes on"
+                    ) from None
+                finally:
+                    self._follower.forget(items, futures)
         if failures := self.failures():
             first = "; ".join(f"{f.key or f.position!r}: {f.message}" for f in failures[:5])
             raise ItemFailed(
                 f"{len(failures)} of {self.submitted} items failed: {first}", failures[0].reason
             )
 
-    def _next_open(self) -> list[Followed]:
-        found = []
-        for item, generation, state, _, _ in self._unfinished():
-            if state in ("queued", "leased"):
-                found.append(Followed(item, generation))
-                if len(found) == _AT_ONCE:
-                    break
-        return found
+    def _open_of(self, start: int) -> list[Followed]:
+        """The first of a chunk that have not ended."""
+        found = (
+            Followed(item, generation)
+            for item, generation, state, _, _ in self._states(start)
+            if state in ("queued", "leased")
+        )
+        return list(islice(found, _AT_ONCE))
 
     def _unfinished(self) -> Iterator[tuple[int, int, str, str, str]]:
         """Item, generation, state, reason and error of those that are not done."""
-        self._require_commit()
-        for start in range(self._first_open, len(self._items), _CHUNK):
-            chunk = slice(start, start + _CHUNK)
-            with self._database.transaction("batch") as cursor:
-                cursor.execute(
-                    statements.BATCH_STATES,
-                    (self._items[chunk].tolist(), self._generations[chunk].tolist()),
-                )
-                rows = cursor.fetchall()
-            if not rows and start == self._first_open and len(self._items) >= start + _CHUNK:
-                self._first_open += _CHUNK  # done is final
-            yield from rows
+        for start in range(0, len(self._items), _CHUNK):
+            yield from self._states(start)
 
-    def _require_commit(self) -> None:
-        if self._transaction is not None:
-            with self._database.transaction("batch") as cursor:
-                if open_ := _not_committed(cursor, self._transaction):
-                    raise NotCommitted(f"batch of {self.submitted}: {open_}")
-            self._transaction = None
+    def _states(self, start: int) -> list[tuple[int, int, str, str, str]]:
+        """The same for one chunk."""
+        chunk = slice(start, start + _CHUNK)
+        with self._database.transaction("batch") as cursor:
+            if self._transaction is not None:
+                _require_commit(cursor, self._transaction, f"batch of {self.submitted}")
+                self._transaction = None
+            cursor.execute(
+                statements.BATCH_STATES,
+                (self._items[chunk].tolist(), self._generations[chunk].tolist()),
+            )
+            return cursor.fetchall()
 
     def _keys(self, items: list[int]) -> dict[int, str]:
         with self._database.transaction("batch") as cursor:

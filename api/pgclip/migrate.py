@@ -44,6 +44,7 @@ def migrate(database_url: str, revision: str = "head") -> None:
             else:
                 _refuse_newer(connection)
                 command.upgrade(config, revision)
+                _require_reached(connection, revision)
     except DBAPIError as error:
         with translated("pgclip migrate"):
             raise (error.orig or error) from error
@@ -62,6 +63,14 @@ def _config(connection: "Connection") -> "Config":
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
     return config
+
+
+def _require_reached(connection: "Connection", revision: str) -> None:
+    version = connection.exec_driver_sql("SELECT version_num FROM pgclip.schema_version").scalar()
+    if revision not in ("head", version):
+        raise SchemaError(
+            f"schema pgclip is at version {version} and goes forward only; base removes it"
+        )
 
 
 def _require_server(connection: "Connection") -> None:

@@ -1,6 +1,7 @@
 """Every setting, read in one place: a keyword argument, else PGCLIP_<NAME>, else the default."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -24,7 +25,11 @@ def _folders(text: str) -> tuple[Path, ...]:
 
 
 def _prefixes(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+    prefixes = tuple(part.strip() for part in text.split(",") if part.strip())
+    for prefix in prefixes:  # a slash that is forgotten must not allow every host
+        if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://([^/]|$)", prefix):
+            raise ValueError(f"{prefix!r} does not begin like https://host or s3://bucket")
+    return prefixes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,10 +131,5 @@ class Settings:
 
 def masked(url: str) -> str:
     """A URL without its password, for people's eyes."""
-    from urllib.parse import urlsplit
-
-    try:
-        password = urlsplit(url).password
-    except ValueError:
-        return "***"
-    return url.replace(f":{password}@", ":***@") if password else url
+    url = re.sub(r"(://[^/@]*?:)[^/@]+@", r"\1***@", url)
+    return re.sub(r"([?&](?:password|sslpassword)=)[^&]+", r"\1***", url)

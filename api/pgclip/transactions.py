@@ -4,11 +4,13 @@ Whatever the caller has (a SQLAlchemy Session or Connection, Django's connection
 two things are asked of it: to run a statement, and to say when it has committed, where it can.
 """
 
+import threading
 from collections.abc import Callable, Sequence
 from inspect import iscoroutinefunction
 from typing import Any, Protocol
 
 from pgclip.errors import ConfigurationError, translated_by_state
+from pgclip.loops import on_event_loop
 
 _PENDING = "pgclip.after_commit"
 
@@ -86,8 +88,9 @@ class DjangoTransaction(DriverTransaction):
     """django.db.connection, or another of django.db.connections."""
 
     def after_commit(self, call: Callable[[], None]) -> None:
-        """At the end of the outermost atomic block."""
-        self._connection.on_commit(call)
+        """At the end of the outermost atomic block; without one and autocommit nothing tells."""
+        if self._connection.in_atomic_block or self._connection.get_autocommit():
+            self._connection.on_commit(call)
 
 
 class ConnectionTransaction:
@@ -128,7 +131,10 @@ class SessionTransaction(ConnectionTransaction):
 
 def _committed(session: Any) -> None:
     for call in session.info.get(_PENDING, ()):
-        call()
+        if on_event_loop():  # Redis may take its time
+            threading.Thread(target=call, name="pgclip", daemon=True).start()
+        else:
+            call()
 
 
 def _ended(session: Any, transaction: Any) -> None:

@@ -7,12 +7,12 @@ credentials of the environment are not used for it.
 """
 
 import ipaddress
-import posixpath
+import re
 import socket
 import time
 from collections.abc import Iterable
 from typing import Any
-from urllib.parse import SplitResult, unquote, urljoin, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit, urlunsplit
 
 import httpcore
 
@@ -25,6 +25,13 @@ _TIMEOUTS = {"connect": 5.0, "read": 10.0, "write": 5.0, "pool": 5.0}
 _PAUSES = (0.5, 2.0)
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# Not the internet's, whatever this Python knows of them: protocol assignments, where a cloud's
+# metadata are, another cloud's own address on every host, and IPv6's former private range.
+_NOT_PUBLIC = [
+    ipaddress.ip_network(network) for network in ("192.0.0.0/24", "168.63.129.16/32", "fec0::/10")
+]
+# Made once: it reads all the certificates.
+_SSL = httpcore.default_ssl_context()
 
 
 class _Transient(Exception):
@@ -36,6 +43,7 @@ def read_url(url: str, prefixes: tuple[str, ...], private: bool, max_bytes: int)
     require_allowed(url, prefixes)
     if urlsplit(url).scheme.lower() not in _WEB:
         return _read_by_fsspec(url, max_bytes)
+    url = _in_ascii(url)
     for pause in (*_PAUSES, None):
         try:
             return _get(url, prefixes, private, max_bytes)
@@ -47,6 +55,20 @@ def read_url(url: str, prefixes: tuple[str, ...], private: bool, max_bytes: int)
         except (httpcore.ProtocolError, httpcore.UnsupportedProtocol, ValueError) as error:
             raise Refused("fetch_failed", f"{url}: {error}") from error
     raise AssertionError("unreachable")
+
+
+def _in_ascii(url: str) -> str:
+    """As it travels: what is not ASCII escaped, the host in IDNA. Raises Refused."""
+    try:
+        parts = urlsplit(url)
+        host = (parts.hostname or "").encode("idna").decode()
+        netloc = f"[{host}]" if ":" in host else host
+        if parts.port is not None:
+            netloc += f":{parts.port}"
+        path, query = (quote(part, safe="/%:@!$&'()*+,;=?~-._") for part in parts[2:4])
+        return urlunsplit((parts.scheme, netloc, path or "/", query, ""))
+    except ValueError as error:
+        raise Refused("forbidden_url", f"{url} is not a URL: {error}") from error
 
 
 def require_allowed(url: str, prefixes: Iterable[str]) -> None:
@@ -69,27 +91,27 @@ def require_allowed(url: str, prefixes: Iterable[str]) -> None:
 def _is_below(url: SplitResult, prefix: SplitResult) -> bool:
     if url.scheme.lower() != prefix.scheme.lower() or not url.hostname:
         return False
-    if not prefix.netloc:  # "https://": any host
-        return True
+    if not prefix.netloc:  # "https://" alone is any host; "https:host/" is a mistake
+        return not prefix.path
     port = _WEB.get(url.scheme.lower())
     if (url.hostname, url.port or port) != (prefix.hostname, prefix.port or port):
         return False
-    path = unquote(url.path) or "/"
-    if ".." in path.split("/") or "\\" in path:
+    # What follows a "#" is part of a path for some storages, and for none of the web's servers.
+    path, folder = unquote(url.path + url.fragment) or "/", unquote(prefix.path) or "/"
+    if any(part.startswith("..") for part in re.split(r"[/\\]", path)):
         return False
-    folder = prefix.path or "/"
     return path.startswith(folder if folder.endswith("/") else folder + "/") or path == folder
 
 
 def _get(url: str, prefixes: tuple[str, ...], private: bool, max_bytes: int) -> bytes:
     headers = [("Accept", "image/*"), ("Accept-Encoding", "identity"), ("User-Agent", "pgclip")]
-    with httpcore.ConnectionPool(network_backend=_Guarded(private)) as pool:
+    with httpcore.ConnectionPool(_SSL, network_backend=_Guarded(private)) as pool:
         for _ in range(_REDIRECTS + 1):
             extensions = {"timeout": _TIMEOUTS}
             with pool.stream("GET", url, headers=headers, extensions=extensions) as response:
                 header = {name.lower(): value for name, value in response.headers}
                 if response.status in (301, 302, 303, 307, 308) and b"location" in header:
-                    url = urljoin(url, header[b"location"].decode("latin-1"))
+                    url = _in_ascii(urljoin(url, header[b"location"].decode("latin-1")))
                     require_allowed(url, prefixes)
                     continue
                 _require_picture(url, response.status, header, max_bytes)
@@ -171,6 +193,8 @@ def is_public(address: str) -> bool:
             wrapped = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
         if wrapped is not None:
             return is_public(str(wrapped))
+    if any(ip.version == network.version and ip in network for network in _NOT_PUBLIC):
+        return False
     return ip.is_global and not ip.is_multicast and not ip.is_reserved
 
 
@@ -180,7 +204,7 @@ def _read_by_fsspec(url: str, max_bytes: int) -> bytes:
     scheme = url.split(":", 1)[0]
     try:
         filesystem, path = fsspec.core.url_to_fs(url)
-        if ".." in posixpath.normpath(path).split("/"):
+        if any(part.startswith("..") for part in re.split(r"[/\\]", unquote(path))):
             raise Refused("forbidden_url", f"{url} leads out of its folder")
         if (filesystem.size(path) or 0) > max_bytes:
             raise _too_large(url, max_bytes)

@@ -20,7 +20,10 @@ from pgclip.cli.options import (
 )
 from pgclip.cli.output import print_json
 
-Keys = Annotated[list[str] | None, typer.Argument(help="Keys of items; none: all that match.")]
+Keys = Annotated[
+    list[str] | None,
+    typer.Argument(help="Keys, of --collection or default; none: all that match."),
+]
 
 
 def retry(
@@ -36,7 +39,7 @@ def retry(
     """Queue failed items again: all of them, or those that match."""
     with client_for(database_url, redis_url) as client:
         count = client.retry(
-            collection=collection,
+            collection=_where(keys, collection),
             kind=kind_of(kind),
             reason=reason,
             metadata=metadata_from(where),
@@ -60,7 +63,7 @@ def cancel(
     """
     with client_for(database_url, redis_url) as client:
         count = client.cancel(
-            collection=collection,
+            collection=_where(keys, collection),
             kind=kind_of(kind),
             metadata=metadata_from(where),
             keys=keys or None,
@@ -88,7 +91,7 @@ def delete(
         if not yes and not keys:
             typer.confirm("Delete all items that match?", abort=True)
         count = client.delete_items(
-            collection=collection,
+            collection=_where(keys, collection),
             kind=kind_of(kind),
             state=state_of(state),
             reason=reason,
@@ -98,6 +101,11 @@ def delete(
     _tell("deleted", count, as_json)
     if keys and not count:
         raise typer.Exit(1)
+
+
+def _where(keys: list[str] | None, collection: str | None) -> str | None:
+    """A key names an item within its collection, as everywhere else."""
+    return "default" if keys and collection is None else collection
 
 
 def _tell(done: str, count: int, as_json: bool) -> None:

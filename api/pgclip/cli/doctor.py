@@ -197,9 +197,11 @@ def _worker_parts(settings: Settings) -> Iterator[Finding]:
             "Only on machines that encode: pip install 'pgclip[worker]'",
         )
         return
-    probe = subprocess.run([sys.executable, "-c", _DEVICE], capture_output=True, text=True)
+    probe = subprocess.run(
+        ["timeout", "60", sys.executable, "-c", _DEVICE], capture_output=True, text=True
+    )
     if probe.returncode:
-        last = probe.stderr.strip().splitlines()[-1:]
+        last = probe.stderr.strip().splitlines()[-1:] or [f"status {probe.returncode}"]
         advice = "Install torch again, for this machine: https://pytorch.org/get-started"
         yield Finding("worker", "trouble", f"torch does not load: {''.join(last)}", advice)
     else:

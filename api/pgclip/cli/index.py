@@ -1,6 +1,7 @@
 """`pgclip index`: submits files and references, skips what is unchanged, shows the progress."""
 
 import hashlib
+import math
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -94,7 +95,9 @@ def index(
     # end is refused before anything of it is submitted. A pipe can be read only once.
     total = None if "-" in paths else sum(1 for _ in entries(paths))
     tally = Tally()
-    with client_for(database_url, redis_url) as client, _progress(as_json) as progress:
+    # Where the queue has a ceiling, this is who waits.
+    patient = client_for(database_url, redis_url, queue_wait=math.inf)
+    with patient as client, _progress(as_json) as progress:
         bar = progress.add_task("indexing", total=total, rate="", failed="")
         for _ in _submissions(entries(paths), wanted, client, tally):
             _settle(tally, progress, bar)
@@ -140,7 +143,8 @@ def _changed(chunk: list[Entry], wanted: Wanted, client: Client, tally: Tally) -
     """Those that are new, or have another content or other metadata, or have failed."""
     known: dict[tuple[str, str], Any] = {}
     for name in {entry.collection or wanted.collection for entry in chunk}:
-        keys = [entry.key for entry in chunk if entry.key is not None]
+        # One that is no text to Postgres is refused later, alone.
+        keys = [entry.key for entry in chunk if entry.key and _is_plain(entry.key)]
         known |= {(name, item.key): item for item in client.items(collection=name, keys=keys)}
     fresh = []
     for entry in chunk:
@@ -151,11 +155,16 @@ def _changed(chunk: list[Entry], wanted: Wanted, client: Client, tally: Tally) -
             and item.metadata == wanted.metadata | entry.metadata
             and item.content_hash is not None
             and item.content_hash == _hash(entry)
+            and (item.kept or not wanted.keep)
         ):
             tally.unchanged += 1
         else:
             fresh.append(entry)
     return fresh
+
+
+def _is_plain(key: str) -> bool:
+    return "\0" not in key and key.encode(errors="ignore").decode() == key
 
 
 def _hash(entry: Entry) -> bytes | None:
@@ -165,7 +174,8 @@ def _hash(entry: Entry) -> bytes | None:
     if entry.file is None:
         return None
     try:
-        return hashlib.sha256(entry.file.read_bytes()).digest()
+        with entry.file.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
     except OSError:
         return None
 
@@ -197,7 +207,7 @@ def _content(entry: Entry, by_reference: bool) -> dict[str, Any]:
         return {"text": entry.text}
     file = entry.file or Path()
     if entry.is_text:
-        return {"text": file.read_text(encoding="utf-8")}
+        return {"text": file.read_bytes().decode()}  # as it is, whatever its line ends
     return {"image": file if by_reference else file.read_bytes()}
 
 
@@ -222,7 +232,8 @@ def _settle(tally: Tally, progress: Progress, bar: TaskID) -> None:
 
 
 def _told(failure: ItemFailure) -> tuple[str, str]:
-    return failure.key or f"entry {failure.position}", failure.message
+    key = failure.key or f"entry {failure.position}"
+    return key.encode(errors="backslashreplace").decode(), failure.message
 
 
 def _report(tally: Tally, waited: bool, as_json: bool) -> None:

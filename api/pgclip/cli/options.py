@@ -67,9 +67,9 @@ def settings_for(database_url: str | None, redis_url: str | None) -> Settings:
     )
 
 
-def client_for(database_url: str | None, redis_url: str | None) -> Client:
-    """A client with those settings."""
-    settings = settings_for(database_url, redis_url)
+def client_for(database_url: str | None, redis_url: str | None, **changed: Any) -> Client:
+    """A client with those settings, or what is changed of them."""
+    settings = replace(settings_for(database_url, redis_url), **changed)
     return Client(**{field.name: getattr(settings, field.name) for field in fields(settings)})
 
 

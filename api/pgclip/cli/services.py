@@ -1,5 +1,6 @@
 """`pgclip up`, `migrate` and `worker`."""
 
+import ctypes
 import json
 import os
 import signal
@@ -25,6 +26,7 @@ from pgclip.settings import Settings
 # Of a worker that ended itself because its device was stuck or lost: another one may do better.
 _STUCK = 70
 _STOP_SECONDS = 60
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 _READY = """
 Ready; Ctrl-C stops everything. In another terminal:
   pgclip index ~/Pictures
@@ -110,17 +112,24 @@ def up(
 @contextmanager
 def _written_down(settings: Settings) -> Iterator[None]:
     """The URLs, which hold a password, in a file of the user's own while the services run."""
+    from pgclip.local.locks import FileLock
+
     file = urls_file(settings)
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.unlink(missing_ok=True)
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "w") as opened:
-        names = ("database_url", "redis_url", "model", "model_name")
-        json.dump({name: getattr(settings, name) for name in names}, opened)
-    try:
-        yield
-    finally:
+    with FileLock(file.with_name("up.lock")) as lock:
+        if not lock.exclusive(0):
+            raise PgclipError(
+                f"pgclip up runs already with {file.parent}. Another worker for it: pgclip worker"
+            )
         file.unlink(missing_ok=True)
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "w") as opened:
+            names = ("database_url", "redis_url", "model", "model_name")
+            json.dump({name: getattr(settings, name) for name in names}, opened)
+        try:
+            yield
+        finally:
+            file.unlink(missing_ok=True)
 
 
 def _keep_working(settings: Settings) -> int:
@@ -133,19 +142,32 @@ def _keep_working(settings: Settings) -> int:
         "PGCLIP_MODEL": settings.model,
         "PGCLIP_ROOTS": os.pathsep.join(map(str, settings.roots)),
     }
-    while True:
-        # In a session of its own: Ctrl-C is for us, who stop it and then the services.
-        process = subprocess.Popen(
-            [sys.executable, "-m", "pgclip", "worker"], env=environment, start_new_session=True
-        )
-        threading.Thread(target=_announce, args=(process, settings), daemon=True).start()
-        with _stopping(process) as asked:
+    running: list[subprocess.Popen[bytes]] = []
+    with _stopping(running) as asked:
+        while not asked:
+            # In a session of its own: Ctrl-C is for us, who stop it and then the services.
+            process = subprocess.Popen(
+                [sys.executable, "-m", "pgclip", "worker"],
+                env=environment,
+                start_new_session=True,
+                preexec_fn=_end_with_parent,
+            )
+            running[:] = [process]
+            if asked:  # between the start and the line above
+                process.terminate()
+            threading.Thread(target=_announce, args=(process, settings), daemon=True).start()
             process.wait()
-        if asked:
-            return 0
-        if process.returncode != _STUCK:
-            raise PgclipError(f"the worker ended with status {process.returncode}; see above")
-        typer.echo("The worker's device failed it; starting another …", err=True)
+            if not asked and process.returncode != _STUCK:
+                raise PgclipError(f"the worker ended with status {process.returncode}; see above")
+            if not asked:
+                typer.echo("The worker's device failed it; starting another …", err=True)
+    return 0
+
+
+def _end_with_parent() -> None:
+    """In the worker: a SIGTERM should `up` be killed (Linux: PR_SET_PDEATHSIG)."""
+    if _LIBC is not None:
+        _LIBC.prctl(1, signal.SIGTERM)
 
 
 def _announce(process: "subprocess.Popen[bytes]", settings: Settings) -> None:
@@ -165,19 +187,21 @@ def _announce(process: "subprocess.Popen[bytes]", settings: Settings) -> None:
 
 
 @contextmanager
-def _stopping(process: "subprocess.Popen[bytes]") -> Iterator[list[int]]:
+def _stopping(running: "list[subprocess.Popen[bytes]]") -> Iterator[list[int]]:
     """Passes SIGINT and SIGTERM on as SIGTERM, once; the list says whether one came."""
     asked: list[int] = []
 
     def stop(number: int, _: FrameType | None) -> None:
         if not asked:
             typer.echo("\nStopping: what is being encoded is stored …", err=True)
-            process.terminate()
+            for process in running:
+                process.terminate()
             signal.alarm(_STOP_SECONDS)
         asked.append(number)
 
     def kill(*_: object) -> None:
-        process.kill()
+        for process in running:
+            process.kill()
 
     before = {
         number: signal.signal(number, handler)

@@ -132,6 +132,12 @@ $$;
 CREATE OR REPLACE FUNCTION pgclip.open_staging() RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
+    -- One that a session made before the column was there.
+    IF to_regclass('pg_temp.staged_submission') IS NOT NULL AND NOT EXISTS (
+           SELECT FROM pg_attribute
+           WHERE attrelid = to_regclass('pg_temp.staged_submission') AND attname = 'keep_source') THEN
+        DROP TABLE pg_temp.staged_submission;
+    END IF;
     IF to_regclass('pg_temp.staged_submission') IS NULL THEN
         CREATE TEMPORARY TABLE staged_submission (
             place       int NOT NULL,
