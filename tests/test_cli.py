@@ -476,17 +476,19 @@ def test_up_runs_everything_and_stops_it(tmp_path: Path) -> None:
 
 
 def test_a_worker_ends_with_a_killed_up(tmp_path: Path, client: Client, database_url: str) -> None:
-    up = subprocess.Popen(
-        [sys.executable, "-m", "pgclip", "up", "--model", str(DEMO_MODEL), "--data", str(tmp_path)],
-        env={**os.environ, **urls(client)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    workers = "SELECT count(*) FROM pgclip.workers"
-    eventually(lambda: run_sql(database_url, workers) == [(1,)] or up.poll() is not None, 120)
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        up = subprocess.Popen(
+            [sys.executable, "-m", "pgclip", "up", "--model", str(DEMO_MODEL), "--data", "."],
+            env={**os.environ, **urls(client)},
+            cwd=tmp_path,
+            stdout=output,
+            stderr=output,
+        )
+    eventually(lambda: " ready: model" in log.read_text() or up.poll() is not None, 120)
     up.kill()
     up.wait()
-    eventually(lambda: run_sql(database_url, workers) == [(0,)])
+    eventually(lambda: run_sql(database_url, "SELECT count(*) FROM pgclip.workers") == [(0,)])
 
 
 def test_up_says_why_a_worker_does_not_start(tmp_path: Path, client: Client) -> None:

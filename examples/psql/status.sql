@@ -11,7 +11,7 @@ SELECT key, reason, error
 FROM pgclip.list_items(collection => 'psql', state => 'failed', "limit" => 20);
 
 \if :{?retry}
-SELECT pgclip.retry(collection => 'psql') AS queued_again;
+SELECT affected AS queued_again FROM pgclip.retry(collection => 'psql');
 \endif
 
 \echo 'Queue and workers:'
