@@ -67,18 +67,22 @@ def search(
             kind=kind_of(kind),
             timeout=timeout,
         )
-        if as_json:
-            print_json(hits)
-        elif not hits:
-            typer.echo("nothing found", err=True)
-        else:
-            if preview is None:
-                preview = out.is_terminal and out.color_system == "truecolor"
-            out.print(_table(hits, client, preview))
+        _show(hits, client, preview, as_json)
         if open_ and hits:
             page = _page(query or str(image or like), hits, client)
             typer.echo(f"{page}", err=True)
             webbrowser.open(page.as_uri())
+
+
+def _show(hits: Sequence[Hit], client: Client, preview: bool | None, as_json: bool) -> None:
+    if as_json:
+        print_json(hits)
+    elif not hits:
+        typer.echo("nothing found", err=True)
+    else:
+        if preview is None:
+            preview = out.is_terminal and out.color_system == "truecolor"
+        out.print(_table(hits, client, preview))
 
 
 def _table(hits: Sequence[Hit], client: Client, preview: bool) -> Table:
