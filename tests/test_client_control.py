@@ -281,6 +281,18 @@ def test_bytes_are_dropped_once_they_are_encoded(
     eventually(lambda: sql(f"{failure} WHERE i.key = 'dropped'") == [])
 
 
+def test_releases_that_drop_nothing_hold_up_no_others(client: Client, sql: Sql) -> None:
+    """A new item's store releases its bytes; the steward goes on while there are releases."""
+    sql("SELECT pgclip.register_model('m', 4, 10, '{\"fatal\": {}}')")
+    client.submit_many({"text": str(n), "keep_source": False} for n in range(5))
+    assert sql("SELECT count(*) FROM pgclip.content_release") == [(0,)]
+    client.submit_many({"text": str(n), "keep_source": False} for n in range(5))
+    assert sql("SELECT pgclip.collect_contents(3)") == [(3,)]
+    assert sql("SELECT pgclip.collect_contents(3)") == [(2,)]
+    assert sql("SELECT pgclip.collect_contents(3)") == [(0,)]
+    assert sql("SELECT count(*) FROM pgclip.content WHERE data IS NULL") == [(0,)]
+
+
 def test_the_setting_drops_bytes_too(
     database_url: str, services: LocalServices, start_worker: WorkerFactory
 ) -> None:

@@ -91,13 +91,20 @@ def index(
     it goes on where it was when it is run again.
     """
     wanted = Wanted(collection, metadata_from(metadata) or {}, by_reference, keep, priority)
+    tally = Tally()
+    # Where the queue has a ceiling, this is who waits.
+    with client_for(database_url, redis_url, queue_wait=math.inf) as client:
+        _index(paths, wanted, client, tally, _progress(as_json), wait)
+    _report(tally, wait, as_json)
+
+
+def _index(
+    paths: list[str], wanted: Wanted, client: Client, tally: Tally, progress: Progress, wait: bool
+) -> None:
     # Looked through first: for the remaining time, and so that a list that can't be read to its
     # end is refused before anything of it is submitted. A pipe can be read only once.
     total = None if "-" in paths else sum(1 for _ in entries(paths))
-    tally = Tally()
-    # Where the queue has a ceiling, this is who waits.
-    patient = client_for(database_url, redis_url, queue_wait=math.inf)
-    with patient as client, _progress(as_json) as progress:
+    with progress:
         bar = progress.add_task("indexing", total=total, rate="", failed="")
         for _ in _submissions(entries(paths), wanted, client, tally):
             _settle(tally, progress, bar)
@@ -105,9 +112,8 @@ def index(
         while wait and tally.open_:
             time.sleep(_LOOK_SECONDS)
             _settle(tally, progress, bar)
-        for batch in tally.open_:  # whatever is not waited for
-            tally.failures += map(_told, batch.refused)
-    _report(tally, wait, as_json)
+    for batch in tally.open_:  # whatever is not waited for
+        tally.failures += map(_told, batch.refused)
 
 
 def _submissions(
