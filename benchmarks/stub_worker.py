@@ -18,9 +18,12 @@ class StubEncoder:
 
     name = "stub"
     dimension = DIMENSION
-    logit_scale = 100.0
+    logit_scale, logit_bias = 100.0, None
     device, precision = "cpu", "float32"
-    preprocessing = Preprocessing(224, 224, 224, 3, 1 / 255, (0.0,) * 3, (1.0,) * 3, True)
+    preprocessing = Preprocessing(
+        resize=(224,), crop=(224, 224), resample=3, scale=1 / 255, mean=(0.0,) * 3, std=(1.0,) * 3,
+        fast_decode=True,
+    )  # fmt: skip
 
     def __init__(self, settings: Settings) -> None:
         import numpy as np  # after pgclip_workers, which sets what numpy reads on import

@@ -44,12 +44,13 @@ class PlantedEncoder:
     def __init__(self, settings: Settings) -> None:
         self.name = settings.model_name or "planted"
         self.dimension = DIMENSION
-        self.logit_scale = 10.0
+        self.logit_scale, self.logit_bias = 10.0, None
         self.device, self.precision = "cpu", "float32"
         self.batch_size = settings.batch_size or 64
         self.preprocessing = Preprocessing(
-            8, 8, 0, 3, 1 / 255, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), False
-        )
+            resize=(8, 8), crop=(8, 8), resample=3, scale=1 / 255, mean=(0.0,) * 3, std=(1.0,) * 3,
+            fast_decode=False,
+        )  # fmt: skip
         self.fingerprint: dict[str, Any] = {"fatal": {"weights": "planted"}, "recorded": {}}
 
     def encode_images(self, pixels: Sequence[Bytes]) -> Floats:

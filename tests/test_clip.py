@@ -1,75 +1,29 @@
-"""Vectors against transformers' own model and processor, for the same weights."""
+"""A model by its name, what the checkpoint says, windows, and inputs that fail."""
 
-import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from checkpoints import WORDS
-from pictures import encoded, noise
-from PIL import Image
-from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
+from checkpoints import WORDS, make_tokenizer
+from pictures import jpeg
 
 from pgclip.errors import ConfigurationError
 from pgclip.settings import Settings
 from pgclip_workers.batch import Batch, ContentId, Job
+from pgclip_workers.checkpoint import resolve
 from pgclip_workers.clip import ClipEncoder
 from pgclip_workers.decode import Pixels, decode
 from pgclip_workers.encode import encode
-from pgclip_workers.encoder import DeviceLost, TooLarge
+from pgclip_workers.encoder import DeviceLost
 from pgclip_workers.sources import Limits
 
-PICTURES = [encoded(noise(n, 50 + 7 * n, 80 - 3 * n), "PNG") for n in range(9)]
-TEXTS = [" ".join(WORDS.split()[n : 2 * n + 3]) for n in range(9)]
-# Cosines to the reference: exact but for the order of sums, or for 8 bits of mantissa.
-LIMIT = {"float32": 0.9999, "bfloat16": 0.999}
+DEMO_MODEL = Path(__file__).parents[1] / "demo" / "model"
 
 
 def make(folder: Path, **settings: Any) -> ClipEncoder:
     return ClipEncoder(Settings.load({}, model=str(folder), fast_decode=False, **settings))
-
-
-def cosines(ours: Any, reference: torch.Tensor) -> "np.ndarray[Any, Any]":
-    unit = torch.nn.functional.normalize(reference, dim=-1).numpy()
-    return np.asarray((np.asarray(ours) * unit).sum(axis=1))
-
-
-@pytest.fixture(scope="module")
-def reference(random_clip: Path) -> dict[str, torch.Tensor]:
-    model = AutoModel.from_pretrained(random_clip)
-    processor = AutoImageProcessor.from_pretrained(random_clip)
-    tokenizer = AutoTokenizer.from_pretrained(random_clip)
-    images = [Image.open(io.BytesIO(data)) for data in PICTURES]
-    with torch.inference_mode():
-        pixels = processor(images, return_tensors="pt")
-        tokens = tokenizer(TEXTS, return_tensors="pt", padding="max_length")
-        return {
-            "images": model.get_image_features(**pixels).pooler_output,
-            "texts": model.get_text_features(**tokens).pooler_output,
-        }
-
-
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("batch_size", [1, 4, 64])
-def test_vectors_are_the_references(
-    random_clip: Path, reference: dict[str, torch.Tensor], precision: str, batch_size: int
-) -> None:
-    encoder = make(random_clip, precision=precision, batch_size=batch_size)
-    pixels = []
-    for data in PICTURES:
-        decoded = decode(data, None, encoder.preprocessing, Limits(10**6, 10**6, ()))
-        assert isinstance(decoded, Pixels)
-        pixels.append(decoded.array)
-    images = encoder.encode_images(pixels)
-    texts = np.concatenate(encoder.encode_texts(TEXTS))
-    for ours, theirs in ((images, reference["images"]), (texts, reference["texts"])):
-        assert ours.dtype == np.float32
-        np.testing.assert_allclose(np.linalg.norm(ours, axis=1), 1, atol=1e-5)
-        assert cosines(ours, theirs).min() >= LIMIT[precision]
-    # The reference's vectors differ among themselves, so that a cosine near 1 means something.
-    assert cosines(images[1:], reference["images"][:-1]).max() < 0.999
 
 
 def test_what_the_checkpoint_says(random_clip: Path) -> None:
@@ -83,15 +37,59 @@ def test_what_the_checkpoint_says(random_clip: Path) -> None:
     assert other.fingerprint["fatal"] != encoder.fingerprint["fatal"]
 
 
-def test_a_long_text_has_overlapping_windows(random_clip: Path) -> None:
+def test_windows_overlap(random_clip: Path) -> None:
     encoder = make(random_clip, precision="float32")
     long = " ".join(WORDS.split() * 15)
     short, windows, alone = encoder.encode_texts([WORDS, long, "cat"])
     assert short.shape == alone.shape == (1, 32)
     assert len(windows) > 3
-    tokens = encoder._tokenizer(long)["input_ids"]
-    first = encoder._encode_tokens([[*tokens[:76], tokens[-1]]])
-    assert float(first[0] @ windows[0]) == pytest.approx(1, abs=1e-5)
+    ids, _ = encoder._checkpoint.tokenize([long])
+    assert {ids[0][0], ids[1][0]} == {0}
+    assert {ids[0][-1], ids[1][-1]} == {1}
+    assert ids[0][-17:-1] == ids[1][1:17]
+    tokens = encoder._checkpoint._tokenizer(long)["input_ids"]
+    assert ids[0] == [*tokens[:76], 1]
+    together = [ids[0], *(each[17:] if n else each[1:] for n, each in enumerate(ids[1:], 1))]
+    assert [each for window in together for each in window if each not in (0, 1)] == tokens[1:-1]
+
+
+def test_a_text_that_just_fits_is_one_window(random_clip: Path) -> None:
+    encoder = make(random_clip)
+    for body, windows in ((75, 1), (76, 2), (75 + 59, 2), (75 + 60, 3)):
+        assert len(encoder._checkpoint._windows.cut([0, *[5] * body, 1])) == windows
+
+
+def test_names_that_people_know() -> None:
+    assert resolve("ViT-B/32") == "openai/clip-vit-base-patch32"
+    assert resolve("ViT-L/14@336px") == "openai/clip-vit-large-patch14-336"
+    assert resolve("RN50") == "open_clip:RN50/openai"
+    assert resolve("google/siglip-base-patch16-224") == "google/siglip-base-patch16-224"
+
+
+def test_a_model_without_shared_vectors(tmp_path: Path) -> None:
+    from transformers import BertConfig, BertModel, CLIPImageProcessorPil
+
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    BertModel(BertConfig(vocab_size=600, intermediate_size=32, **sizes)).save_pretrained(tmp_path)
+    make_tokenizer().save_pretrained(tmp_path)
+    CLIPImageProcessorPil().save_pretrained(tmp_path)
+    with pytest.raises(ConfigurationError, match="is bert, which has no vectors"):
+        make(tmp_path)
+
+
+@pytest.mark.parametrize("size", [(640, 480), (1300, 1000), (4032, 3024), (900, 2100)])
+def test_fast_decoding_keeps_the_vector(size: tuple[int, int]) -> None:
+    data = jpeg(3, *size)
+    full, fast = (
+        ClipEncoder(Settings.load({}, model=str(DEMO_MODEL), fast_decode=on, precision="float32"))
+        for on in (False, True)
+    )
+    vectors = []
+    for encoder in (full, fast):
+        decoded = decode(data, None, encoder.preprocessing, Limits(10**7, 10**8))
+        assert isinstance(decoded, Pixels)
+        vectors.append(encoder.encode_images([decoded.array])[0])
+    assert float(vectors[0] @ vectors[1]) >= 0.999
 
 
 def test_a_folder_that_holds_no_model(tmp_path: Path) -> None:
@@ -108,30 +106,6 @@ def batch_of(texts: list[str]) -> Batch:
         content_of=dict(enumerate(ids)),
         texts=dict(zip(ids, texts, strict=True)),
     )
-
-
-def test_out_of_memory_halves_the_batch(random_clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder = make(random_clip, precision="float32")
-    whole = np.concatenate(encoder.encode_texts(TEXTS))
-    original = encoder._encode_tokens
-    sizes: list[int] = []
-
-    def planted(ids: list[list[int]]) -> Any:
-        sizes.append(len(ids))
-        if len(ids) > 3:
-            raise torch.OutOfMemoryError("planted")
-        return original(ids)
-
-    monkeypatch.setattr(encoder, "_encode_tokens", planted)
-    np.testing.assert_allclose(np.concatenate(encoder.encode_texts(TEXTS)), whole, atol=1e-5)
-    assert sizes[:3] == [9, 4, 2]
-
-    def never(ids: list[list[int]]) -> Any:
-        raise torch.OutOfMemoryError("planted")
-
-    monkeypatch.setattr(encoder, "_encode_tokens", never)
-    with pytest.raises(TooLarge):
-        encoder.encode_texts(["x"])
 
 
 def test_one_input_that_fails_does_not_hurt_the_others(
@@ -161,7 +135,7 @@ def test_a_lost_device_is_nobodys_fault(random_clip: Path, monkeypatch: pytest.M
     def planted(ids: Any) -> Any:
         raise torch.AcceleratorError("device-side assert triggered")
 
-    monkeypatch.setattr(encoder, "_encode_tokens", planted)
+    monkeypatch.setattr(encoder._checkpoint, "text_features", planted)
     batch = batch_of(["a", "b"])
     with pytest.raises(DeviceLost):
         encode(batch, encoder)

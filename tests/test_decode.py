@@ -2,10 +2,12 @@
 
 import io
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pillow_heif
 import psutil
 import pytest
 from checkpoints import make_clip
@@ -14,14 +16,17 @@ from PIL import Image
 from transformers import CLIPImageProcessorPil
 
 from pgclip.settings import Settings
-from pgclip_workers.decode import Pixels, decode
+from pgclip_workers.decode import FORMATS, Pixels, decode
 from pgclip_workers.decoders import Decoders, Interrupted
 from pgclip_workers.preprocessing import Preprocessing
 from pgclip_workers.refused import Refused
 from pgclip_workers.sources import Limits
 
 LIMITS = Limits(max_bytes=10**7, max_pixels=10**7, roots=())
-SQUARE = Preprocessing(32, 32, 0, 3, 1 / 255, (0.0,) * 3, (1.0,) * 3, False)
+SQUARE = Preprocessing(
+    resize=(32, 32), crop=(32, 32), resample=3, scale=1 / 255, mean=(0.0,) * 3, std=(1.0,) * 3,
+    fast_decode=False,
+)  # fmt: skip
 
 
 def pixels(data: bytes, preprocessing: Preprocessing = SQUARE) -> "np.ndarray[Any, Any]":
@@ -42,6 +47,9 @@ def refusal(data: bytes | None, source: str | None = None, limits: Limits = LIMI
         {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}},
         {"size": {"shortest_edge": 40}, "crop_size": {"height": 32, "width": 28}},
         {"size": {"height": 32, "width": 32}, "do_center_crop": False},
+        {"size": {"height": 40, "width": 36}, "crop_size": {"height": 32, "width": 32}},
+        {"size": {"shortest_edge": 30}, "crop_size": {"height": 37, "width": 35}},
+        {"size": {"height": 48, "width": 24}, "do_center_crop": False, "resample": 2},
     ],
 )
 @pytest.mark.parametrize("shape", [(120, 90), (90, 120), (333, 77), (64, 64), (20, 17)])
@@ -76,15 +84,6 @@ def test_fast_decoding_is_close() -> None:
     assert np.abs(fast - full).mean() < 1
 
 
-def test_exif_orientation_is_applied() -> None:
-    picture = noise(1, 64, 64)
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90° clockwise
-    turned = pixels(encoded(picture, "PNG", exif=exif))
-    upright = pixels(encoded(picture.transpose(Image.Transpose.ROTATE_270), "PNG"))
-    np.testing.assert_array_equal(turned, upright)
-
-
 def test_transparency_becomes_white() -> None:
     picture = Image.new("RGBA", (64, 64), (255, 0, 0, 0))
     assert (pixels(encoded(picture, "PNG")) == 255).all()
@@ -103,18 +102,81 @@ def test_sixteen_bits_are_scaled() -> None:
     assert abs(int(values[16, 16, 0]) - 128) < 8
 
 
-@pytest.mark.parametrize("mode", ["L", "1", "P", "CMYK", "RGB"])
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
-def test_formats_and_modes(mode: str, format: str) -> None:
-    picture = noise(2, 64, 64).convert(mode)
-    try:
-        data = encoded(picture, format)
-    except (OSError, ValueError):
-        data = encoded(picture.convert("RGB"), format)
-    values = pixels(data).astype(float)
+COLOURS = np.array([[[230, 30, 30], [20, 200, 60]], [[40, 60, 220], [240, 230, 40]]], np.uint8)
+GREY = np.asarray(Image.fromarray(COLOURS).convert("L").convert("RGB"), int)
+
+
+def quarters(mode: str) -> Image.Image:
+    """Four plain quarters of 32 × 32: red, green, blue and yellow, in a mode of Pillow's."""
+    picture = Image.fromarray(COLOURS).resize((64, 64), Image.Resampling.NEAREST)
+    return picture.convert(mode)
+
+
+# What each format and mode is expected to come out as, and by how much colours may be off.
+@pytest.mark.parametrize(
+    ("format", "mode", "expected", "tolerance"),
+    [
+        ("JPEG", "RGB", COLOURS, 12),
+        ("JPEG", "L", GREY, 4),
+        ("JPEG", "CMYK", COLOURS, 12),
+        ("PNG", "RGB", COLOURS, 0),
+        ("PNG", "RGBA", COLOURS, 0),
+        ("PNG", "P", COLOURS, 1),
+        ("PNG", "L", GREY, 0),
+        ("PNG", "LA", GREY, 0),
+        ("PNG", "1", None, 0),
+        ("WEBP", "RGB", COLOURS, 20),
+        ("WEBP", "RGBA", COLOURS, 20),
+        ("AVIF", "RGB", COLOURS, 20),
+        ("AVIF", "RGBA", COLOURS, 20),
+        ("HEIF", "RGB", COLOURS, 20),
+        ("GIF", "P", COLOURS, 1),
+        ("GIF", "L", GREY, 0),
+        ("BMP", "RGB", COLOURS, 0),
+        ("BMP", "P", COLOURS, 1),
+        ("TIFF", "RGB", COLOURS, 0),
+        ("TIFF", "CMYK", COLOURS, 1),
+        ("TIFF", "L", GREY, 0),
+    ],
+)
+def test_formats_and_modes(format: str, mode: str, expected: Any, tolerance: int) -> None:
+    pillow_heif.register_heif_opener()
+    palette = {"P": quarters("RGB").convert("P", palette=Image.Palette.ADAPTIVE)}
+    values = pixels(encoded(palette.get(mode) or quarters(mode), format)).astype(int)
     assert values.shape == (32, 32, 3)
-    if mode == "RGB":
-        assert np.abs(values - pixels(encoded(noise(2, 64, 64), "PNG"))).mean() < 25
+    if expected is None:  # dithered black and white: as bright as the grey, on the whole
+        expected, tolerance = GREY, 25
+        values = values.reshape(2, 16, 2, 16, 3).mean(axis=(1, 3)).repeat(16, 0).repeat(16, 1)
+    middles = values[8::16, 8::16]
+    assert np.abs(middles - expected).max() <= tolerance
+
+
+def test_heic_without_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    pillow_heif.register_heif_opener()
+    data = encoded(noise(1), "HEIF")
+    assert pixels(data).shape == (32, 32, 3)
+    monkeypatch.setattr("pgclip_workers.decode._formats", lambda: FORMATS)
+    refused = refusal(data)
+    assert refused.reason == "not_an_image"
+    assert "pgclip[heic]" in refused.message
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "AVIF", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(format: str, orientation: int) -> None:
+    undo = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }  # fmt: skip
+    picture = quarters("RGB")
+    if orientation in undo:
+        picture = picture.transpose(undo[orientation])
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    values = pixels(encoded(picture, format, exif=exif), replace(SQUARE, fast_decode=True))
+    assert np.abs(values[8::16, 8::16].astype(int) - COLOURS).max() <= 20
 
 
 def test_an_animation_counts_with_its_first_frame() -> None:
@@ -141,7 +203,7 @@ def test_what_can_not_be_decoded(data: bytes, reason: str) -> None:
 
 
 def test_a_picture_too_narrow_to_be_looked_at() -> None:
-    edge = Preprocessing(32, 32, 32, 3, 1 / 255, (0.0,) * 3, (1.0,) * 3, False)
+    edge = replace(SQUARE, resize=(32,))
     refused = decode(encoded(noise(1, 4000, 2), "PNG"), None, edge, LIMITS)
     assert isinstance(refused, Refused)
     assert "too narrow" in refused.message
@@ -249,7 +311,7 @@ def test_the_checkpoint_decides_the_geometry(tmp_path: Path) -> None:
 
     make_clip(tmp_path, processor={"size": {"height": 30, "width": 30}, "do_center_crop": False})
     processor = AutoImageProcessor.from_pretrained(tmp_path, backend="pil")
-    assert Preprocessing.from_processor(processor, True).height == 30
+    assert Preprocessing.from_processor(processor, True).crop == (30, 30)
 
 
 def test_a_decoding_process_killed_while_idle_is_replaced() -> None:

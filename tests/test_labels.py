@@ -31,7 +31,9 @@ def label_set(**changes: Any) -> LabelSet:
 def test_scores_are_the_softmax_over_scaled_cosines() -> None:
     images = unit(np.random.default_rng(2).standard_normal((3, 8)))
     one = label_set(top_k=5)
-    labels = LabelBook(1, (one,), 20.0).label(["image"] * 3, [image[None] for image in images])
+    labels = LabelBook(1, (one,), 20.0, None).label(
+        ["image"] * 3, [image[None] for image in images]
+    )
     logits = 20.0 * images.astype(np.float64) @ one.vectors.T.astype(np.float64)
     expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     for row in range(3):
@@ -43,24 +45,39 @@ def test_scores_are_the_softmax_over_scaled_cosines() -> None:
     assert set(labels.versions.tolist()) == {3}
 
 
+def test_of_a_model_with_a_bias_each_label_is_for_itself() -> None:
+    images = unit(np.random.default_rng(2).standard_normal((3, 8)))
+    one = label_set(top_k=5)
+    book = LabelBook(1, (one,), 20.0, -10.0)
+    with np.errstate(all="raise"):
+        labels = book.label(["image"] * 3, [image[None] for image in images])
+        (far,) = LabelBook(1, (one,), 1.0, -300.0).label(["image"], [images[:1]]).scores[:1]
+    logits = 20.0 * images.astype(np.float64) @ one.vectors.T.astype(np.float64) - 10
+    expected = 1 / (1 + np.exp(-logits))
+    for row in range(3):
+        found = labels.scores[labels.rows == row]
+        np.testing.assert_allclose(found, np.sort(expected[row])[::-1], atol=1e-5)
+    assert far == 0
+
+
 def test_top_k_threshold_and_kinds() -> None:
     images = unit(np.random.default_rng(3).standard_normal((4, 8)))
     sets = (label_set(), label_set(threshold=2.0), label_set(applies_to="image", top_k=1))
     kinds: list[Any] = ["image", "text", "image", "text"]
-    labels = LabelBook(1, sets, 20.0).label(kinds, [image[None] for image in images])
+    labels = LabelBook(1, sets, 20.0, None).label(kinds, [image[None] for image in images])
     assert np.bincount(labels.rows).tolist() == [3, 2, 3, 2]
 
 
 def test_an_item_with_several_vectors_is_labelled_by_their_mean() -> None:
     vectors = unit(np.random.default_rng(4).standard_normal((2, 8)))
-    book = LabelBook(1, (label_set(top_k=5),), 20.0)
+    book = LabelBook(1, (label_set(top_k=5),), 20.0, None)
     together = book.label(["text"], [vectors])
     mean = book.label(["text"], [unit(vectors.mean(axis=0))[None]])
     np.testing.assert_allclose(together.scores, mean.scores, atol=1e-6)
 
 
 def test_no_label_set_no_labels() -> None:
-    assert len(LabelBook(1, (), 20.0).label(["image"], [unit(np.ones((1, 8)))]).rows) == 0
+    assert len(LabelBook(1, (), 20.0, None).label(["image"], [unit(np.ones((1, 8)))]).rows) == 0
 
 
 def test_the_shipped_sets(sql: Sql) -> None:

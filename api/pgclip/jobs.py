@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pgclip.database import Database
 
 _CHUNK = 10_000  # items of a batch asked for at once
-_AT_ONCE = 1000  # items of a batch that are followed at a time
+_AT_ONCE = 16  # items of a batch that are followed at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,10 +202,10 @@ class Batch:
             )
 
     def _open_of(self, start: int) -> list[Followed]:
-        """The first of a chunk that have not ended."""
+        """The last of a chunk that have not ended: by then most of the others will have."""
         found = (
             Followed(item, generation)
-            for item, generation, state, _, _ in self._states(start)
+            for item, generation, state, _, _ in reversed(self._states(start))
             if state in ("queued", "leased")
         )
         return list(islice(found, _AT_ONCE))

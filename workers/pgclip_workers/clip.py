@@ -1,175 +1,141 @@
-"""CLIP: pixels and texts into unit vectors. The only module that knows torch and transformers."""
+"""CLIP: pixels and texts into unit vectors, on a device."""
 
-import hashlib
-import logging
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
 
-from pgclip.errors import ConfigurationError
 from pgclip.settings import Settings
-from pgclip_workers.encoder import Bytes, DeviceLost, Floats, TooLarge
-from pgclip_workers.preprocessing import Preprocessing
-
-log = logging.getLogger(__name__)
-
-Input = TypeVar("Input")
-
-# Windows of a long text overlap by this many tokens, so that no sentence is seen only in halves.
-_OVERLAP = 16
+from pgclip_workers import naflex
+from pgclip_workers.capacity import Capacity
+from pgclip_workers.checkpoint import Tensors, load, weights_hash
+from pgclip_workers.device import best_device, best_dtype
+from pgclip_workers.encoder import Bytes, Floats
+from pgclip_workers.first_token import shorten
+from pgclip_workers.packed import pack
 
 
 class ClipEncoder:
-    """A CLIP of transformers from a hub id or a folder; calls from several threads are fine."""
+    """A model of the CLIP kind by its name; see checkpoint.py. Any thread may call it.
+
+    Calls from several threads overlap: while one waits for the device, another's work is queued.
+    """
 
     def __init__(self, settings: Settings) -> None:
-        where = settings.model
-        try:
-            config = AutoConfig.from_pretrained(where)
-            model = AutoModel.from_pretrained(where, dtype="auto")
-            processor = AutoImageProcessor.from_pretrained(where, backend="pil")
-            self._tokenizer = AutoTokenizer.from_pretrained(where)
-        except (OSError, ValueError) as error:
-            raise ConfigurationError(
-                f"PGCLIP_MODEL={where!r} can't be loaded; it is a hub id or a folder with config, "
-                f"weights, tokenizer and image processor: {error}"
-            ) from error
-        self.name = settings.model_name or _model_name(where)
-        self.preprocessing = Preprocessing.from_processor(processor, settings.fast_decode)
-        self.dimension = int(config.projection_dim)
-        self.logit_scale = float(model.logit_scale.detach().float().exp())
-        self.device = settings.device if settings.device != "auto" else _best_device()
-        self._dtype = _dtype(settings.precision, self.device)
+        checkpoint = load(settings.model, settings.fast_decode)
+        self._checkpoint = checkpoint
+        self.name = settings.model_name or _model_name(checkpoint.source)
+        self.preprocessing = checkpoint.preprocessing
+        self.logit_scale, self.logit_bias = checkpoint.logit_scale, checkpoint.logit_bias
+        self.device = settings.device if settings.device != "auto" else best_device()
+        self._dtype = best_dtype(settings.precision, self.device)
         self.precision = str(self._dtype).removeprefix("torch.")
         self.batch_size = settings.batch_size or (256 if self.device.startswith("cuda") else 64)
-        self._context = int(config.text_config.max_position_embeddings)
+        self._images, self._texts = Capacity(self.batch_size), Capacity(self.batch_size)
+        self._of_thread = threading.local()
         self.fingerprint = {
             "fatal": {
-                "weights": _weights_hash(model),
-                "context": self._context,
+                "weights": weights_hash(checkpoint.module),
+                "context": checkpoint.context,
                 **self.preprocessing.fingerprint(),
             },
-            "recorded": {"source": where, "engine": f"torch {torch.__version__}"},
+            "recorded": {
+                "source": checkpoint.source,
+                "engine": f"torch {torch.__version__}",
+                "logit_bias": self.logit_bias,
+            },
         }
-        self._model = model.eval().requires_grad_(False).to(self.device, self._dtype)
-        scale, mean, std = (
-            torch.tensor(value, device=self.device, dtype=torch.float32).view(1, -1, 1, 1)
-            for value in (
-                self.preprocessing.scale,
-                self.preprocessing.mean,
-                self.preprocessing.std,
-            )
-        )
-        # (value · scale - mean) / std as one multiplication and one addition.
-        self._factor, self._offset = scale / std, -mean / std
+        self._put_on_device(checkpoint.module)
+        self._factor, self._offset = self._normalisation()
+        if self.device.startswith("cuda"):  # the threads' streams must find all of it there
+            torch.cuda.synchronize(self.device)
+        (probe,) = self.encode_texts(["a photo"])
+        self.dimension = int(probe.shape[1])
 
     def encode_images(self, pixels: Sequence[Bytes]) -> Floats:
-        """uint8 pictures (height, width, 3) → (n, dimension). Raises TooLarge."""
-        return np.concatenate(_in_parts(self._encode_images, pixels, self.batch_size))
+        """uint8 pictures (height, width, 3) → (n, dimension). Raises TooLarge and DeviceLost."""
+        return np.concatenate(self._images.run(self._forward_images, pixels))
 
     def encode_texts(self, texts: Sequence[str]) -> list[Floats]:
-        """For each text (windows, dimension). Raises TooLarge."""
-        tokens = self._tokenizer(
-            list(texts),
-            truncation=True,
-            max_length=self._context,
-            stride=min(_OVERLAP, self._context // 4),
-            return_overflowing_tokens=True,
+        """For each text (windows, dimension). Raises TooLarge and DeviceLost."""
+        windows, owners = self._checkpoint.tokenize(texts)
+        # By length, so that the short are not padded to the long.
+        order = sorted(range(len(windows)), key=lambda n: len(windows[n]))
+        by_length = np.concatenate(
+            self._texts.run(self._forward_windows, [windows[n] for n in order])
         )
-        owners = np.asarray(tokens["overflow_to_sample_mapping"])
-        vectors = np.concatenate(
-            _in_parts(self._encode_tokens, tokens["input_ids"], self.batch_size)
-        )
-        return [vectors[owners == n] for n in range(len(texts))]
+        vectors = np.empty_like(by_length)
+        vectors[order] = by_length
+        return [vectors[np.equal(owners, n)] for n in range(len(texts))]
 
-    @torch.inference_mode()
-    def _encode_images(self, pixels: Sequence[Bytes]) -> Floats:
-        batch = torch.from_numpy(np.stack(pixels)).to(self.device, non_blocking=True)
-        values = batch.permute(0, 3, 1, 2).float() * self._factor + self._offset
-        output = self._model.get_image_features(pixel_values=values.to(self._dtype))
-        return _unit(output)
-
-    @torch.inference_mode()
-    def _encode_tokens(self, ids: Sequence[list[int]]) -> Floats:
-        padded = self._tokenizer.pad({"input_ids": list(ids)}, padding=True, return_tensors="pt")
-        output = self._model.get_text_features(
-            input_ids=padded["input_ids"].to(self.device),
-            attention_mask=padded["attention_mask"].to(self.device),
-        )
-        return _unit(output)
-
-
-def device_memory(device: str) -> dict[str, int]:
-    """Bytes of a CUDA device: in use now, at most so far, kept by torch, and all there are."""
-    return {
-        "allocated": torch.cuda.memory_allocated(device),
-        "peak": torch.cuda.max_memory_allocated(device),
-        "reserved": torch.cuda.memory_reserved(device),
-        "total": torch.cuda.get_device_properties(device).total_memory,
-    }
-
-
-def _in_parts(
-    encode: Callable[[Sequence[Input]], Floats], inputs: Sequence[Input], size: int
-) -> list[Floats]:
-    """Encodes in parts of at most `size`, halved whenever the device's memory is too small."""
-    vectors: list[Floats] = []
-    start = 0
-    while start < len(inputs):
-        part = inputs[start : start + size]
-        try:
-            vectors.append(encode(part))
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            if len(part) == 1:
-                raise TooLarge("the device has too little memory for this one alone") from error
-            size = len(part) // 2
-            log.warning("out of memory: the batch of %d goes on in parts of %d", len(part), size)
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-        except torch.AcceleratorError as error:
-            raise DeviceLost(str(error)) from error
+    def _put_on_device(self, module: torch.nn.Module) -> None:
+        module.requires_grad_(False)
+        shorten(module)
+        if self.device == "cpu":
+            pack(module, self._dtype)
         else:
-            start += len(part)
-    return vectors
+            module.to(self.device, self._dtype)
+
+    def _normalisation(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """(value · scale - mean) / std as one factor and one offset for each channel."""
+        rules = self.preprocessing
+        mean, std = torch.tensor(rules.mean), torch.tensor(rules.std)
+        factor, offset = rules.scale / std, -mean / std
+        if rules.max_patches:  # the values of a patch are channels, again and again
+            factor, offset = (each.repeat(rules.patch_size**2) for each in (factor, offset))
+        else:
+            factor, offset = (each.view(-1, 1, 1) for each in (factor, offset))
+        return factor.to(self.device), offset.to(self.device)
+
+    @torch.inference_mode()
+    def _forward_images(self, pixels: Sequence[Bytes]) -> Floats:
+        with self._stream():
+            inputs = self._to_device(self._stack(pixels))
+            values = inputs["pixel_values"]
+            if not self.preprocessing.max_patches:
+                values = values.permute(0, 3, 1, 2)
+            # As uint8 to the device: a quarter of the bytes, and normalised at its speed.
+            values = values.float().mul_(self._factor).add_(self._offset)
+            inputs["pixel_values"] = values.to(self._dtype)
+            return _unit(self._checkpoint.image_features(inputs))
+
+    @torch.inference_mode()
+    def _forward_windows(self, windows: Sequence[list[int]]) -> Floats:
+        with self._stream():
+            tokens = self._to_device(self._checkpoint.pad(windows))
+            return _unit(self._checkpoint.text_features(tokens))
+
+    def _stack(self, pixels: Sequence[Bytes]) -> Tensors:
+        if self.preprocessing.max_patches:
+            return naflex.stack(pixels, self.preprocessing.patch_size)
+        pinned = self.device.startswith("cuda")
+        stacked = torch.empty((len(pixels), *pixels[0].shape), dtype=torch.uint8, pin_memory=pinned)
+        np.stack(pixels, out=stacked.numpy())
+        return {"pixel_values": stacked}
+
+    def _to_device(self, tensors: Tensors) -> Tensors:
+        # From pinned memory this returns at once, and the copy takes its turn on the stream.
+        return {name: each.to(self.device, non_blocking=True) for name, each in tensors.items()}
+
+    def _stream(self) -> AbstractContextManager[object]:
+        """On CUDA a stream for each thread, so that one's copies run beside another's kernels."""
+        if not self.device.startswith("cuda"):
+            return nullcontext()
+        if not hasattr(self._of_thread, "stream"):
+            self._of_thread.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        return torch.cuda.stream(self._of_thread.stream)
 
 
-def _unit(output: Any) -> Floats:
-    """The projected features (transformers 5 has them in pooler_output) at norm 1."""
-    features = output if isinstance(output, torch.Tensor) else output.pooler_output
+def _unit(features: torch.Tensor) -> Floats:
+    """Features at norm 1, in float32, on the host: the one point that waits for the device."""
     vectors: Floats = torch.nn.functional.normalize(features.float(), dim=-1).cpu().numpy()
     return vectors
 
 
-def _model_name(where: str) -> str:
+def _model_name(source: str) -> str:
     """A hub id as it is; of a folder its own name, since paths differ between machines."""
-    folder = Path(where)
-    return folder.resolve().name if folder.is_dir() else where
-
-
-def _best_device() -> str:
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def _dtype(precision: str, device: str) -> torch.dtype:
-    if precision != "auto":
-        dtype: torch.dtype = getattr(torch, precision)
-        return dtype
-    if device != "cpu":
-        return torch.float16
-    fast = torch.cpu.get_capabilities()
-    return torch.bfloat16 if fast.get("avx512_bf16") or fast.get("amx_bf16") else torch.float32
-
-
-def _weights_hash(model: torch.nn.Module) -> str:
-    """SHA-256 over the weights as the checkpoint has them, by name: the same in every format."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
+    folder = Path(source)
+    return folder.resolve().name if folder.is_dir() else source

@@ -5,9 +5,9 @@ may be decoded at a reduced size of at least twice the target (fast_decode), tha
 orientation is applied and that transparent pixels become white.
 """
 
+import functools
 import hashlib
 import io
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 # Formats are listed, because decoders of rare ones have crashed and hidden decompression bombs.
+# With pgclip[heic], HEIF is one more.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP", "TIFF")
+
+_ORIENTATION = 0x0112  # EXIF
+_HEIC_BRANDS = tuple(b"ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"heis", b"mif1"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,7 @@ def _pixels(
     import numpy as np
     from PIL import Image, ImageOps, UnidentifiedImageError
 
-    _register_formats()
+    formats = _formats()
     if not data:
         raise Refused("empty", "the image is empty")
     if len(data) > limits.max_bytes:
@@ -62,7 +66,7 @@ def _pixels(
         )
     Image.MAX_IMAGE_PIXELS = None  # our own limit is checked before any pixel is decoded
     try:
-        image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image: Image.Image = Image.open(io.BytesIO(data), formats=formats)
         if image.width * image.height > limits.max_pixels:
             raise Refused(
                 "too_large",
@@ -72,19 +76,19 @@ def _pixels(
         if preprocessing.fast_decode:
             _draft(image, preprocessing)
         image.load()
-        image = _rgb(ImageOps.exif_transpose(image))
+        ImageOps.exif_transpose(image, in_place=True)
+        image = _rgb(image)
         return np.asarray(_fit(image, preprocessing))
     except UnidentifiedImageError:
-        raise Refused(
-            "not_an_image", f"this is no picture in one of the formats {', '.join(FORMATS)}"
-        ) from None
+        raise _unknown(data, formats) from None
     except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, KeyError) as error:
         # Pillow's decoders report broken files by all of these.
         raise Refused("unreadable_image", f"the image can't be decoded: {error}") from error
 
 
-def _register_formats() -> None:
-    """Pillow opens a format that is asked for by name only once its plugin has been imported."""
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Imports the plugins: Pillow opens a format that is asked for by name only after that."""
     from PIL import (  # noqa: F401
         AvifImagePlugin,
         BmpImagePlugin,
@@ -95,10 +99,28 @@ def _register_formats() -> None:
         WebPImagePlugin,
     )
 
+    try:
+        import pillow_heif
+    except ImportError:
+        return FORMATS
+    pillow_heif.register_heif_opener()
+    return (*FORMATS, "HEIF")
+
+
+def _unknown(data: bytes, formats: tuple[str, ...]) -> Refused:
+    message = f"this is no picture in one of the formats {', '.join(formats)}"
+    if data[4:12] in _HEIC_BRANDS and "HEIF" not in formats:
+        message = "this is HEIC, which workers read where pgclip[heic] is installed"
+    return Refused("not_an_image", message)
+
 
 def _draft(image: "Image", preprocessing: Preprocessing) -> None:
     """Lets the JPEG decoder shrink by 2, 4 or 8 while at least twice the target remains."""
-    height, width = _resized(image.height, image.width, preprocessing)
+    height, width = image.height, image.width
+    if image.getexif().get(_ORIENTATION, 1) > 4:  # it lies on its side
+        width, height = preprocessing.resized(width, height)
+    else:
+        height, width = preprocessing.resized(height, width)
     image.draft(None, (2 * width, 2 * height))
 
 
@@ -116,29 +138,22 @@ def _rgb(image: "Image") -> "Image":
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
-
-
-def _resized(height: int, width: int, preprocessing: Preprocessing) -> tuple[int, int]:
-    """Height and width after the resize; the long side is rounded down, as transformers does."""
-    edge = preprocessing.shortest_edge
-    if not edge:
-        return preprocessing.height, preprocessing.width
-    short, long = sorted((height, width))
-    longer = int(edge * long / short)
-    return (longer, edge) if width <= height else (edge, longer)
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _fit(image: "Image", preprocessing: Preprocessing) -> "Image":
     from PIL import Image
 
-    height, width = _resized(image.height, image.width, preprocessing)
-    if height * width > 64 * preprocessing.height * preprocessing.width:
+    height, width = preprocessing.resized(image.height, image.width)
+    if height * width > 64 * preprocessing.most_pixels:
         raise Refused(
             "unreadable_image",
             f"the image is {image.width} × {image.height}: too narrow to be looked at",
         )
     image = image.resize((width, height), Image.Resampling(preprocessing.resample))
-    top = math.floor((height - preprocessing.height) / 2)
-    left = math.floor((width - preprocessing.width) / 2)
-    return image.crop((left, top, left + preprocessing.width, top + preprocessing.height))
+    if preprocessing.max_patches:
+        return image
+    crop_height, crop_width = preprocessing.crop
+    # Where the crop is larger than the picture, what is beyond is black.
+    top, left = (height - crop_height) // 2, (width - crop_width) // 2
+    return image.crop((left, top, left + crop_width, top + crop_height))

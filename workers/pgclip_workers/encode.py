@@ -30,16 +30,17 @@ def _encode(
     contents = list(inputs)
     if not contents:
         return
-    for content, outcome in zip(contents, _outcomes(list(inputs.values()), run), strict=True):
+    outcomes = _outcomes(list(inputs.values()), run)
+    vectors = [each for each in outcomes if not isinstance(each, Failure)]
+    finite = not vectors or bool(np.isfinite(np.concatenate(vectors)).all())
+    for content, outcome in zip(contents, outcomes, strict=True):
         if isinstance(outcome, Failure):
             batch.fail(content, outcome)
-        elif not np.isfinite(outcome).all():
-            batch.fail(
-                content,
-                Failure("not_finite", "the model made a vector that is not finite of it"),
-            )
-        else:
+        elif finite or np.isfinite(outcome).all():
             batch.embeddings[content] = outcome
+        else:
+            message = "the model made a vector that is not finite of it"
+            batch.fail(content, Failure("not_finite", message))
 
 
 def _outcomes(

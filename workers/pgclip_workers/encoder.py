@@ -22,6 +22,9 @@ class DeviceLost(Exception):
 class Encoder(Protocol):
     """A model on a device. Vectors are float32 rows of unit norm.
 
+    The logit of a text for a picture is `logit_scale` times their cosine. Several texts share one
+    softmax, unless there is a `logit_bias` to add: then each has a sigmoid of its own.
+
     `fingerprint` has two parts: "fatal", which must be equal in all workers of a model, and
     "recorded". Both methods may be called from several threads at once; they raise TooLarge and
     DeviceLost, and anything else for an input that the model fails on.
@@ -30,6 +33,7 @@ class Encoder(Protocol):
     name: str
     dimension: int
     logit_scale: float
+    logit_bias: float | None
     device: str
     precision: str
     batch_size: int

@@ -1,4 +1,7 @@
-"""Zero-shot labels: softmax over the model's own logits, for each label set in force.
+"""Zero-shot labels: probabilities from the model's own logits, for each label set in force.
+
+They are what the model was trained for: a softmax within the set, or, of a model with a bias, a
+sigmoid for each label by itself (section 3.2 of Zhai et al. 2023, arXiv:2303.15343).
 
 A label's vector is the normalised mean over the set's prompt templates of the normalised text
 vectors: the prompt ensemble of section 3.1.4 of Radford et al. 2021, arXiv:2103.00020.
@@ -43,13 +46,14 @@ class LabelSet:
     label_ids: Ints
     vectors: Floats
 
-    def label(self, kinds: Sequence[Kind], embeddings: Floats, logit_scale: float) -> Labels:
+    def label(
+        self, kinds: Sequence[Kind], embeddings: Floats, scale: float, bias: float | None
+    ) -> Labels:
         """Labels of unit vectors (n, dimension): the top_k of each that reach the threshold."""
         applies = np.array([self.applies_to in ("both", kind) for kind in kinds], bool)
         (rows,) = np.nonzero(applies)
-        logits = logit_scale * (embeddings[rows] @ self.vectors.T)
-        weights = np.exp(logits - logits.max(axis=1, keepdims=True))
-        scores = weights / weights.sum(axis=1, keepdims=True)
+        logits = scale * (embeddings[rows] @ self.vectors.T)
+        scores = _softmax(logits) if bias is None else _sigmoid(logits + bias)
         best = np.argsort(-scores, axis=1, kind="stable")[:, : self.top_k]
         best_scores = np.take_along_axis(scores, best, axis=1)
         item, rank = np.nonzero(best_scores >= self.threshold)
@@ -65,12 +69,16 @@ class LabelBook:
     epoch: int
     sets: tuple[LabelSet, ...]
     logit_scale: float
+    logit_bias: float | None
 
     def label(self, kinds: Sequence[Kind], embeddings: Sequence[Floats]) -> Labels:
         """Labels of items with unit vectors (n_vectors, dimension) each: of their mean."""
-        means = np.stack([vectors.mean(axis=0) for vectors in embeddings])
-        means /= np.linalg.norm(means, axis=1, keepdims=True)
-        found = [label_set.label(kinds, means, self.logit_scale) for label_set in self.sets]
+        found = []
+        if self.sets:
+            means = np.stack([v[0] if len(v) == 1 else v.mean(axis=0) for v in embeddings])
+            means /= np.linalg.norm(means, axis=1, keepdims=True)
+            logits = self.logit_scale, self.logit_bias
+            found = [label_set.label(kinds, means, *logits) for label_set in self.sets]
         return Labels(
             *(
                 np.concatenate([getattr(labels, name) for labels in found] or [np.empty(0)])
@@ -120,7 +128,7 @@ class LabelShelf:
                 kept |= {(label_id, version): vector for label_id, vector in made.items()}
             matrix = np.array([kept[label_id, version] for label_id in ids], np.float32)
             sets.append(LabelSet(version, top_k, threshold, applies_to, np.array(ids), matrix))
-        return LabelBook(epoch, tuple(sets), self._encoder.logit_scale)
+        return LabelBook(epoch, tuple(sets), self._encoder.logit_scale, self._encoder.logit_bias)
 
     def _prompt_vectors(self, labels: list[str], templates: list[str]) -> Floats:
         prompts = [t.replace("{}", label) for label in labels for t in templates]
@@ -137,3 +145,15 @@ class LabelShelf:
                     statements.KEEP_LABEL_VECTOR,
                     (self._model, version, vectors[label_id].tolist(), label_id),
                 )
+
+
+def _softmax(logits: Floats) -> Floats:
+    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+    scores: Floats = weights / weights.sum(axis=1, keepdims=True)
+    return scores
+
+
+def _sigmoid(logits: Floats) -> Floats:
+    # By tanh, which does not overflow where exp(-logit) does.
+    scores: Floats = 0.5 * (1 + np.tanh(0.5 * logits))
+    return scores

@@ -206,13 +206,13 @@ class _DeviceMemory(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """One gauge, by what the memory is for; nothing once the device is lost."""
-        from pgclip_workers.clip import device_memory
+        from pgclip_workers import device
 
         memory = GaugeMetricFamily(
             "pgclip_device_memory_bytes", "Memory of the device.", labels=["type"]
         )
         try:
-            for name, size in device_memory(self._device).items():
+            for name, size in device.memory(self._device).items():
                 memory.add_metric([name], size)
         except RuntimeError:
             return

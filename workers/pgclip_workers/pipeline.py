@@ -1,4 +1,8 @@
-"""Fetch of batch n+1, encoding of n and storing of n-1 overlap, through queues of one."""
+"""Fetch of batch n+1, encoding of n and storing of n-1 overlap, through queues of one.
+
+Two batches are in the encoding stage at once: while one waits for the device or for its vectors,
+the other's work is there to be done.
+"""
 
 import logging
 import threading
@@ -14,8 +18,9 @@ log = logging.getLogger(__name__)
 
 Stage = Callable[[Batch], object]
 
-# One batch in each stage and one ready for the next.
-_MAX_IN_FLIGHT = 4
+_ENCODERS = 2
+# One batch in each thread and one ready for the next.
+_MAX_IN_FLIGHT = 3 + _ENCODERS
 
 
 class Pipeline:
@@ -43,16 +48,11 @@ class Pipeline:
         self._inbox: Queue[Batch | None] = Queue(1)
         encoding: Queue[Batch | None] = Queue(1)
         storing: Queue[Batch | None] = Queue(1)
-        self._threads = [
-            threading.Thread(target=self._run, args=arguments, name=name, daemon=True)
-            for name, *arguments in (
-                ("fetch", fetch, self._inbox, encoding, True),
-                ("encode", encode, encoding, storing, True),
-                ("store", store, storing, None, False),
-            )
+        self._stages = [
+            self._start("fetch", 1, fetch, self._inbox, encoding, may_hand_back=True),
+            self._start("encode", _ENCODERS, encode, encoding, storing, may_hand_back=True),
+            self._start("store", 1, store, storing, None, may_hand_back=False),
         ]
-        for thread in self._threads:
-            thread.start()
 
     @property
     def idle(self) -> bool:
@@ -87,9 +87,30 @@ class Pipeline:
     def join(self) -> None:
         """Returns when every batch has ended. Call stop first."""
         with self._draining:
-            self._inbox.put(None)
-        for thread in self._threads:
-            thread.join()
+            pass  # nobody puts a batch into the inbox any more
+        for inbox, threads in self._stages:
+            for _ in threads:
+                inbox.put(None)
+            for thread in threads:
+                thread.join()
+
+    def _start(
+        self,
+        name: str,
+        threads: int,
+        work: Stage,
+        inbox: "Queue[Batch | None]",
+        outbox: "Queue[Batch | None] | None",
+        may_hand_back: bool,
+    ) -> "tuple[Queue[Batch | None], list[threading.Thread]]":
+        arguments = (work, inbox, outbox, may_hand_back)
+        started = [
+            threading.Thread(target=self._run, args=arguments, name=name, daemon=True)
+            for _ in range(threads)
+        ]
+        for thread in started:
+            thread.start()
+        return inbox, started
 
     def _run(
         self,
@@ -127,8 +148,6 @@ class Pipeline:
                     self._failures = 0
                     self._leases.ended(batch.lease)
                     self._count(-1)
-        if outbox is not None:
-            outbox.put(None)
 
     def _give_up(self, batch: Batch) -> None:
         try:

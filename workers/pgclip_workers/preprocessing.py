@@ -1,5 +1,6 @@
 """What happens to a picture before the model sees it. Imported by decoding processes: no torch."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -7,49 +8,118 @@ from typing import Any
 # Raise it when the pixels that come out of `decode` change for the same picture.
 VERSION = 1
 
+Three = tuple[float, float, float]
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocessing:
     """Geometry and normalisation as the checkpoint's image processor defines them.
 
-    `height` and `width` are the model's input. `shortest_edge` is the size to resize to while
-    keeping the shape; 0 resizes to height × width directly. `resample` is Pillow's number of the
-    filter. Values are multiplied by `scale`, then (value - mean) / std for each channel.
+    `resize` is (shortest edge,), which keeps the picture's shape, or (height, width), which does
+    not; `crop` is the (height, width) that is then taken from the middle. Where `max_patches` is
+    not 0, neither counts: the picture keeps about its shape and becomes as many patches of
+    `patch_size` pixels a side as fit into `max_patches` (NaFlex). `resample` is Pillow's number
+    of the filter. The model gets (value · scale - mean) / std for each channel.
     """
 
-    height: int
-    width: int
-    shortest_edge: int
+    resize: tuple[int, ...]
+    crop: tuple[int, int]
     resample: int
     scale: float
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: Three
+    std: Three
     fast_decode: bool
+    patch_size: int = 0
+    max_patches: int = 0
 
     @classmethod
     def from_processor(cls, processor: Any, fast_decode: bool) -> "Preprocessing":
         """Reads a transformers image processor. Raises ValueError for one of another kind."""
-        size: Mapping[str, int] = dict(processor.size)
-        crop = dict(processor.crop_size or {}) if processor.do_center_crop else {}
-        if set(size) == {"shortest_edge"} and crop:
-            edge, height, width = size["shortest_edge"], crop["height"], crop["width"]
-        elif set(size) == {"height", "width"}:
-            edge, height, width = 0, size["height"], size["width"]
-            if crop and (crop["height"], crop["width"]) != (height, width):
-                raise ValueError(f"a crop to {crop} after a resize to {size} is not supported")
-        else:
-            raise ValueError(f"image size {size} with crop {crop} is not supported")
+        mean, std = _normalisation(processor)
+        geometry = _patches(processor) if hasattr(processor, "max_num_patches") else _box(processor)
         return cls(
-            height=height,
-            width=width,
-            shortest_edge=edge,
             resample=int(processor.resample),
             scale=float(processor.rescale_factor) if processor.do_rescale else 1.0,
-            mean=tuple(processor.image_mean) if processor.do_normalize else (0.0, 0.0, 0.0),
-            std=tuple(processor.image_std) if processor.do_normalize else (1.0, 1.0, 1.0),
+            mean=mean,
+            std=std,
             fast_decode=fast_decode,
+            **geometry,
         )
+
+    def resized(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of a picture after the resize.
+
+        The long side is rounded down, as transformers does.
+        """
+        if self.max_patches:
+            return _patched(height, width, self.patch_size, self.max_patches)
+        if len(self.resize) == 2:
+            return self.resize[0], self.resize[1]
+        (edge,) = self.resize
+        longer = int(edge * max(height, width) / min(height, width))
+        return (longer, edge) if width <= height else (edge, longer)
+
+    @property
+    def most_pixels(self) -> int:
+        """Pixels, height times width, of the largest picture that the model gets."""
+        return self.max_patches * self.patch_size**2 or self.crop[0] * self.crop[1]
 
     def fingerprint(self) -> dict[str, Any]:
         """The part of the model's fingerprint that decides which vector a picture gets."""
         return {"preprocessing": {"version": VERSION, "exif": "transposed", **asdict(self)}}
+
+
+def _box(processor: Any) -> dict[str, Any]:
+    size: Mapping[str, int] = dict(processor.size) if processor.do_resize else {}
+    crop = dict(processor.crop_size or {}) if processor.do_center_crop else {}
+    if set(size) == {"shortest_edge"} and crop:
+        resize: tuple[int, ...] = (size["shortest_edge"],)
+    elif set(size) == {"height", "width"}:
+        resize = (size["height"], size["width"])
+    else:
+        raise ValueError(f"image size {size} with crop {crop} is not supported")
+    return {"resize": resize, "crop": (crop["height"], crop["width"]) if crop else resize}
+
+
+def _patches(processor: Any) -> dict[str, Any]:
+    return {
+        "resize": (),
+        "crop": (0, 0),
+        "patch_size": int(processor.patch_size),
+        "max_patches": int(processor.max_num_patches),
+    }
+
+
+def _normalisation(processor: Any) -> tuple[Three, Three]:
+    mean = tuple(processor.image_mean) if processor.do_normalize else (0.0, 0.0, 0.0)
+    std = tuple(processor.image_std) if processor.do_normalize else (1.0, 1.0, 1.0)
+    # EfficientNet's processor, which ALIGN uses, can subtract 1 and divide by std once more.
+    if getattr(processor, "rescale_offset", False):
+        mean = tuple(value + 1 for value in mean)
+    if getattr(processor, "include_top", False):
+        std = tuple(value * again for value, again in zip(std, processor.image_std, strict=True))
+    return mean, std
+
+
+def _patched(height: int, width: int, patch: int, most: int) -> tuple[int, int]:
+    """The largest size of about this shape that whole patches, at most `most`, cover.
+
+    The same bisection of the same interval as Siglip2ImageProcessor, so that it ends the same.
+    """
+
+    def whole(scale: float) -> tuple[int, int]:
+        return (
+            max(patch, math.ceil(height * scale / patch) * patch),
+            max(patch, math.ceil(width * scale / patch) * patch),
+        )
+
+    precision = 1e-5
+    low, high = precision / 10, 100.0
+    while high - low >= precision:
+        middle = (low + high) / 2
+        rows, columns = whole(middle)
+        if (rows / patch) * (columns / patch) <= most:
+            low = middle
+        else:
+            high = middle
+    return whole(low)

@@ -5,6 +5,8 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from uuid import UUID, uuid4
 
 from pgclip.database import Database
@@ -40,7 +42,7 @@ class Presence:
         )
         self._lock = threading.Lock()
         self._held: set[UUID] = set()
-        self._encoding_since: float | None = None
+        self._encoding_since: dict[object, float] = {}
         self._stopping = threading.Event()
         self.worker_id = self._sign_on()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
@@ -58,9 +60,15 @@ class Presence:
         with self._lock:
             self._held.discard(lease)
 
-    def encoding(self, running: bool) -> None:
-        """Tells the watchdog that a forward pass begins or has ended."""
-        self._encoding_since = time.monotonic() if running else None
+    @contextmanager
+    def encoding(self) -> Iterator[None]:
+        """Surrounds what asks the device, in any thread: the watchdog looks how long it takes."""
+        call = object()
+        self._encoding_since[call] = time.monotonic()
+        try:
+            yield
+        finally:
+            del self._encoding_since[call]
 
     def stop(self) -> None:
         """Ends the heartbeat and hands everything back."""
@@ -108,7 +116,7 @@ class Presence:
 
     def _end_if_stuck(self) -> None:
         """A device call that never returns can't be interrupted, only ended with the process."""
-        since = self._encoding_since
+        since = min(self._encoding_since.copy().values(), default=None)
         if since is not None and time.monotonic() - since > self._settings.encode_timeout:
             log.critical(
                 "a forward pass has not returned for %g s (PGCLIP_ENCODE_TIMEOUT); exiting so that "

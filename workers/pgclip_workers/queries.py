@@ -5,6 +5,7 @@ import select
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from pgclip.database import Database
@@ -29,9 +30,9 @@ _RECONNECT_SECONDS = 1.0
 class QueryDesk:
     """Waits for notifications and turns requested queries into vectors.
 
-    `decoders` are its own: those of the pipeline have a batch queued before them. `device_lost` is
-    called when the device is lost to this process; it should not return. `answered` is told how
-    long each query took here.
+    `decoders` are its own: those of the pipeline have a batch queued before them. `watched`
+    surrounds what asks the device. `device_lost` is called when the device is lost to this process;
+    it should not return. `answered` is told how long each query took here.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class QueryDesk:
         encoder: Encoder,
         decoders: Decoders,
         model: int,
+        watched: Callable[[], AbstractContextManager[None]],
         device_lost: Callable[[], None],
         answered: Callable[[float], object],
     ) -> None:
@@ -47,6 +49,7 @@ class QueryDesk:
         self._encoder = encoder
         self._decoders = decoders
         self._model = model
+        self._watched = watched
         self._device_lost = device_lost
         self._answered = answered
         self._stopping = threading.Event()
@@ -104,9 +107,11 @@ class QueryDesk:
                 decoded = self._decoders.begin(data, None, self._encoder.preprocessing)()
                 if isinstance(decoded, Refused):
                     return decoded.message
-                vectors = self._encoder.encode_images([decoded.array])
+                with self._watched():
+                    vectors = self._encoder.encode_images([decoded.array])
             else:
-                (vectors,) = self._encoder.encode_texts([data.decode()])
+                with self._watched():
+                    (vectors,) = self._encoder.encode_texts([data.decode()])
         except (Interrupted, DeviceLost):
             raise
         except Exception as error:

@@ -68,7 +68,10 @@ class Worker:
         pipeline = self._pipeline(presence, shelf)
         decoders = self._query_decoders
         answered = self._observer.answered
-        desk = QueryDesk(self._answers, encoder, decoders, self._model, _exit_at_once, answered)
+        watched = presence.encoding
+        desk = QueryDesk(
+            self._answers, encoder, decoders, self._model, watched, _exit_at_once, answered
+        )
         steward = Steward(self._settings, database, self._tickets, encoder.batch_size)
         idle = threading.Thread(target=self._look_for_work, args=(pipeline,), name="idle")
         threading.Thread(target=self._interrupt, args=(pipeline,), daemon=True).start()
@@ -109,12 +112,8 @@ class Worker:
 
         def encode_stage(batch: Batch) -> None:
             images, texts = len(batch.images), len(batch.texts)
-            presence.encoding(True)
-            try:
-                with observer.stage("encode"):
-                    encode(batch, encoder)
-            finally:
-                presence.encoding(False)
+            with presence.encoding(), observer.stage("encode"):
+                encode(batch, encoder)
             observer.encoded(images, texts)
 
         def store_stage(batch: Batch) -> None:
