@@ -14,6 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import psycopg2
 
+from pgclip import Client
 from pgclip.local import LocalServices
 from pgclip.migrate import migrate
 
@@ -70,6 +71,17 @@ def worker(urls: dict[str, str], command: list[str], **environ: str) -> Iterator
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)
+
+
+@contextmanager
+def working(model: Path, **environ: str) -> Iterator[Client]:
+    """A client of a fresh system in which a real worker has loaded the model."""
+    with (
+        fresh_system() as urls,
+        worker(urls, REAL_WORKER, PGCLIP_MODEL=str(model), **environ),
+        Client(**urls) as client,
+    ):
+        yield client
 
 
 def machine() -> dict[str, Any]:

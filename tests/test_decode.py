@@ -16,7 +16,7 @@ from PIL import Image
 from transformers import CLIPImageProcessorPil
 
 from pgclip.settings import Settings
-from pgclip_workers.decode import FORMATS, Pixels, decode
+from pgclip_workers.decode import FORMATS, Picture, Pixels, decode
 from pgclip_workers.decoders import Decoders, Interrupted
 from pgclip_workers.preprocessing import Preprocessing
 from pgclip_workers.refused import Refused
@@ -27,6 +27,7 @@ SQUARE = Preprocessing(
     resize=(32, 32), crop=(32, 32), resample=3, scale=1 / 255, mean=(0.0,) * 3, std=(1.0,) * 3,
     fast_decode=False,
 )  # fmt: skip
+NAFLEX = replace(SQUARE, resize=(), crop=(0, 0), patch_size=8, max_patches=20)
 
 
 def pixels(data: bytes, preprocessing: Preprocessing = SQUARE) -> "np.ndarray[Any, Any]":
@@ -292,11 +293,9 @@ def test_decoding_processes_that_misbehave(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("PYTHONPATH", str(planted))
     decoders = Decoders(Settings.load({}, decode_timeout=3, decoder_memory=2**30), 2)
     try:
-        waits = {
-            data: decoders.begin(data, None, SQUARE)
-            for data in (b"ABORT", jpeg(1), b"HANG", jpeg(2), b"EAT MEMORY", jpeg(3))
-        }
-        outcomes = {data: wait() for data, wait in waits.items()}
+        given = (b"ABORT", jpeg(1), b"HANG", jpeg(2), b"EAT MEMORY", jpeg(3))
+        decoded = decoders.decode([Picture(data, None) for data in given], SQUARE)
+        outcomes = dict(zip(given, decoded, strict=True))
     finally:
         decoders.stop()
     reasons = {data: o.reason for data, o in outcomes.items() if isinstance(o, Refused)}
@@ -304,6 +303,33 @@ def test_decoding_processes_that_misbehave(monkeypatch: pytest.MonkeyPatch) -> N
         b"ABORT": "decoder_died", b"HANG": "decoder_timeout", b"EAT MEMORY": "decoder_memory",
     }  # fmt: skip
     assert "SIGABRT" in outcomes[b"ABORT"].message  # type: ignore[union-attr]
+
+
+def test_decoding_processes_give_the_pixels_in_order(tmp_path: Path) -> None:
+    (tmp_path / "file.jpg").write_bytes(jpeg(99))
+    given = [
+        *(Picture(jpeg(n, 60 + n, 70), None) for n in range(9)),
+        Picture(b"", None),
+        Picture(None, (tmp_path / "file.jpg").as_uri()),
+        Picture(None, (tmp_path / "none.jpg").as_uri()),
+        *(Picture(jpeg(n), None) for n in range(9, 12)),
+    ]
+    decoders = Decoders(Settings.load({}, roots=(tmp_path,)), 2)
+    try:
+        for preprocessing in (SQUARE, NAFLEX):
+            found = decoders.decode(given, preprocessing)
+            limits = replace(LIMITS, roots=(tmp_path,))
+            for picture, each in zip(given, found, strict=True):
+                alone = decode(*picture, preprocessing, limits)
+                assert type(each) is type(alone)
+                if isinstance(each, Pixels) and isinstance(alone, Pixels):
+                    assert each.hash == alone.hash
+                    np.testing.assert_array_equal(each.array, alone.array)
+        assert decoders.decode([], SQUARE) == []
+    finally:
+        decoders.stop()
+    # The pixels are there as long as someone has them.
+    assert found[0].array.mean() > 0  # type: ignore[union-attr]
 
 
 def test_the_checkpoint_decides_the_geometry(tmp_path: Path) -> None:
@@ -322,9 +348,9 @@ def test_a_decoding_process_killed_while_idle_is_replaced() -> None:
             for child in psutil.Process().children(recursive=True):
                 if "forkserver" in " ".join(child.cmdline()) and child.children() == []:
                     child.kill()
-            waits = [decoders.begin(jpeg(n), None, SQUARE) for n in range(20)]
-            assert all(isinstance(wait(), Pixels) for wait in waits)
+            pictures = [Picture(jpeg(n), None) for n in range(20)]
+            assert all(isinstance(each, Pixels) for each in decoders.decode(pictures, SQUARE))
     finally:
         decoders.stop()
     with pytest.raises(Interrupted):
-        decoders.begin(jpeg(1), None, SQUARE)
+        decoders.decode([Picture(jpeg(1), None)], SQUARE)

@@ -8,9 +8,11 @@ orientation is applied and that transparent pixels become white.
 import functools
 import hashlib
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pgclip_workers.arena import Borrowed, Span
 from pgclip_workers.preprocessing import Preprocessing
 from pgclip_workers.refused import Refused
 from pgclip_workers.sources import Limits, read_source
@@ -27,12 +29,51 @@ _ORIENTATION = 0x0112  # EXIF
 _HEIC_BRANDS = tuple(b"ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"heis", b"mif1"))
 
 
+class Picture(NamedTuple):
+    """A picture to decode: its bytes, or the source that has them."""
+
+    data: bytes | None
+    source: str | None
+
+
 @dataclass(frozen=True, slots=True)
 class Pixels:
     """A decoded picture: SHA-256 of its bytes, and uint8 RGB as height × width × 3."""
 
     hash: bytes
     array: "np.ndarray[Any, np.dtype[np.uint8]]"
+
+
+class Order(NamedTuple):
+    """A picture as a decoding process gets it: bytes and pixels are in an arena."""
+
+    data: Span | None
+    source: str | None
+    pixels: Span
+
+
+class Decoded(NamedTuple):
+    """What a decoding process answers: the hash of the bytes, and the shape of the pixels."""
+
+    hash: bytes
+    shape: tuple[int, ...]
+
+
+def decode_orders(
+    path: str, orders: Sequence[Order], preprocessing: Preprocessing, limits: Limits
+) -> list[Decoded | Refused]:
+    """Decodes pictures of the arena at `path` into it."""
+    answers: list[Decoded | Refused] = []
+    with Borrowed(path) as arena:
+        for order in orders:
+            data = None if order.data is None else arena.read(order.data)
+            decoded = decode(data, order.source, preprocessing, limits)
+            if isinstance(decoded, Pixels):
+                arena.write(order.pixels, decoded.array)
+                answers.append(Decoded(decoded.hash, decoded.array.shape))
+            else:
+                answers.append(decoded)
+    return answers
 
 
 def decode(

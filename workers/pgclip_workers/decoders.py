@@ -6,16 +6,18 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError, Future, TimeoutError
 from concurrent.futures.process import BrokenProcessPool
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from pebble import ProcessExpired, ProcessPool
 
 from pgclip.settings import Settings
-from pgclip_workers.decode import Pixels, decode
+from pgclip_workers.arena import Arena
+from pgclip_workers.decode import Decoded, Order, Picture, Pixels, decode_orders
 from pgclip_workers.preprocessing import Preprocessing
 from pgclip_workers.refused import Refused
 from pgclip_workers.sources import Limits
@@ -29,13 +31,24 @@ _LOOK_SECONDS = 0.2
 # it does so now and then when a process is killed while it has nothing to do.
 _STALL_SECONDS = 3.0
 
-_Arguments: TypeAlias = tuple[bytes | None, str | None, Preprocessing, Limits]
-_Answer: TypeAlias = "Future[Pixels | Refused]"
+# Pictures in one task. What a task costs the worker is shared by them; if their process dies or
+# takes too long, each is tried by itself. Pictures from the network are each a task: their time
+# is the network's.
+_TOGETHER = 8
+
+_Answers: TypeAlias = "Future[list[Decoded | Refused]]"
+
+
+class _Arguments(NamedTuple):
+    path: str
+    orders: Sequence[Order]
+    preprocessing: Preprocessing
+    limits: Limits
 
 
 class _Task(NamedTuple):
     pool: ProcessPool
-    answer: _Answer
+    answers: _Answers
 
 
 class Interrupted(Exception):
@@ -71,17 +84,32 @@ class Decoders:
         """Returns when a process answers."""
         self._pool.schedule(os.getpid).result()
 
-    def begin(
-        self, data: bytes | None, source: str | None, preprocessing: Preprocessing
-    ) -> Callable[[], Pixels | Refused]:
-        """Starts to decode a picture: its bytes, or a source. Call the result to wait for it.
+    def decode(
+        self, pictures: Sequence[Picture], preprocessing: Preprocessing
+    ) -> list[Pixels | Refused]:
+        """Decodes pictures and waits for them; the results are in their order.
 
-        Raises Interrupted, then too, if the worker is stopped, and RuntimeError if processes can't
+        Raises Interrupted if the worker is stopped meanwhile, and RuntimeError if processes can't
         be started.
         """
-        arguments = (data, source, preprocessing, self._limits)
-        first = self._schedule(arguments)
-        return lambda: self._result(first, arguments)
+        if not pictures:
+            return []
+        room = 3 * preprocessing.most_pixels
+        arena = Arena(sum(room + len(picture.data or b"") for picture in pictures))
+        try:
+            orders = [
+                Order(None if data is None else arena.put(data), source, arena.reserve(room))
+                for data, source in pictures
+            ]
+            answers = self._decode(arena.path, orders, preprocessing)
+        finally:
+            arena.seal()
+        return [
+            Pixels(answer.hash, arena.array(order.pixels, answer.shape))
+            if isinstance(answer, Decoded)
+            else answer
+            for order, answer in zip(orders, answers, strict=True)
+        ]
 
     def stop(self) -> None:
         """Ends the processes, whatever they are doing."""
@@ -98,22 +126,34 @@ class Decoders:
             context=self._context,
         )
 
+    def _decode(
+        self, path: str, orders: Sequence[Order], preprocessing: Preprocessing
+    ) -> list[Decoded | Refused]:
+        def begin(group: Sequence[Order]) -> tuple[_Arguments, _Task]:
+            arguments = _Arguments(path, group, preprocessing, self._limits)
+            return arguments, self._schedule(arguments)
+
+        begun = [begin(group) for group in _groups(orders)]
+        return [answer for each in begun for answer in self._answers(*each)]
+
     def _schedule(self, arguments: _Arguments) -> _Task:
         for _ in range(_TRIES):
             pool = self._pool
             if self._stopped.is_set():
                 raise Interrupted
             try:
-                answer: _Answer = pool.schedule(decode, args=arguments, timeout=self._timeout)
+                answers: _Answers = pool.schedule(
+                    decode_orders, args=arguments, timeout=self._timeout
+                )
             except RuntimeError:  # it broke: a process died while it had nothing to do
                 self._renew(pool)
             else:
-                self._note_move(answer)
-                answer.add_done_callback(self._note_move)
-                return _Task(pool, answer)
+                self._note_move(answers)
+                answers.add_done_callback(self._note_move)
+                return _Task(pool, answers)
         raise RuntimeError("the decoding processes can't be started")
 
-    def _note_move(self, _: _Answer) -> None:
+    def _note_move(self, _: _Answers) -> None:
         self._moved = time.monotonic()
 
     def _renew(self, broken: ProcessPool) -> None:
@@ -123,29 +163,43 @@ class Decoders:
                 broken.join()
                 self._pool = self._new_pool()
 
-    def _result(self, task: _Task, arguments: _Arguments) -> Pixels | Refused:
-        tries_left = _TRIES
+    def _answers(self, arguments: _Arguments, task: _Task) -> list[Decoded | Refused]:
+        orders = arguments.orders
+        tries_left = _TRIES if len(orders) == 1 else 1
         while True:
             try:
-                return task.answer.result(timeout=_LOOK_SECONDS)
+                return task.answers.result(timeout=_LOOK_SECONDS)
             except CancelledError as error:
                 raise Interrupted from error
             except TimeoutError:
-                if task.answer.done():
-                    return self._timed_out()
-                task = self._still_there(task, arguments)
-            except BrokenProcessPool:  # not this picture's doing
+                if not task.answers.done():
+                    task = self._still_there(task, arguments)
+                    continue
+                if len(orders) == 1:
+                    return [self._timed_out()]
+                break
+            except BrokenProcessPool:  # not these pictures' doing
                 self._renew(task.pool)
                 task = self._schedule(arguments)
             except ProcessExpired as error:
                 tries_left -= 1
                 if not tries_left:
-                    cause = _cause(error.exitcode)
-                    message = f"the decoding process died over it ({cause})"
-                    return Refused("decoder_died", message)
+                    if len(orders) == 1:
+                        cause = _cause(error.exitcode)
+                        message = f"the decoding process died over it ({cause})"
+                        return [Refused("decoder_died", message)]
+                    break
                 task = self._schedule(arguments)
-            except Exception as error:  # a defect of ours, but this picture's alone
-                return Refused("decoder_error", f"{type(error).__name__}: {error}")
+            except Exception as error:  # a defect of ours, but these pictures' alone
+                message = f"{type(error).__name__}: {error}"
+                return [Refused("decoder_error", message)] * len(orders)
+        alone = [arguments._replace(orders=[order]) for order in orders]
+        tasks = [self._schedule(each) for each in alone]
+        return [
+            answer
+            for each, single in zip(alone, tasks, strict=True)
+            for answer in self._answers(each, single)
+        ]
 
     def _still_there(self, task: _Task, arguments: _Arguments) -> _Task:
         """The task if its pool is at work, else another for the same picture."""
@@ -158,6 +212,18 @@ class Decoders:
     def _timed_out(self) -> Refused:
         limit = f"{self._timeout:g} s (PGCLIP_DECODE_TIMEOUT)"
         return Refused("decoder_timeout", f"it was not decoded within {limit}")
+
+
+def _groups(orders: Sequence[Order]) -> Iterator[Sequence[Order]]:
+    """The orders in order, cut where a picture from the network comes, and before _TOGETHER + 1."""
+    for remote, run in groupby(orders, key=lambda order: _is_remote(order.source)):
+        some = list(run)
+        size = 1 if remote else _TOGETHER
+        yield from (some[at : at + size] for at in range(0, len(some), size))
+
+
+def _is_remote(source: str | None) -> bool:
+    return source is not None and not source.lower().startswith("file:")
 
 
 def _start_child(memory: int) -> None:

@@ -1,9 +1,7 @@
 """The first stage: contents of a batch from Postgres and from sources, pictures decoded."""
 
-from collections.abc import Callable
-
 from pgclip_workers.batch import Batch, ContentId, Failure
-from pgclip_workers.decode import Pixels
+from pgclip_workers.decode import Picture, Pixels
 from pgclip_workers.decoders import Decoders
 from pgclip_workers.leases import Leases
 from pgclip_workers.preprocessing import Preprocessing
@@ -23,37 +21,39 @@ def fetch(batch: Batch, leases: Leases, decoders: Decoders, preprocessing: Prepr
     batch.embeddings.update(leases.known(inline))
     contents = leases.fetch(inline - batch.embeddings.keys())
 
-    sources = {
-        job.source: decoders.begin(None, job.source, preprocessing)
-        for job in batch.jobs
-        if job.source is not None
-    }
-    images: dict[ContentId, Callable[[], Pixels | Refused]] = {}
     for content, data in contents.items():
         if data is None:
             batch.fail(content, _DROPPED)
-        elif content.kind == "image":
-            images[content] = decoders.begin(data, None, preprocessing)
-        else:
+        elif content.kind == "text":
             batch.texts[content] = data.decode()
-    for content, wait in images.items():
-        decoded = wait()
-        if isinstance(decoded, Refused):
-            batch.fail(content, Failure(decoded.reason, decoded.message))
-        else:
-            batch.images[content] = decoded.array
+    images = {
+        content: Picture(data, None)
+        for content, data in contents.items()
+        if content.kind == "image" and data is not None
+    }
+    sources = {job.source: Picture(None, job.source) for job in batch.jobs if job.source}
+    # Sources first: those from the network take longest.
+    decoded = iter(decoders.decode([*sources.values(), *images.values()], preprocessing))
+    read = {source: next(decoded) for source in sources}
+    for content in images:
+        _take(batch, content, next(decoded))
 
-    read = {source: wait() for source, wait in sources.items()}
     for job in batch.jobs:
-        if job.source is not None:
-            decoded = read[job.source]
-            if isinstance(decoded, Refused):
-                batch.failures[job.id] = Failure(decoded.reason, decoded.message)
-                continue
-            content = ContentId("image", decoded.hash)
-            batch.content_of[job.id] = content
-            batch.images[content] = decoded.array
+        if job.source:
+            found = read[job.source]
+            if isinstance(found, Refused):
+                batch.failures[job.id] = Failure(found.reason, found.message)
+            else:
+                batch.content_of[job.id] = ContentId("image", found.hash)
+                batch.images[batch.content_of[job.id]] = found.array
     # What was behind the sources is known only now. Nothing is encoded twice.
     batch.embeddings.update(leases.known(batch.images.keys() - inline))
     for content in batch.embeddings:
         batch.images.pop(content, None)
+
+
+def _take(batch: Batch, content: ContentId, decoded: Pixels | Refused) -> None:
+    if isinstance(decoded, Refused):
+        batch.fail(content, Failure(decoded.reason, decoded.message))
+    else:
+        batch.images[content] = decoded.array

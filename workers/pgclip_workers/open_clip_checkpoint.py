@@ -39,7 +39,7 @@ class OpenClipCheckpoint:
         self.context = self._tokenizer.context
         self.logit_scale = float(self.module.logit_scale.detach().exp())
         bias = getattr(self.module, "logit_bias", None)
-        self.logit_bias = None if bias is None else float(bias)
+        self.logit_bias = None if bias is None else float(bias.detach())
         self._windows = Windows(lambda text: self._tokenizer.ids([text])[0], self.context)
 
     def tokenize(self, texts: Sequence[str]) -> tuple[list[list[int]], list[int]]:

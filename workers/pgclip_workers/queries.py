@@ -12,6 +12,7 @@ from pgclip.database import Database
 from pgclip.errors import PgclipError
 from pgclip.submission import Kind
 from pgclip_workers import statements
+from pgclip_workers.decode import Picture
 from pgclip_workers.decoders import Decoders, Interrupted
 from pgclip_workers.encoder import DeviceLost, Encoder, Floats
 from pgclip_workers.refused import Refused
@@ -104,7 +105,8 @@ class QueryDesk:
         """The query's vector, or why there is none. Of a long text the windows' mean asks."""
         try:
             if kind == "image":
-                decoded = self._decoders.begin(data, None, self._encoder.preprocessing)()
+                rules = self._encoder.preprocessing
+                (decoded,) = self._decoders.decode([Picture(data, None)], rules)
                 if isinstance(decoded, Refused):
                     return decoded.message
                 with self._watched():
