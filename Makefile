@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN    := .venv/bin
 
-.PHONY: install demo test lint bench clean
+.PHONY: install demo test test-open-clip lint bench bench-encode clean
 
 install: .venv/.installed
 
@@ -18,6 +18,18 @@ demo: install
 test: install lint
 	$(BIN)/pytest
 
+# open_clip in an environment of its own, 5 GB: its torchvision has no build for every torch.
+test-open-clip: .venv-open-clip/.installed
+	.venv-open-clip/bin/pytest tests/with_open_clip
+
+.venv-open-clip/.installed: pyproject.toml tests/with_open_clip/constraints.txt
+	@test -x .venv-open-clip/bin/pip || $(PYTHON) -m venv .venv-open-clip
+	.venv-open-clip/bin/pip install --quiet --disable-pip-version-check \
+	  -c tests/with_open_clip/constraints.txt torch torchvision open_clip_torch
+	.venv-open-clip/bin/pip install --quiet --disable-pip-version-check \
+	  -c tests/with_open_clip/constraints.txt -e '.[worker,open-clip]' pytest pytest-timeout
+	@touch $@
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -26,5 +38,9 @@ lint: install
 bench: install
 	$(BIN)/python benchmarks/run.py
 
+# With its peers, each in an environment of its own, which takes 2 GB and some minutes at first.
+bench-encode: install
+	$(BIN)/python benchmarks/encode.py
+
 clean:
-	rm -rf .venv .pgclip
+	rm -rf .venv .venv-open-clip .pgclip

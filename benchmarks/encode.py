@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import peers
-import torch
+from bare import bare
 from checkpoint import make_checkpoint
 from figures import Figure, keep, show, timed
 from run import queue_and_store
@@ -50,32 +50,6 @@ def main() -> int:
         figures += show(against(measured, figures))
     keep(figures, "make bench-encode", "encode", peers=measured)
     return 0
-
-
-def bare(loop: Sequential) -> list[Figure]:
-    """The encoder alone, of pixels and tokens, beside the machine's matrix products."""
-    rates = {dtype: products(dtype) for dtype in (torch.bfloat16, torch.float32)}
-    flops = loop.flops_of_an_image()
-    images = {size: loop.images_per_second(size) for size in BATCHES}
-    texts = {size: loop.texts_per_second(size) for size in BATCHES}
-    plain = loop.plain_images_per_second(64)
-    best = images[64] * flops / rates[loop.dtype]
-    return [
-        Figure("matrix product 4096³, bfloat16", rates[torch.bfloat16] / 1e9, "GFLOP/s"),
-        Figure("matrix product 4096³, float32", rates[torch.float32] / 1e9, "GFLOP/s"),
-        Figure("an image through ViT-B/32, as transformers computes it", flops / 1e9, "GFLOP"),
-        *(Figure(f"pixels to vectors, batches of {n}", images[n], "images/s") for n in BATCHES),
-        Figure("… of 64 as a share of the matrix products' rate", best, "", "≥ 0.65"),
-        Figure("… of 64 by transformers' own forward pass", plain, "images/s"),
-        *(Figure(f"short texts to vectors, batches of {n}", texts[n], "texts/s") for n in BATCHES),
-    ]
-
-
-def products(dtype: torch.dtype) -> float:
-    """Floating-point operations per second of matrix products 4096 × 4096 × 4096."""
-    left, right = torch.randn(4096, 4096).to(dtype), torch.randn(4096, 4096).to(dtype)
-    left @ right
-    return float(2 * 4096**3 / min(timed(lambda: left @ right) for _ in range(5)))
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import numpy as np
 from pictures import photo
 from PIL import Image
 
-_WORDS = (
+_WORDS = (  # noqa: SIM905  one a line would be a page
     "a an the photo drawing of with in on under beside small large old young red blue green black "
     "white cat dog horse bird tree house car boat bridge river mountain beach street night morning "
     "snow rain sun people woman man child table chair bread apple coffee running sleeping standing"

@@ -15,7 +15,10 @@ State: TypeAlias = Literal["queued", "leased", "done", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A zero-shot label: its set, its name, and its softmax probability within the set."""
+    """A zero-shot label: its set, its name, and the probability that the model gives it.
+
+    Within the set (softmax), or of a SigLIP each by itself (sigmoid).
+    """
 
     set: str
     name: str

@@ -47,12 +47,14 @@ class Settings:
     queue_wait: float = _setting(0.0, "how long a submission waits for room in the queue", float)
     data_dir: str = _setting("~/.local/share/pgclip", "where pgclip up keeps embedded services")
 
-    model: str = _setting("openai/clip-vit-base-patch32", "hub id or folder of the model")
+    model: str = _setting(
+        "openai/clip-vit-base-patch32", "hub id, folder, or a name such as ViT-L/14"
+    )
     model_name: str = _setting("", "the model's name in the database; default: id or folder name")
     device: str = _setting("auto", "cuda, cuda:1, mps, cpu, or auto")
     precision: str = _setting("auto", "float32, bfloat16, float16, or auto")
     batch_size: int = _setting(0, "items in a batch; 0: 256 on CUDA, else 64", int)
-    decoders: int = _setting(0, "decoding processes; 0: from the number of processors", int)
+    decoders: int = _setting(0, "decoding processes; 0: from the processors", int)
     fast_decode: bool = _setting(True, "decode JPEG at reduced size where that suffices", _boolean)
     roots: tuple[Path, ...] = _setting((), "folders file:// may name, colon-separated", _folders)
     urls: tuple[str, ...] = _setting((), "URL prefixes workers fetch, with commas", _prefixes)

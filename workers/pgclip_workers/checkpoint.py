@@ -17,7 +17,7 @@ _KNOWN_AS = {
     **{name: f"open_clip:{name}/openai" for name in ("RN50", "RN101", "RN50x4", "RN50x16")},
     "RN50x64": "open_clip:RN50x64/openai",
 }
-_OPEN_CLIP = "open_clip:"
+OPEN_CLIP = "open_clip:"
 
 Tensors = dict[str, torch.Tensor]
 
@@ -25,6 +25,8 @@ Tensors = dict[str, torch.Tensor]
 class Checkpoint(Protocol):
     """Weights, and how pictures and texts are made ready for them.
 
+    `packable`: linear layers are only called, so that others can take their place (packed.py).
+    `bfloat16`: its eight bits of mantissa are enough for the vectors to be the reference's.
     `context` is the most tokens of a text, `logit_scale` the factor of a cosine and `logit_bias`
     what is added to it: None in models whose scores of several texts are softmaxed, a number in
     those in which each is for itself (sigmoid).
@@ -33,6 +35,8 @@ class Checkpoint(Protocol):
     source: str
     module: torch.nn.Module
     preprocessing: Preprocessing
+    packable: bool
+    bfloat16: bool
     context: int
     logit_scale: float
     logit_bias: float | None
@@ -62,10 +66,10 @@ def resolve(name: str) -> str:
 def load(name: str, fast_decode: bool) -> Checkpoint:
     """Loads a checkpoint onto the CPU. Raises ConfigurationError."""
     source = resolve(name)
-    if source.startswith(_OPEN_CLIP):
+    if source.startswith(OPEN_CLIP):
         from pgclip_workers.open_clip_checkpoint import OpenClipCheckpoint
 
-        return OpenClipCheckpoint(source.removeprefix(_OPEN_CLIP), fast_decode)
+        return OpenClipCheckpoint(source.removeprefix(OPEN_CLIP), fast_decode)
     from pgclip_workers.transformers_checkpoint import TransformersCheckpoint
 
     return TransformersCheckpoint(source, fast_decode)

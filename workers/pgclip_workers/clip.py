@@ -11,7 +11,7 @@ import torch
 from pgclip.settings import Settings
 from pgclip_workers import naflex
 from pgclip_workers.capacity import Capacity
-from pgclip_workers.checkpoint import Tensors, load, weights_hash
+from pgclip_workers.checkpoint import OPEN_CLIP, Tensors, load, weights_hash
 from pgclip_workers.device import best_device, best_dtype
 from pgclip_workers.encoder import Bytes, Floats
 from pgclip_workers.first_token import shorten
@@ -31,7 +31,7 @@ class ClipEncoder:
         self.preprocessing = checkpoint.preprocessing
         self.logit_scale, self.logit_bias = checkpoint.logit_scale, checkpoint.logit_bias
         self.device = settings.device if settings.device != "auto" else best_device()
-        self._dtype = best_dtype(settings.precision, self.device)
+        self._dtype = best_dtype(settings.precision, self.device, checkpoint.bfloat16)
         self.precision = str(self._dtype).removeprefix("torch.")
         self.batch_size = settings.batch_size or (256 if self.device.startswith("cuda") else 64)
         self._images, self._texts = Capacity(self.batch_size), Capacity(self.batch_size)
@@ -74,7 +74,7 @@ class ClipEncoder:
     def _put_on_device(self, module: torch.nn.Module) -> None:
         module.requires_grad_(False)
         shorten(module)
-        if self.device == "cpu":
+        if self.device == "cpu" and self._checkpoint.packable:
             pack(module, self._dtype)
         else:
             module.to(self.device, self._dtype)
@@ -136,6 +136,10 @@ def _unit(features: torch.Tensor) -> Floats:
 
 
 def _model_name(source: str) -> str:
-    """A hub id as it is; of a folder its own name, since paths differ between machines."""
+    """A hub id as it is; of a folder or file its own name, since paths differ between machines."""
+    if source.startswith(OPEN_CLIP):
+        model, _, weights = source.partition("/")
+        local = model.endswith("local-dir:") or weights.startswith("/")
+        return f"{model}/{Path(weights).name}" if local else source
     folder = Path(source)
     return folder.resolve().name if folder.is_dir() else source

@@ -196,5 +196,6 @@ def _fit(image: "Image", preprocessing: Preprocessing) -> "Image":
         return image
     crop_height, crop_width = preprocessing.crop
     # Where the crop is larger than the picture, what is beyond is black.
-    top, left = (height - crop_height) // 2, (width - crop_width) // 2
+    top = preprocessing.margin(height - crop_height)
+    left = preprocessing.margin(width - crop_width)
     return image.crop((left, top, left + crop_width, top + crop_height))

@@ -12,15 +12,19 @@ def best_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def best_dtype(precision: str, device: str) -> torch.dtype:
-    """The setting's dtype; `auto` is the fastest in which the device multiplies matrices itself."""
+def best_dtype(precision: str, device: str, bfloat16: bool) -> torch.dtype:
+    """The setting's dtype; `auto` is the fastest in which the device multiplies matrices itself.
+
+    `bfloat16`: whether that is exact enough for the model.
+    """
     if precision != "auto":
         dtype: torch.dtype = getattr(torch, precision)
         return dtype
     if device != "cpu":
         return torch.float16
     fast = torch.cpu.get_capabilities()
-    return torch.bfloat16 if fast.get("avx512_bf16") or fast.get("amx_bf16") else torch.float32
+    fast_bfloat16 = fast.get("avx512_bf16") or fast.get("amx_bf16")
+    return torch.bfloat16 if bfloat16 and fast_bfloat16 else torch.float32
 
 
 def memory(device: str) -> dict[str, int]:

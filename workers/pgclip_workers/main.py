@@ -1,6 +1,5 @@
 """`pgclip worker`: starts the decoding processes, then torch and the model, then the worker."""
 
-import os
 import signal
 import sys
 from collections.abc import Callable
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING
 from pgclip.settings import Settings
 from pgclip_workers.decoders import Decoders
 from pgclip_workers.logs import configure
+from pgclip_workers.machine import decoding_processes
 
 if TYPE_CHECKING:
     from pgclip_workers.encoder import Encoder
@@ -23,7 +23,7 @@ def run(settings: Settings, make_encoder: "Callable[[Settings], Encoder] | None"
     configure(settings)
     # Until Celery has its own handler: a stop while the model loads, or just after, is clean too.
     signal.signal(signal.SIGTERM, _leave)
-    decoders = Decoders(settings, settings.decoders or max(1, min(16, (os.cpu_count() or 1) // 2)))
+    decoders = Decoders(settings, settings.decoders or decoding_processes(settings.device))
     query_decoders = Decoders(settings, 1)
     decoders.warm_up()
     try:

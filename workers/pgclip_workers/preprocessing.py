@@ -19,7 +19,9 @@ class Preprocessing:
     not; `crop` is the (height, width) that is then taken from the middle. Where `max_patches` is
     not 0, neither counts: the picture keeps about its shape and becomes as many patches of
     `patch_size` pixels a side as fit into `max_patches` (NaFlex). `resample` is Pillow's number
-    of the filter. The model gets (value · scale - mean) / std for each channel.
+    of the filter. Of an odd margin around the crop, `even_margin` rounds the half to even, as
+    torchvision does; else it is rounded down. The model gets (value · scale - mean) / std for each
+    channel.
     """
 
     resize: tuple[int, ...]
@@ -31,6 +33,7 @@ class Preprocessing:
     fast_decode: bool
     patch_size: int = 0
     max_patches: int = 0
+    even_margin: bool = False
 
     @classmethod
     def from_processor(cls, processor: Any, fast_decode: bool) -> "Preprocessing":
@@ -58,6 +61,10 @@ class Preprocessing:
         (edge,) = self.resize
         longer = int(edge * max(height, width) / min(height, width))
         return (longer, edge) if width <= height else (edge, longer)
+
+    def margin(self, excess: int) -> int:
+        """What is cut off before the crop, of pixels that are too many."""
+        return round(excess / 2) if self.even_margin else excess // 2
 
     @property
     def most_pixels(self) -> int:

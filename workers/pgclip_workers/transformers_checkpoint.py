@@ -40,6 +40,7 @@ class TransformersCheckpoint:
                 "pictures and texts share; CLIP, SigLIP, MetaCLIP 2, ALIGN and Chinese-CLIP have"
             )
         self.source = source
+        self.packable = self.bfloat16 = True
         family = config.model_type
         self.context = _TRAINED_CONTEXT.get(family) or min(
             int(config.text_config.max_position_embeddings), int(self._tokenizer.model_max_length)
