@@ -1,4 +1,4 @@
-"""Storing and looking up by key, whatever the planner believes about tables that grow."""
+"""Storing and looking up by key however tables have grown; a content's hash computed once."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ branch_labels = None
 depends_on = None
 
 SQL = Path(__file__).parents[1] / "sql" / revision
-FILES = ["store"]
+FILES = ["store", "submit"]
 
 
 def upgrade() -> None:
