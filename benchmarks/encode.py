@@ -16,6 +16,7 @@ import peers
 from bare import bare
 from checkpoint import make_checkpoint
 from figures import Figure, keep, show, timed
+from memory import memory
 from run import queue_and_store
 from sequential import Sequential
 from system import DATA, working
@@ -46,6 +47,7 @@ def main() -> int:
     figures += show(whole(model, workload, loop))
     figures += show(flat(model, workload))
     figures += show(queue_and_store())
+    figures += show(memory())
     if measured:
         figures += show(against(measured, figures))
     keep(figures, "make bench-encode", "encode", peers=measured)
@@ -53,9 +55,9 @@ def main() -> int:
 
 
 @contextmanager
-def system(model: Path, workload: Path) -> Iterator[Client]:
+def system(model: Path, workload: Path, **environ: str) -> Iterator[Client]:
     """A fresh system in its default configuration, with a label set, warm."""
-    with working(model, PGCLIP_ROOTS=str(workload)) as client:
+    with working(model, PGCLIP_ROOTS=str(workload), **environ) as client:
         client.define_label_set("things", LABELS)
         warm = paths(workload, "photos")[:4]
         client.submit_many({"image": path, "key": f"warm {path}"} for path in warm).wait(120)
