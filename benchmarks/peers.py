@@ -38,7 +38,8 @@ def runs(batch_size: int) -> Iterator[tuple[str, list[str]]]:
     size = ["--batch-size", str(batch_size)]
     for precision in ("float32", "bfloat16"):
         yield "sentence-transformers", [*size, "--precision", precision]
-        # A pool is slower for photos, whose decoding is a small part, and faster for large ones.
+        # Two processes decode at once, but their threads get in each other's way: a gain only where
+        # decoding is most of the work.
         pool = ["--parts", "large", "--processes", str(os.cpu_count())]
         yield "sentence-transformers", [*size, "--precision", precision, *pool]
     yield "infinity", size  # its bfloat16 has no effect on a CPU

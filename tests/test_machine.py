@@ -45,7 +45,7 @@ def test_affinity_counts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("gpus", "device", "decoders"),
-    [(0, "auto", 32), (0, "cpu", 32), (1, "auto", 62), (8, "cuda:1", 6), (1, "cpu", 32)],
+    [(0, "auto", 64), (0, "cpu", 64), (1, "auto", 62), (8, "cuda:1", 6), (1, "cpu", 64)],
 )
 def test_decoding_processes(
     quota: Path, monkeypatch: pytest.MonkeyPatch, gpus: int, device: str, decoders: int

@@ -22,14 +22,14 @@ def processors() -> int:
 def decoding_processes(device: str) -> int:
     """How many a worker starts by default.
 
-    A model on the processor leaves little for anything else, and decoding is a tenth of the work:
-    half of the processors are enough for large pictures too. A GPU takes all that can be decoded:
-    its share of the processors, but for two that feed it.
+    One for each processor that there is, beside a model on the processor too: fewer get too small a
+    share of it to keep up with large pictures. For a GPU its share of them, but for two that feed
+    it.
     """
     gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
     if device.startswith("cuda") or (device == "auto" and gpus):
         return max(1, processors() // max(1, gpus) - 2)
-    return max(1, processors() // 2)
+    return processors()
 
 
 def _quota() -> int | None:
