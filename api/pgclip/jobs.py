@@ -1,8 +1,7 @@
 """Following what was submitted: a Job for an item, a Batch for many."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from pgclip import statements
@@ -157,18 +156,13 @@ class Batch:
 
     def failures(self) -> list[ItemFailure]:
         """The items that were refused or have failed, in the order of submission."""
-        failed = {
-            item: (reason, error)
-            for item, _, state, reason, error in self._unfinished()
-            if state == "failed"
-        }
-        found = list(self._refused)
-        if failed:
-            keys = self._keys(list(failed))
-            for item, position in zip(self._items, self._positions, strict=True):
-                if item in failed:
-                    found.append(ItemFailure(position, keys.get(item), *failed[item]))
-        return sorted(found, key=lambda failure: failure.position)
+        return self._failures(
+            {
+                item: (reason, error)
+                for item, _, state, reason, error in self._unfinished()
+                if state == "failed"
+            }
+        )
 
     def wait(self, timeout: float | None = None) -> None:
         """Returns when all have ended as done (superseded and deleted ones count as that).
@@ -183,49 +177,65 @@ class Batch:
         await run_async(self._ending(timeout), timeout)
 
     def _ending(self, timeout: float | None) -> Steps:
+        failed: dict[int, tuple[str, str]] = {}
         for start in range(0, len(self._items), _CHUNK):
-            while items := self._open_of(start):
-                futures = self._follower.follow(items)
+            while unfinished := self._states(*self._chunk(start)):
+                # The last ones that are open: by then most of the others will have ended.
+                last = [
+                    Followed(item, generation)
+                    for item, generation, state, _, _ in unfinished
+                    if state in ("queued", "leased")
+                ][-_AT_ONCE:]
+                if not last:
+                    failed |= {item: (reason, error) for item, _, _, reason, error in unfinished}
+                    break
+                futures = self._follower.follow(last)
                 try:
-                    if self._open_of(start) == items:  # none ended before it was followed
+                    if len(self._open_of(last)) == len(last):  # none ended before it was followed
                         yield futures
                 except TimeoutError:
                     raise WaitTimeout(
                         f"after {timeout} s: {self.counts()}. The work goes on"
                     ) from None
                 finally:
-                    self._follower.forget(items, futures)
-        if failures := self.failures():
+                    self._follower.forget(last, futures)
+        if failures := self._failures(failed):
             first = "; ".join(f"{f.key or f.position!r}: {f.message}" for f in failures[:5])
             raise ItemFailed(
                 f"{len(failures)} of {self.submitted} items failed: {first}", failures[0].reason
             )
 
-    def _open_of(self, start: int) -> list[Followed]:
-        """The last of a chunk that have not ended: by then most of the others will have."""
-        found = (
-            Followed(item, generation)
-            for item, generation, state, _, _ in reversed(self._states(start))
-            if state in ("queued", "leased")
-        )
-        return list(islice(found, _AT_ONCE))
+    def _open_of(self, items: Sequence[Followed]) -> list[int]:
+        states = self._states([i.item_id for i in items], [i.generation for i in items])
+        return [item for item, _, state, _, _ in states if state in ("queued", "leased")]
+
+    def _failures(self, failed: dict[int, tuple[str, str]]) -> list[ItemFailure]:
+        found = list(self._refused)
+        if failed:
+            keys = self._keys(list(failed))
+            for item, position in zip(self._items, self._positions, strict=True):
+                if item in failed:
+                    found.append(ItemFailure(position, keys.get(item), *failed[item]))
+        return sorted(found, key=lambda failure: failure.position)
+
+    def _chunk(self, start: int) -> tuple[list[int], list[int]]:
+        chunk = slice(start, start + _CHUNK)
+        return self._items[chunk].tolist(), self._generations[chunk].tolist()
 
     def _unfinished(self) -> Iterator[tuple[int, int, str, str, str]]:
         """Item, generation, state, reason and error of those that are not done."""
         for start in range(0, len(self._items), _CHUNK):
-            yield from self._states(start)
+            yield from self._states(*self._chunk(start))
 
-    def _states(self, start: int) -> list[tuple[int, int, str, str, str]]:
-        """The same for one chunk."""
-        chunk = slice(start, start + _CHUNK)
+    def _states(
+        self, items: list[int], generations: list[int]
+    ) -> list[tuple[int, int, str, str, str]]:
+        """The same of some."""
         with self._database.transaction("batch") as cursor:
             if self._transaction is not None:
                 _require_commit(cursor, self._transaction, f"batch of {self.submitted}")
                 self._transaction = None
-            cursor.execute(
-                statements.BATCH_STATES,
-                (self._items[chunk].tolist(), self._generations[chunk].tolist()),
-            )
+            cursor.execute(statements.BATCH_STATES, (items, generations))
             return cursor.fetchall()
 
     def _keys(self, items: list[int]) -> dict[int, str]:

@@ -53,7 +53,9 @@ class Settings:
     model_name: str = _setting("", "the model's name in the database; default: id or folder name")
     device: str = _setting("auto", "cuda, cuda:1, mps, cpu, or auto")
     precision: str = _setting("auto", "float32, bfloat16, float16, or auto")
-    batch_size: int = _setting(0, "items in a batch; 0: 256 on CUDA, else 64", int)
+    batch_size: int = _setting(
+        0, "pictures in a batch, 4 texts for each; 0: 256 on CUDA, else 64", int
+    )
     decoders: int = _setting(0, "decoding processes; 0: one for each processor", int)
     fast_decode: bool = _setting(True, "decode JPEG at reduced size where that suffices", _boolean)
     roots: tuple[Path, ...] = _setting((), "folders file:// may name, colon-separated", _folders)

@@ -10,7 +10,7 @@ branch_labels = None
 depends_on = None
 
 SQL = Path(__file__).parents[1] / "sql" / revision
-FILES = ["store", "submit"]
+FILES = ["claim", "store", "submit"]
 
 
 def upgrade() -> None:

@@ -16,6 +16,8 @@ from pgclip_workers.device import best_device, best_dtype
 from pgclip_workers.encoder import Bytes, Floats
 from pgclip_workers.first_token import shorten
 from pgclip_workers.packed import pack
+from pgclip_workers.patches import CENTRE, fold_normalisation
+from pgclip_workers.preprocessing import Preprocessing
 
 
 class ClipEncoder:
@@ -48,10 +50,9 @@ class ClipEncoder:
                 "logit_bias": self.logit_bias,
             },
         }
+        self._factor, self._offset = _normalisation(self.preprocessing)
+        self._folded = False
         self._put_on_device(checkpoint.module)
-        self._factor, self._offset = self._normalisation()
-        if self.device.startswith("cuda"):  # the threads' streams must find all of it there
-            torch.cuda.synchronize(self.device)
         (probe,) = self.encode_texts(["a photo"])
         self.dimension = int(probe.shape[1])
 
@@ -75,20 +76,20 @@ class ClipEncoder:
         module.requires_grad_(False)
         shorten(module)
         if self.device == "cpu" and self._checkpoint.packable:
+            # Not in float16: the small weights that come of it lose digits there.
+            if self._dtype != torch.float16:
+                self._folded = fold_normalisation(module, self._factor, self._offset)
             pack(module, self._dtype)
         else:
             module.to(self.device, self._dtype)
-
-    def _normalisation(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """(value · scale - mean) / std as one factor and one offset for each channel."""
-        rules = self.preprocessing
-        mean, std = torch.tensor(rules.mean), torch.tensor(rules.std)
-        factor, offset = rules.scale / std, -mean / std
-        if rules.max_patches:  # the values of a patch are channels, again and again
-            factor, offset = (each.repeat(rules.patch_size**2) for each in (factor, offset))
-        else:
-            factor, offset = (each.view(-1, 1, 1) for each in (factor, offset))
-        return factor.to(self.device), offset.to(self.device)
+        shape, repeat = (-1, 1, 1), 1
+        if self.preprocessing.max_patches:  # a patch's values are channels, again and again
+            shape, repeat = (1, 1, -1), self.preprocessing.patch_size**2
+        self._factor, self._offset = (
+            each.repeat(repeat).view(shape).to(self.device) for each in (self._factor, self._offset)
+        )
+        if self.device.startswith("cuda"):  # the threads' streams must find all of it there
+            torch.cuda.synchronize(self.device)
 
     @torch.inference_mode()
     def _forward_images(self, pixels: Sequence[Bytes]) -> Floats:
@@ -97,9 +98,11 @@ class ClipEncoder:
             values = inputs["pixel_values"]
             if not self.preprocessing.max_patches:
                 values = values.permute(0, 3, 1, 2)
-            # As uint8 to the device: a quarter of the bytes, and normalised at its speed.
-            values = values.float().mul_(self._factor).add_(self._offset)
-            inputs["pixel_values"] = values.to(self._dtype)
+            if self._folded:
+                values = values.to(self._dtype).sub_(CENTRE)
+            else:  # as uint8 to the device: a quarter of the bytes, and normalised at its speed
+                values = values.float().mul_(self._factor).add_(self._offset).to(self._dtype)
+            inputs["pixel_values"] = values
             return _unit(self._checkpoint.image_features(inputs))
 
     @torch.inference_mode()
@@ -127,6 +130,12 @@ class ClipEncoder:
         if not hasattr(self._of_thread, "stream"):
             self._of_thread.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         return torch.cuda.stream(self._of_thread.stream)
+
+
+def _normalisation(rules: Preprocessing) -> tuple[torch.Tensor, torch.Tensor]:
+    """(value · scale - mean) / std as one factor and one offset for each channel."""
+    mean, std = torch.tensor(rules.mean), torch.tensor(rules.std)
+    return rules.scale / std, -mean / std
 
 
 def _unit(features: torch.Tensor) -> Floats:

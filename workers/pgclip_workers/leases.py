@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 
 # Inline content that a batch may bring into memory, unless one item alone has more.
 _MAX_BYTES = 128 * 2**20
+# Texts that may come in place of a picture.
+_TEXTS = 4
 
 
 class Leases:
@@ -37,7 +39,7 @@ class Leases:
             with self._database.transaction("claim") as cursor:
                 cursor.execute(
                     statements.CLAIM,
-                    (self._presence.worker_id, str(lease), self._batch_size, _MAX_BYTES),
+                    (self._presence.worker_id, str(lease), self._batch_size, _MAX_BYTES, _TEXTS),
                 )
                 rows = cursor.fetchall()
         except BaseException:

@@ -6,7 +6,7 @@ SIGN_ON = "SELECT pgclip.sign_on(%s::smallint, %s, %s, %s, %s, %s, %s)"
 HEARTBEAT = "SELECT pgclip.heartbeat(%s, %s)::text[]"
 SIGN_OFF = "SELECT pgclip.sign_off(%s)"
 
-CLAIM = "SELECT * FROM pgclip.claim(%s, %s::uuid, %s, %s)"
+CLAIM = "SELECT * FROM pgclip.claim(%s, %s::uuid, %s, %s, %s)"
 RELEASE = "SELECT pgclip.release(%s, %s::uuid[])"
 # Fetched by binary COPY, which takes no parameters: the arrays are quoted by the driver.
 FETCH = """
