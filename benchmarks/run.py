@@ -13,7 +13,7 @@ from system import DATA, STUB_WORKER, fresh_system, worker, working
 from pgclip import Client
 
 PICTURES = 384
-QUEUED = 40_000
+QUEUED = 100_000
 REFERENCES = 20_000
 
 
