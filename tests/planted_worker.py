@@ -24,7 +24,7 @@ import numpy as np
 
 from pgclip.errors import PgclipError
 from pgclip.settings import Settings
-from pgclip_workers.encoder import Bytes, Floats, TooLarge
+from pgclip_workers.encoder import Bytes, DeviceLost, Floats, TooLarge
 from pgclip_workers.preprocessing import Preprocessing
 
 DIMENSION = 16
@@ -68,6 +68,9 @@ class PlantedEncoder:
                 os.kill(os.getpid(), signal.SIGKILL)
             case ["die", *rest] if rest[:1] != ["once"]:
                 os.kill(os.getpid(), signal.SIGKILL)
+            case ["lose", "the", "device", path] if not Path(path).exists():
+                Path(path).touch()
+                raise DeviceLost("planted: device-side assert triggered")
             case ["out", "of", "memory", *_]:
                 raise TooLarge("the device has too little memory for this one alone")
             case ["not", "finite", *_]:

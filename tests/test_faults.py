@@ -216,6 +216,28 @@ def test_a_stuck_forward_pass_ends_the_process(
     eventually(lambda: client.get("stuck").state == "done", WAIT)
 
 
+def test_a_query_that_sticks_ends_the_process_too(
+    client: Client, database_url: str, start_worker: WorkerFactory
+) -> None:
+    stuck = start_worker(database_url, PGCLIP_ENCODE_TIMEOUT="1")
+    with pytest.raises(QueryFailed):
+        client.search("sleep 600", timeout=3)
+    assert stuck.wait() == 70
+
+
+def test_a_lost_device_ends_the_process_and_blames_nobody(
+    client: Client, database_url: str, start_worker: WorkerFactory, tmp_path: Path
+) -> None:
+    texts = [f"lose the device {tmp_path / 'lost'}", *(f"text {n}" for n in range(20))]
+    batch = client.submit_many({"text": text} for text in texts)
+    lost = start_worker(database_url)
+    assert lost.wait() == 70
+    assert "the device is lost to this process" in lost.log.read_text()
+    start_worker(database_url)
+    batch.wait(WAIT)
+    assert_ledger_is_true(database_url)
+
+
 def test_replacing_and_deleting_while_work_is_under_way(
     client: Client, database_url: str, sql: Sql, start_worker: WorkerFactory
 ) -> None:

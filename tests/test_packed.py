@@ -1,4 +1,4 @@
-"""The model made faster is the same model."""
+"""The model made faster on a processor is the same model."""
 
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from pgclip_workers import packed
 from pgclip_workers.clip import ClipEncoder
 from pgclip_workers.first_token import FirstTokenLayer
 from pgclip_workers.packed import PackedLinear, pack
+from pgclip_workers.patches import CENTRE, PatchProduct, fold_normalisation
 
 
 def encoder_of(folder: Path) -> ClipEncoder:
@@ -62,3 +63,33 @@ def test_which_towers_end_with_the_first_token(
     module: nn.Module = encoder._checkpoint.module
     assert any(isinstance(each, FirstTokenLayer) for each in module.modules()) is shortened
     assert any(isinstance(each, PackedLinear) for each in module.modules())
+    assert any(isinstance(each, PatchProduct) for each in module.modules())
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("size", [(32, 32), (35, 44)])
+def test_the_patch_embedding_is_the_convolution_of_normalised_pixels(
+    bias: bool, size: tuple[int, int]
+) -> None:
+    torch.manual_seed(0)
+    model = nn.Module()
+    convolution = model.patch_embedding = nn.Conv2d(3, 24, 8, 8, bias=bias)
+    factor, offset = torch.rand(3) / 64, torch.randn(3)
+    pixels = torch.randint(0, 256, (5, *size, 3)).permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        normalised = pixels.float() * factor.view(3, 1, 1) + offset.view(3, 1, 1)
+        reference = convolution(normalised)
+        assert fold_normalisation(model, factor, offset)
+        found = model.patch_embedding(pixels.float() - CENTRE)
+    torch.testing.assert_close(found, reference, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [nn.Linear(192, 24), nn.Conv2d(3, 24, 8, 4), nn.Conv2d(3, 24, 8, 8, padding=1)],
+)
+def test_other_patch_embeddings_are_left(other: nn.Module) -> None:
+    model = nn.Module()
+    model.patch_embedding = other
+    assert not fold_normalisation(model, torch.ones(3), torch.zeros(3))
+    assert model.patch_embedding is other

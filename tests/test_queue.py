@@ -31,11 +31,12 @@ class Hand:
             cursor.execute(statement, arguments or None)
             return cursor.fetchall() if cursor.description else []
 
-    def claim(self, limit: int = 64, max_bytes: int = 10**9) -> tuple[str, list[Any]]:
+    def claim(
+        self, limit: int = 64, max_bytes: int = 10**9, texts: int = 1
+    ) -> tuple[str, list[Any]]:
         lease = str(uuid4())
-        return lease, self.sql(
-            "SELECT * FROM pgclip.claim(%s, %s, %s, %s)", self.id, lease, limit, max_bytes
-        )
+        arguments = (self.id, lease, limit, max_bytes, texts)
+        return lease, self.sql("SELECT * FROM pgclip.claim(%s, %s, %s, %s, %s)", *arguments)
 
     def store(
         self, lease: str, jobs: list[Any], vector: str = "[1,0]", epoch: int = 0
@@ -131,6 +132,18 @@ def test_a_claim_is_bounded_in_bytes(sql: Sql, hand: NewHand) -> None:
     worker = hand()
     assert len(worker.claim(64, max_bytes=512 * 250)[1]) == 2
     assert len(worker.claim(64, max_bytes=1)[1]) == 1  # one alone is always allowed
+
+
+def test_several_texts_may_come_in_place_of_a_picture(hand: NewHand, sql: Sql) -> None:
+    for n in range(3):
+        sql("SELECT pgclip.submit_image(key => %s, source => 'file:///x')", f"picture {n}")
+    for n in range(20):
+        sql("SELECT pgclip.submit_text(key => %s, body => %s)", f"text {n}", f"text {n}")
+    worker = hand()
+    assert len(worker.claim(4, texts=4)[1]) == 3 + 4
+    assert len(worker.claim(2, texts=4)[1]) == 8
+    assert len(worker.claim(2, texts=4)[1]) == 8
+    assert worker.claim(2, texts=4)[1] == []
 
 
 def test_the_same_content_is_leased_once(sql: Sql, hand: NewHand) -> None:

@@ -1,0 +1,60 @@
+"""Memory shared with decoding processes."""
+
+import gc
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from pgclip_workers.arena import Arena, Borrowed, Span
+
+
+def test_both_sides_see_the_same_bytes() -> None:
+    arena = Arena(100)
+    given, free = arena.put(b"hello"), arena.reserve(12)
+    with Borrowed(arena.path) as borrowed:
+        assert borrowed.read(given) == b"hello"
+        borrowed.write(free, np.arange(12, dtype=np.uint8).reshape(2, 2, 3))
+    array = arena.array(free, (2, 2, 3))
+    assert array.tolist() == np.arange(12).reshape(2, 2, 3).tolist()
+
+
+def test_another_process_sees_them_until_it_is_sealed() -> None:
+    arena = Arena(10)
+    span = arena.put(b"hello")
+    code = (
+        "import sys; from pgclip_workers.arena import Borrowed, Span\n"
+        f"with Borrowed({arena.path!r}) as b: sys.stdout.buffer.write(b.read(Span(0, 5)))"
+    )
+    command = [sys.executable, "-c", code]
+    assert subprocess.run(command, capture_output=True, check=True).stdout == b"hello"
+    arena.seal()
+    assert subprocess.run(command, capture_output=True).returncode != 0
+    assert bytes(arena.array(span, (5,))) == b"hello"
+
+
+def test_nothing_is_written_beyond_a_span() -> None:
+    arena = Arena(10)
+    with Borrowed(arena.path) as borrowed, pytest.raises(ValueError, match="6 bytes"):
+        borrowed.write(Span(0, 5), np.zeros(6, np.uint8))
+
+
+def test_its_memory_goes_with_the_last_array() -> None:
+    def mapped() -> int:
+        with open("/proc/self/maps") as maps:
+            return sum("memfd:pgclip" in line for line in maps)
+
+    before, descriptors = mapped(), len(os.listdir("/proc/self/fd"))
+    arena = Arena(10**6)
+    array = arena.array(arena.reserve(100), (10, 10))
+    arena.seal()
+    del arena
+    gc.collect()
+    assert mapped() == before + 1
+    assert array.sum() == 0
+    del array
+    gc.collect()
+    assert mapped() == before
+    assert len(os.listdir("/proc/self/fd")) == descriptors
