@@ -72,6 +72,23 @@ def test_a_processor_of_another_kind_is_refused() -> None:
         Preprocessing.from_processor(processor, fast_decode=True)
 
 
+def test_the_fingerprint_tells_rules_apart_and_stays_as_it_was() -> None:
+    clip = replace(SQUARE, resize=(32,))
+    assert clip.fingerprint() == {
+        "preprocessing": {
+            "version": 1, "exif": "transposed", "height": 32, "width": 32, "shortest_edge": 32,
+            "resample": 3, "scale": 1 / 255, "mean": (0.0,) * 3, "std": (1.0,) * 3,
+            "fast_decode": False,
+        }
+    }  # fmt: skip
+    others = (
+        SQUARE, NAFLEX, replace(NAFLEX, max_patches=30), replace(clip, even_margin=True),
+        replace(clip, fast_decode=True), replace(SQUARE, resize=(40, 32)), replace(clip, resample=2),
+    )  # fmt: skip
+    told = [str(each.fingerprint()) for each in (clip, *others)]
+    assert len(set(told)) == len(told)
+
+
 def test_fast_decoding_is_close() -> None:
     processor = CLIPImageProcessorPil(
         size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}

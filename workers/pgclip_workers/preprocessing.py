@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 # Raise it when the pixels that come out of `decode` change for the same picture.
@@ -72,8 +72,32 @@ class Preprocessing:
         return self.max_patches * self.patch_size**2 or self.crop[0] * self.crop[1]
 
     def fingerprint(self) -> dict[str, Any]:
-        """The part of the model's fingerprint that decides which vector a picture gets."""
-        return {"preprocessing": {"version": VERSION, "exif": "transposed", **asdict(self)}}
+        """The part of the model's fingerprint that decides which vector a picture gets.
+
+        What a rule adds that most models do not have is there only with that rule, so that a new
+        rule leaves the others' fingerprints as they are.
+        """
+        rare = {
+            "resize": self.resize if len(self.resize) == 2 and self.resize != self.crop else None,
+            "patch_size": self.patch_size,
+            "max_patches": self.max_patches,
+            "even_margin": self.even_margin,
+        }
+        return {
+            "preprocessing": {
+                "version": VERSION,
+                "exif": "transposed",
+                "height": self.crop[0],
+                "width": self.crop[1],
+                "shortest_edge": self.resize[0] if len(self.resize) == 1 else 0,
+                "resample": self.resample,
+                "scale": self.scale,
+                "mean": self.mean,
+                "std": self.std,
+                "fast_decode": self.fast_decode,
+                **{name: value for name, value in rare.items() if value},
+            }
+        }
 
 
 def _box(processor: Any) -> dict[str, Any]:
