@@ -32,7 +32,20 @@ def test_another_process_sees_them_until_it_is_sealed() -> None:
     assert subprocess.run(command, capture_output=True, check=True).stdout == b"hello"
     arena.seal()
     assert subprocess.run(command, capture_output=True).returncode != 0
-    assert bytes(arena.array(span, (5,))) == b"hello"
+    assert bytes(arena.array(span, (5,))) == b"hello"  # less than a page
+
+
+def test_what_was_put_in_is_given_back() -> None:
+    arena = Arena(10**6 + 100)
+    given = arena.put(b"x" * 10**6)
+    pixels = arena.reserve(100)
+    with Borrowed(arena.path) as borrowed:
+        borrowed.write(pixels, np.full(100, 7, np.uint8))
+        used = os.stat(arena.path).st_blocks
+        arena.seal()
+        assert arena.array(pixels, (100,)).tolist() == [7] * 100
+        assert borrowed.read(given)[:900_000] == bytes(900_000)
+    assert used >= 10**6 // 512
 
 
 def test_nothing_is_written_beyond_a_span() -> None:

@@ -83,7 +83,8 @@ def test_the_fingerprint_tells_rules_apart_and_stays_as_it_was() -> None:
     }  # fmt: skip
     others = (
         SQUARE, NAFLEX, replace(NAFLEX, max_patches=30), replace(clip, even_margin=True),
-        replace(clip, fast_decode=True), replace(SQUARE, resize=(40, 32)), replace(clip, resample=2),
+        replace(clip, fast_decode=True), replace(SQUARE, resize=(40, 32)),
+        replace(clip, resample=2),
     )  # fmt: skip
     told = [str(each.fingerprint()) for each in (clip, *others)]
     assert len(set(told)) == len(told)
@@ -310,7 +311,7 @@ def test_decoding_processes_that_misbehave(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("PYTHONPATH", str(planted))
     decoders = Decoders(Settings.load({}, decode_timeout=3, decoder_memory=2**30), 2)
     try:
-        given = (b"ABORT", jpeg(1), b"HANG", jpeg(2), b"EAT MEMORY", jpeg(3))
+        given = (b"ABORT", jpeg(1), b"HANG", jpeg(2), b"EAT MEMORY", jpeg(3), b"RAISE")
         decoded = decoders.decode([Picture(data, None) for data in given], SQUARE)
         outcomes = dict(zip(given, decoded, strict=True))
     finally:
@@ -318,6 +319,7 @@ def test_decoding_processes_that_misbehave(monkeypatch: pytest.MonkeyPatch) -> N
     reasons = {data: o.reason for data, o in outcomes.items() if isinstance(o, Refused)}
     assert reasons == {
         b"ABORT": "decoder_died", b"HANG": "decoder_timeout", b"EAT MEMORY": "decoder_memory",
+        b"RAISE": "decoder_error",
     }  # fmt: skip
     assert "SIGABRT" in outcomes[b"ABORT"].message  # type: ignore[union-attr]
 

@@ -1,4 +1,5 @@
-"""Plants a decoder that misbehaves when a "picture" tells it to: ABORT, HANG or EAT MEMORY.
+"""Plants a decoder that misbehaves when a "picture" tells it to: ABORT, HANG,
+EAT MEMORY or RAISE.
 
 Python imports this module at start-up where its folder is on PYTHONPATH, so it reaches the
 decoding processes as well.
@@ -20,6 +21,8 @@ def _planted(data: bytes, *rest: Any) -> Any:
         time.sleep(3600)
     if data.startswith(b"EAT MEMORY"):
         bytearray(2**40)
+    if data.startswith(b"RAISE"):
+        raise ZeroDivisionError("planted")
     return _pixels(data, *rest)
 
 

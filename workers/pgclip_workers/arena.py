@@ -25,7 +25,10 @@ class Span:
 
 
 class Arena:
-    """Owned by the worker. Arrays made of it keep its memory; `seal` only ends the sharing."""
+    """Owned by the worker: bytes are put in first, then space is reserved for what comes of them.
+
+    Arrays made of it keep it in memory. `seal` ends the sharing, and gives back what was put in.
+    """
 
     def __init__(self, size: int) -> None:
         # Anonymous on Linux, where other processes find it below /proc; elsewhere a file.
@@ -37,12 +40,13 @@ class Arena:
             self.path = self._file.name
         self._file.truncate(max(1, size))
         self._map = mmap.mmap(self._file.fileno(), max(1, size))
-        self._used = 0
+        self._put = self._used = 0
 
     def put(self, data: bytes) -> Span:
         """Copies bytes into it."""
         span = self.reserve(len(data))
         self._map[span.offset : span.offset + span.length] = data
+        self._put = self._used
         return span
 
     def reserve(self, length: int) -> Span:
@@ -60,6 +64,8 @@ class Arena:
 
     def seal(self) -> None:
         """No process can open it any more."""
+        if self._put >= mmap.PAGESIZE and hasattr(mmap, "MADV_REMOVE"):
+            self._map.madvise(mmap.MADV_REMOVE, 0, self._put // mmap.PAGESIZE * mmap.PAGESIZE)
         self._file.close()
 
 

@@ -97,9 +97,10 @@ class Decoders:
         room = 3 * preprocessing.most_pixels
         arena = Arena(sum(room + len(picture.data or b"") for picture in pictures))
         try:
+            given = [None if data is None else arena.put(data) for data, _ in pictures]
             orders = [
-                Order(None if data is None else arena.put(data), source, arena.reserve(room))
-                for data, source in pictures
+                Order(data, source, arena.reserve(room))
+                for data, (_, source) in zip(given, pictures, strict=True)
             ]
             answers = self._decode(arena.path, orders, preprocessing)
         finally:
@@ -190,9 +191,10 @@ class Decoders:
                         return [Refused("decoder_died", message)]
                     break
                 task = self._schedule(arguments)
-            except Exception as error:  # a defect of ours, but these pictures' alone
-                message = f"{type(error).__name__}: {error}"
-                return [Refused("decoder_error", message)] * len(orders)
+            except Exception as error:  # a defect of ours, but of one picture alone
+                if len(orders) == 1:
+                    return [Refused("decoder_error", f"{type(error).__name__}: {error}")]
+                break
         alone = [arguments._replace(orders=[order]) for order in orders]
         tasks = [self._schedule(each) for each in alone]
         return [
