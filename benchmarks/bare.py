@@ -7,8 +7,8 @@ import sys
 
 from checkpoint import make_checkpoint
 from figures import Figure, keep, show
+from here import DATA
 from sequential import Sequential, products
-from system import DATA
 
 
 def main() -> int:

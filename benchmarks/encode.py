@@ -16,10 +16,11 @@ import peers
 from bare import bare
 from checkpoint import make_checkpoint
 from figures import Figure, keep, show, timed
+from here import DATA
 from memory import memory
 from run import queue_and_store
 from sequential import Sequential
-from system import DATA, working
+from system import working
 from workload import make_workload, paths
 
 from pgclip import Client

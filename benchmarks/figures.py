@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from system import HERE, machine
+from here import HERE, machine
 
 LOAD = round(os.getloadavg()[0], 2)  # before anything of ours runs
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from system import DATA, HERE
+from here import DATA, HERE
 
 PEERS = ("sentence-transformers", "infinity")
 SCRIPTS = HERE / "peers"

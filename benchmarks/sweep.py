@@ -5,7 +5,7 @@ import sys
 from checkpoint import make_checkpoint
 from encode import LARGE, PHOTOS, TEXTS, system
 from figures import Figure, keep, show, timed
-from system import DATA
+from here import DATA
 from workload import make_workload, paths
 
 SETTINGS: tuple[dict[str, str], ...] = (

@@ -1,7 +1,6 @@
-"""What every benchmark needs: services, a fresh database, a worker process, the machine's name."""
+"""What benchmarks of the whole need: services, a fresh database, a worker process."""
 
 import os
-import platform
 import signal
 import subprocess
 import sys
@@ -13,13 +12,12 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg2
+from here import DATA, HERE
 
 from pgclip import Client
 from pgclip.local import LocalServices
 from pgclip.migrate import migrate
 
-HERE = Path(__file__).resolve().parent
-DATA = HERE.parent / ".pgclip" / "benchmarks"
 REAL_WORKER = [sys.executable, "-m", "pgclip", "worker"]
 STUB_WORKER = [sys.executable, str(HERE / "stub_worker.py")]
 
@@ -82,28 +80,3 @@ def working(model: Path, **environ: str) -> Iterator[Client]:
         Client(**urls) as client,
     ):
         yield client
-
-
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    import torch
-
-    model = next(
-        (
-            line.split(":")[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ),
-        platform.processor(),
-    )
-    features = torch.cpu.get_capabilities()
-    return {
-        "processor": model,
-        "cores": os.cpu_count(),
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        "bf16": [name for name in ("avx512_bf16", "amx_bf16") if features.get(name)],
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
