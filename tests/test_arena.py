@@ -14,7 +14,7 @@ from pgclip_workers.arena import Arena, Borrowed, Span
 def test_both_sides_see_the_same_bytes() -> None:
     arena = Arena(100)
     given, free = arena.put(b"hello"), arena.reserve(12)
-    with Borrowed(arena.path) as borrowed:
+    with Borrowed(arena.address) as borrowed:
         assert borrowed.read(given) == b"hello"
         borrowed.write(free, np.arange(12, dtype=np.uint8).reshape(2, 2, 3))
     array = arena.array(free, (2, 2, 3))
@@ -25,8 +25,8 @@ def test_another_process_sees_them_until_it_is_sealed() -> None:
     arena = Arena(10)
     span = arena.put(b"hello")
     code = (
-        "import sys; from pgclip_workers.arena import Borrowed, Span\n"
-        f"with Borrowed({arena.path!r}) as b: sys.stdout.buffer.write(b.read(Span(0, 5)))"
+        "import sys; from pgclip_workers.arena import Address, Borrowed, Span\n"
+        f"with Borrowed({arena.address!r}) as b: sys.stdout.buffer.write(b.read(Span(0, 5)))"
     )
     command = [sys.executable, "-c", code]
     assert subprocess.run(command, capture_output=True, check=True).stdout == b"hello"
@@ -39,18 +39,27 @@ def test_what_was_put_in_is_given_back() -> None:
     arena = Arena(10**6 + 100)
     given = arena.put(b"x" * 10**6)
     pixels = arena.reserve(100)
-    with Borrowed(arena.path) as borrowed:
+    with Borrowed(arena.address) as borrowed:
         borrowed.write(pixels, np.full(100, 7, np.uint8))
-        used = os.stat(arena.path).st_blocks
+        used = os.stat(arena.address.path).st_blocks
         arena.seal()
         assert arena.array(pixels, (100,)).tolist() == [7] * 100
         assert borrowed.read(given)[:900_000] == bytes(900_000)
     assert used >= 10**6 // 512
 
 
+def test_a_late_task_does_not_write_into_the_next_arena() -> None:
+    first = Arena(10)
+    first.seal()
+    second = Arena(10)
+    assert second.address.path == first.address.path
+    with pytest.raises(FileNotFoundError, match="another arena"):
+        Borrowed(first.address)
+
+
 def test_nothing_is_written_beyond_a_span() -> None:
     arena = Arena(10)
-    with Borrowed(arena.path) as borrowed, pytest.raises(ValueError, match="6 bytes"):
+    with Borrowed(arena.address) as borrowed, pytest.raises(ValueError, match="6 bytes"):
         borrowed.write(Span(0, 5), np.zeros(6, np.uint8))
 
 

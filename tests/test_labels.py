@@ -60,6 +60,17 @@ def test_of_a_model_with_a_bias_each_label_is_for_itself() -> None:
     assert far == 0
 
 
+def test_without_a_label_set_items_are_stored_all_the_same(
+    client: Client, database_url: str, start_worker: WorkerFactory
+) -> None:
+    start_worker(database_url)
+    for label_set in client.label_sets():
+        client.drop_label_set(label_set.name)
+    job = client.submit_text("a text without labels", key="no labels")
+    job.wait(60)
+    assert client.get("no labels").labels == ()
+
+
 def test_top_k_threshold_and_kinds() -> None:
     images = unit(np.random.default_rng(3).standard_normal((4, 8)))
     sets = (label_set(), label_set(threshold=2.0), label_set(applies_to="image", top_k=1))

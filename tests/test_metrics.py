@@ -54,7 +54,7 @@ class Scrape:
 def test_a_scrape_tells_what_the_worker_has_done(
     client: Client, database_url: str, start_worker: WorkerFactory, port: int
 ) -> None:
-    start_worker(database_url, PGCLIP_METRICS_PORT=str(port))
+    start_worker(database_url, PGCLIP_METRICS_PORT=str(port), PGCLIP_BATCH_SIZE="8")
     before = Scrape(port)
     assert before("pgclip_items_total", outcome="done") == 0
     assert before("pgclip_worker_info", model="planted", device="cpu", precision="float32") == 1

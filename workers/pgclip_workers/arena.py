@@ -8,12 +8,19 @@ import mmap
 import os
 import tempfile
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
 
     Bytes = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+class Address(NamedTuple):
+    """Where another process finds an arena. The path may be another's later, the inode is not."""
+
+    path: str
+    inode: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +41,11 @@ class Arena:
         # Anonymous on Linux, where other processes find it below /proc; elsewhere a file.
         if hasattr(os, "memfd_create"):
             self._file: Any = open(os.memfd_create("pgclip"), "r+b")  # noqa: SIM115
-            self.path = f"/proc/{os.getpid()}/fd/{self._file.fileno()}"
+            path = f"/proc/{os.getpid()}/fd/{self._file.fileno()}"
         else:
             self._file = tempfile.NamedTemporaryFile(prefix="pgclip-")  # noqa: SIM115
-            self.path = self._file.name
+            path = self._file.name
+        self.address = Address(path, os.fstat(self._file.fileno()).st_ino)
         self._file.truncate(max(1, size))
         self._map = mmap.mmap(self._file.fileno(), max(1, size))
         self._put = self._used = 0
@@ -70,24 +78,30 @@ class Arena:
 
 
 class Borrowed:
-    """An arena in a decoding process, to be used in a `with` statement."""
+    """An arena in a decoding process, to be used in a `with` statement.
 
-    def __init__(self, path: str) -> None:
-        with open(path, "r+b") as file:
-            self._map = mmap.mmap(file.fileno(), 0)
+    Read and written as a file: mapped, all of a batch would count against the process's memory.
+    Raises FileNotFoundError if the arena was sealed.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self._file = os.open(address.path, os.O_RDWR)
+        if os.fstat(self._file).st_ino != address.inode:
+            os.close(self._file)
+            raise FileNotFoundError(f"{address.path} is another arena by now")
 
     def __enter__(self) -> "Borrowed":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._map.close()
+        os.close(self._file)
 
     def read(self, span: Span) -> bytes:
         """A copy of what is there."""
-        return self._map[span.offset : span.offset + span.length]
+        return os.pread(self._file, span.length, span.offset)
 
     def write(self, span: Span, values: "Bytes") -> None:
         """Writes an array to the span's beginning. Raises ValueError if it is too long."""
         if values.nbytes > span.length:
             raise ValueError(f"{values.nbytes} bytes for a span of {span.length}")
-        self._map[span.offset : span.offset + values.nbytes] = values.tobytes()
+        os.pwrite(self._file, values.tobytes(), span.offset)

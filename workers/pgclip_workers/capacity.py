@@ -2,7 +2,8 @@
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -20,10 +21,40 @@ Output = TypeVar("Output")
 _FITS_TO_GROW = 32
 
 
+class Turns:
+    """Who is on the device: several forward passes together, or one alone.
+
+    `together`: whether the device takes several at all.
+    """
+
+    def __init__(self, together: bool = True) -> None:
+        self._together = together
+        self._changed = threading.Condition()
+        self._running = 0
+        self._alone = False
+
+    @contextmanager
+    def turn(self, alone: bool = False) -> Iterator[None]:
+        """Surrounds a forward pass."""
+        alone = alone or not self._together
+        with self._changed:
+            self._changed.wait_for(lambda: not self._alone and not (alone and self._running))
+            self._running += 1
+            self._alone = alone
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._running -= 1
+                self._alone = False
+                self._changed.notify_all()
+
+
 class Capacity:
     """Remembers, for one kind of input, how many went through the device at once."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, turns: Turns) -> None:
+        self._turns = turns
         self._most = most
         self._now = most
         self._fitted = 0
@@ -47,27 +78,43 @@ class Capacity:
         while start < len(inputs):
             part = inputs[start : start + self._now]
             try:
-                outputs.append(forward(part))
+                with self._turns.turn():
+                    outputs.append(forward(part))
             except Exception as error:
                 if not out_of_memory(error):
                     raise_if_lost(error)
                     raise
-                if len(part) == 1:
-                    message = "the device has too little memory for this one alone"
-                    raise TooLarge(message) from error
-                self._halve(len(part))
+                if len(part) > 1:
+                    self._halve(len(part))
+                    continue
+                # It may have been another's forward pass that took the memory.
+                outputs.append(self._by_itself(forward, part))
+                start += 1
             else:
                 start += len(part)
                 self._fits(len(part))
         return outputs
+
+    def _by_itself(
+        self, forward: Callable[[Sequence[Input]], Output], part: Sequence[Input]
+    ) -> Output:
+        with self._turns.turn(alone=True):
+            _empty_cache()
+            try:
+                return forward(part)
+            except Exception as error:
+                if not out_of_memory(error):
+                    raise_if_lost(error)
+                    raise
+                message = "the device has too little memory for this one alone"
+                raise TooLarge(message) from error
 
     def _halve(self, failed: int) -> None:
         with self._lock:
             self._now = max(1, min(self._now, failed // 2))
             self._fitted = 0
             log.warning("out of memory: %d at once goes on as %d", failed, self._now)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        _empty_cache()
 
     def _fits(self, size: int) -> None:
         with self._lock:
@@ -78,3 +125,8 @@ class Capacity:
                 self._now = min(2 * self._now, self._most)
                 self._fitted = 0
                 log.info("tries %d at once again", self._now)
+
+
+def _empty_cache() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -10,7 +10,7 @@ import torch
 
 from pgclip.settings import Settings
 from pgclip_workers import naflex
-from pgclip_workers.capacity import Capacity
+from pgclip_workers.capacity import Capacity, Turns
 from pgclip_workers.checkpoint import OPEN_CLIP, Tensors, load, weights_hash
 from pgclip_workers.device import best_device, best_dtype
 from pgclip_workers.encoder import Bytes, Floats
@@ -36,7 +36,10 @@ class ClipEncoder:
         self._dtype = best_dtype(settings.precision, self.device, checkpoint.bfloat16)
         self.precision = str(self._dtype).removeprefix("torch.")
         self.batch_size = settings.batch_size or (256 if self.device.startswith("cuda") else 64)
-        self._images, self._texts = Capacity(self.batch_size), Capacity(self.batch_size)
+        # Metal crashes under several threads.
+        turns = Turns(together=self.device != "mps")
+        self._images = Capacity(self.batch_size, turns)
+        self._texts = Capacity(self.batch_size, turns)
         self._of_thread = threading.local()
         self.fingerprint = {
             "fatal": {

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pgclip_workers.arena import Borrowed, Span
+from pgclip_workers.arena import Address, Borrowed, Span
 from pgclip_workers.preprocessing import Preprocessing
 from pgclip_workers.refused import Refused
 from pgclip_workers.sources import Limits, read_source
@@ -60,11 +60,11 @@ class Decoded(NamedTuple):
 
 
 def decode_orders(
-    path: str, orders: Sequence[Order], preprocessing: Preprocessing, limits: Limits
+    address: Address, orders: Sequence[Order], preprocessing: Preprocessing, limits: Limits
 ) -> list[Decoded | Refused]:
-    """Decodes pictures of the arena at `path` into it."""
+    """Decodes pictures of an arena into it."""
     answers: list[Decoded | Refused] = []
-    with Borrowed(path) as arena:
+    with Borrowed(address) as arena:
         for order in orders:
             data = None if order.data is None else arena.read(order.data)
             decoded = decode(data, order.source, preprocessing, limits)

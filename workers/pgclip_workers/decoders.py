@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeAlias
 from pebble import ProcessExpired, ProcessPool
 
 from pgclip.settings import Settings
-from pgclip_workers.arena import Arena
+from pgclip_workers.arena import Address, Arena
 from pgclip_workers.decode import Decoded, Order, Picture, Pixels, decode_orders
 from pgclip_workers.preprocessing import Preprocessing
 from pgclip_workers.refused import Refused
@@ -40,7 +40,7 @@ _Answers: TypeAlias = "Future[list[Decoded | Refused]]"
 
 
 class _Arguments(NamedTuple):
-    path: str
+    address: Address
     orders: Sequence[Order]
     preprocessing: Preprocessing
     limits: Limits
@@ -102,7 +102,7 @@ class Decoders:
                 Order(data, source, arena.reserve(room))
                 for data, (_, source) in zip(given, pictures, strict=True)
             ]
-            answers = self._decode(arena.path, orders, preprocessing)
+            answers = self._decode(arena.address, orders, preprocessing)
         finally:
             arena.seal()
         return [
@@ -128,10 +128,10 @@ class Decoders:
         )
 
     def _decode(
-        self, path: str, orders: Sequence[Order], preprocessing: Preprocessing
+        self, address: Address, orders: Sequence[Order], preprocessing: Preprocessing
     ) -> list[Decoded | Refused]:
         def begin(group: Sequence[Order]) -> tuple[_Arguments, _Task]:
-            arguments = _Arguments(path, group, preprocessing, self._limits)
+            arguments = _Arguments(address, group, preprocessing, self._limits)
             return arguments, self._schedule(arguments)
 
         begun = [begin(group) for group in _groups(orders)]

@@ -45,6 +45,7 @@ def out_of_memory(error: Exception) -> bool:
         words in str(error)
         for words in (
             "DefaultCPUAllocator: can't allocate memory",
+            "CUDA error: out of memory",  # of pinned memory of the host
             "CUBLAS_STATUS_ALLOC_FAILED",
             "CUDNN_STATUS_ALLOC_FAILED",
             "MPS backend out of memory",
@@ -54,7 +55,10 @@ def out_of_memory(error: Exception) -> bool:
 
 
 def raise_if_lost(error: Exception) -> None:
-    """Raises DeviceLost if after this error the device is of no use to this process."""
+    """Raises DeviceLost if after this error the device is of no use to this process.
+
+    For errors that are not out of memory, of which CUDA speaks in the same words.
+    """
     lost = isinstance(error, torch.AcceleratorError) or (
         isinstance(error, RuntimeError)
         and any(

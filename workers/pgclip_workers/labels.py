@@ -79,9 +79,11 @@ class LabelBook:
             means /= np.linalg.norm(means, axis=1, keepdims=True)
             logits = self.logit_scale, self.logit_bias
             found = [label_set.label(kinds, means, *logits) for label_set in self.sets]
+        none = np.empty(0, np.int64)  # where no label set is in force
+        found.append(Labels(none, none, none, np.empty(0, np.float32)))
         return Labels(
             *(
-                np.concatenate([getattr(labels, name) for labels in found] or [np.empty(0)])
+                np.concatenate([getattr(labels, name) for labels in found])
                 for name in ("rows", "label_ids", "versions", "scores")
             )
         )

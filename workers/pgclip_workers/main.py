@@ -40,4 +40,7 @@ def run(settings: Settings, make_encoder: "Callable[[Settings], Encoder] | None"
 
 
 def _leave(*_: object) -> None:
+    # Once: of a parent with several threads that is killed, each sends a signal of its own, and the
+    # second must not interrupt the cleaning up.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.exit(0)
