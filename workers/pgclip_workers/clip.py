@@ -36,7 +36,7 @@ class ClipEncoder:
         self._dtype = best_dtype(settings.precision, self.device, checkpoint.bfloat16)
         self.precision = str(self._dtype).removeprefix("torch.")
         self.batch_size = settings.batch_size or (256 if self.device.startswith("cuda") else 64)
-        # Metal crashes under several threads.
+        # Metal has not been tried from several threads.
         turns = Turns(together=self.device != "mps")
         self._images = Capacity(self.batch_size, turns)
         self._texts = Capacity(self.batch_size, turns)
