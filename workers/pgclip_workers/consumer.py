@@ -5,10 +5,12 @@ import socket
 from typing import Any
 
 from celery.signals import setup_logging, worker_shutting_down
+from celery.worker import state
 
 from pgclip.errors import PgclipError
 from pgclip.settings import Settings
 from pgclip.tickets import TASK, BadTicket, Ticket, TicketOffice, make_app
+from pgclip_workers import termination
 from pgclip_workers.pipeline import Pipeline
 
 log = logging.getLogger(__name__)
@@ -37,6 +39,11 @@ def consume(
     def stop(**_: Any) -> None:
         pipeline.stop()
 
+    def stop_soon() -> None:
+        pipeline.stop()
+        state.should_stop = 0  # an exit status: Celery looks here once it has started
+
+    termination.call(stop_soon)
     worker_shutting_down.connect(stop)
     setup_logging.connect(_keep)
     worker = app.Worker(

@@ -1,11 +1,10 @@
 """`pgclip worker`: starts the decoding processes, then torch and the model, then the worker."""
 
-import signal
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pgclip.settings import Settings
+from pgclip_workers import termination
 from pgclip_workers.decoders import Decoders
 from pgclip_workers.logs import configure
 from pgclip_workers.machine import decoding_processes
@@ -21,8 +20,7 @@ def run(settings: Settings, make_encoder: "Callable[[Settings], Encoder] | None"
     SchemaError and ConnectionFailed before any work is taken.
     """
     configure(settings)
-    # Until Celery has its own handler: a stop while the model loads, or just after, is clean too.
-    signal.signal(signal.SIGTERM, _leave)
+    termination.leave_at_once()
     decoders = Decoders(settings, settings.decoders or decoding_processes(settings.device))
     query_decoders = Decoders(settings, 1)
     decoders.warm_up()
@@ -33,14 +31,9 @@ def run(settings: Settings, make_encoder: "Callable[[Settings], Encoder] | None"
             make_encoder = ClipEncoder
         from pgclip_workers.worker import Worker
 
-        return Worker(settings, make_encoder(settings), decoders, query_decoders).run()
+        encoder = make_encoder(settings)
+        termination.check()
+        return Worker(settings, encoder, decoders, query_decoders).run()
     finally:
         decoders.stop()
         query_decoders.stop()
-
-
-def _leave(*_: object) -> None:
-    # Once: of a parent with several threads that is killed, each sends a signal of its own, and the
-    # second must not interrupt the cleaning up.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    sys.exit(0)
