@@ -232,15 +232,9 @@ def assert_ledger_is_true(url: str) -> None:
     """The invariants of the promise: one current set of vectors per item, and nothing else."""
     (model,) = run_sql(url, "SELECT id FROM pgclip.model WHERE state = 'live'")[0]
     assert run_sql(url, "SELECT count(*) FROM pgclip.job") == [(0,)]
-    stray = f"""
-        SELECT id FROM pgclip.embedding_{model}
-        EXCEPT SELECT unnest(vector_ids) FROM pgclip.embedding_set
-    """
-    assert run_sql(url, stray) == []
-    missing = f"""
-        SELECT unnest(vector_ids) FROM pgclip.embedding_set
-        EXCEPT SELECT id FROM pgclip.embedding_{model}
-    """
-    assert run_sql(url, missing) == []
+    (vectors,) = run_sql(url, "SELECT pgclip._vectors(%s::smallint)", model)[0]
+    current = f"SELECT unnest(vector_ids) FROM pgclip.embedding_set WHERE model_id = {model}"
+    assert run_sql(url, f"SELECT id FROM {vectors} v EXCEPT ALL {current}") == []
+    assert run_sql(url, f"{current} EXCEPT ALL SELECT id FROM {vectors} v") == []
     unsettled = "SELECT key, state FROM pgclip.items WHERE state NOT IN ('done', 'failed')"
     assert run_sql(url, unsettled) == []

@@ -266,7 +266,7 @@ def test_the_same_content_is_encoded_once(
     client.submit_image(picture, key="first").wait(WAIT)
     # If it were encoded again, this would show.
     planted = str([1] + [0] * 15)
-    run_sql(database_url, "UPDATE pgclip.embedding_1 SET embedding = %s", planted)
+    run_sql(database_url, "UPDATE pgclip.embedding_1_1 SET embedding = %s", planted)
     batch = client.submit_many({"image": picture, "key": key} for key in ("again", "more"))
     client.submit_image(tmp_path / "copy.jpg", key="reference").wait(WAIT)
     batch.wait(WAIT)

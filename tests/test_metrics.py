@@ -101,7 +101,7 @@ def test_an_item_that_cannot_be_stored_counts_once(
 ) -> None:
     worker = start_worker(database_url, PGCLIP_METRICS_PORT=str(port))
     (model,) = sql("SELECT id FROM pgclip.model")[0]
-    sql(f"ALTER TABLE pgclip.embedding_{model} ADD CHECK (item_id % 3 <> 0)")
+    sql(f"ALTER TABLE pgclip.embedding_{model}_1 ADD CHECK (item_id % 3 <> 0)")
     batch = client.submit_many({"text": f"text {n}"} for n in range(3))
     with pytest.raises(ItemFailed):
         batch.wait(60)

@@ -170,7 +170,7 @@ def test_a_store_is_the_ledgers_only_truth(sql: Sql, hand: NewHand, database_url
     sql("SELECT pgclip.submit_text('new', key => 'a')")
     lease, jobs = worker.claim()
     worker.store(lease, jobs, "[0,1]")
-    assert sql("SELECT embedding::text FROM pgclip.embedding_1 ORDER BY id") == [
+    assert sql("SELECT embedding::text FROM pgclip.embedding_1_1 ORDER BY id") == [
         ("[1,0]",),
         ("[0,1]",),
     ]
@@ -197,7 +197,7 @@ def test_a_swept_worker_is_fenced(sql: Sql, hand: NewHand, database_url: str) ->
     assert frozen.store(lease, jobs, "[0,1]") == []
     other.store(new_lease, new_jobs)
     other.store(*other.claim(1))
-    assert sql("SELECT DISTINCT embedding::text FROM pgclip.embedding_1") == [("[1,0]",)]
+    assert sql("SELECT DISTINCT embedding::text FROM pgclip.embedding_1_1") == [("[1,0]",)]
     assert_ledger_is_true(database_url)
 
 
@@ -363,7 +363,7 @@ def test_a_failed_replacement_leaves_the_vectors_and_can_be_tried_again(
     epoch = sql("SELECT epoch FROM pgclip.label_epoch")[0][0]
     worker.sql("SELECT pgclip.store(%s, %s, '{}', '{}', %s)", lease, epoch, failed)
     assert sql("SELECT state, reason, error FROM pgclip.items") == [("failed", "r", "m")]
-    assert sql("SELECT count(*) FROM pgclip.embedding_1") == [(1,)]
+    assert sql("SELECT count(*) FROM pgclip.embedding_1_1") == [(1,)]
     sql("SELECT pgclip.submit_text('broken', key => 'a')")
     assert states(sql) == {"a": "queued"}
     worker.store(*worker.claim())

@@ -82,7 +82,7 @@ def test_new_content_is_queued_and_the_old_vectors_stay(client: Client, sql: Sql
         ("one",), ("two",),
     ]  # fmt: skip
     finish_all(sql)
-    assert sql("SELECT count(*) FROM pgclip.embedding_1") == [(1,)]
+    assert sql("SELECT count(*) FROM pgclip.embedding_1_1") == [(1,)]
 
 
 def test_contents_that_nobody_refers_to_are_collected(client: Client, sql: Sql) -> None:
@@ -104,7 +104,7 @@ def test_a_text_becomes_a_picture(client: Client, sql: Sql) -> None:
     client.submit_image(b"...", key="k")
     finish_all(sql)
     assert client.get("k").kind == "image"
-    assert sql("SELECT kind FROM pgclip.embedding_1") == [("image",)]
+    assert sql("SELECT kind FROM pgclip.embedding_1_1") == [("image",)]
 
 
 def test_a_source_is_read_again_when_it_is_submitted_again(client: Client, sql: Sql) -> None:
@@ -119,7 +119,7 @@ def test_delete(client: Client, sql: Sql) -> None:
     finish_all(sql)
     client.submit_text("two", key="k")
     client.delete("k")
-    for table in ("item", "job", "embedding_set", "embedding_1", "item_label"):
+    for table in ("item", "job", "embedding_set", "embedding_1_1", "item_label"):
         assert sql(f"SELECT count(*) FROM pgclip.{table}") == [(0,)], table
     with pytest.raises(NotFound, match="no item 'k' in collection 'default'"):
         client.delete("k")

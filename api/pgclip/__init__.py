@@ -19,16 +19,29 @@ from pgclip.errors import (
     SchemaError,
     WaitTimeout,
 )
-from pgclip.items import Collection, Hit, Item, ItemInfo, Label, LabelSet
+from pgclip.items import (
+    Calibration,
+    Collection,
+    Duplicate,
+    Hit,
+    Item,
+    ItemInfo,
+    Label,
+    LabelSet,
+)
 from pgclip.jobs import Batch, ItemFailure, Job
+from pgclip.searching import Like
+from pgclip.segments import Segment
 
 __all__ = [
     "AsyncClient",
     "Batch",
+    "Calibration",
     "Client",
     "Collection",
     "ConfigurationError",
     "ConnectionFailed",
+    "Duplicate",
     "Hit",
     "InvalidItem",
     "Item",
@@ -38,6 +51,7 @@ __all__ = [
     "Job",
     "Label",
     "LabelSet",
+    "Like",
     "ModelMismatch",
     "NotCommitted",
     "NotFound",
@@ -45,5 +59,6 @@ __all__ = [
     "QueryFailed",
     "QueueFull",
     "SchemaError",
+    "Segment",
     "WaitTimeout",
 ]

@@ -1,16 +1,16 @@
 """The client: submits, follows, searches. Thin: SQL functions of schema pgclip do the work."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import IO, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pgclip import statements
 from pgclip.database import Database
 from pgclip.errors import InvalidItem, NotFound
 from pgclip.following import Follower
 from pgclip.intake import Intake
-from pgclip.items import Collection, Hit, Item, ItemInfo, LabelSet, State, info_from, labels_from
+from pgclip.items import Collection, Item, ItemInfo, LabelSet, State, info_from, labels_from
 from pgclip.jobs import Batch, Job
+from pgclip.searching import Searching
 from pgclip.settings import Settings
 from pgclip.submission import (
     Image,
@@ -18,8 +18,6 @@ from pgclip.submission import (
     image_submission,
     metadata_json,
     name_text,
-    query_image,
-    query_text,
     text_submission,
 )
 from pgclip.tickets import TicketOffice
@@ -29,7 +27,7 @@ from pgclip.transactions import transaction_of
 _PAGE = 1000
 
 
-class Client:
+class Client(Searching):
     """Submits images and texts, and searches them.
 
     Settings are keyword arguments (see pgclip.settings) or PGCLIP_* variables; database_url and
@@ -40,7 +38,6 @@ class Client:
 
     def __init__(self, **settings: Any) -> None:
         self.settings = Settings.load(**settings)
-        self._statement_timeout = f"{self.settings.statement_timeout * 1000:.0f}"  # ms
         self._database = self._connections(self.settings.pool_size)
         self._follower = Follower(self._connections(1))
         self.settings.required("redis_url")
@@ -134,52 +131,6 @@ class Client:
         """
         defaults = {"priority": priority, "keep_source": self._keep(keep_source)}
         return self._intake.submit_many(items, connection, defaults)
-
-    def search(
-        self,
-        query: str | None = None,
-        *,
-        image: bytes | Path | IO[bytes] | None = None,
-        like: str | None = None,
-        k: int = 10,
-        collection: str | None = None,
-        kind: Kind | None = None,
-        timeout: float = 10.0,
-    ) -> list[Hit]:
-        """The k items nearest to a text, to a picture, or to the item with the key `like`.
-
-        `collection` and `kind` narrow the search; `like` is looked up in that collection, or in
-        "default". A picture given as a Path is read by this process. A new query is encoded by a
-        worker, for which up to `timeout` seconds are waited.
-        Raises InvalidItem, NotFound, and QueryFailed if no worker answers.
-        """
-        if sum(given is not None for given in (query, image, like)) != 1:
-            raise InvalidItem("search for one of: a text, image=…, like=…")
-        if collection is not None:
-            name_text(collection, "collection")
-        if like is not None:
-            name_text(like, "key")
-            arguments = (like, k, collection or "default", collection, kind)
-            return self._hits(statements.SIMILAR, arguments, f"items like {like!r}")
-        given = self._embed(query, image, timeout)
-        statement = statements.SEARCH_TEXT if image is None else statements.SEARCH_IMAGE
-        return self._hits(statement, (given, k, collection, kind), _search_for(given))
-
-    def embed(
-        self,
-        query: str | None = None,
-        *,
-        image: bytes | Path | IO[bytes] | None = None,
-        timeout: float = 10.0,
-    ) -> None:
-        """Has a query encoded, so that SQL of your own can call pgclip.search with it.
-
-        Waits up to `timeout` seconds for a worker, unless the query was asked before. Raises
-        InvalidItem, and QueryFailed if no worker answers.
-        """
-        if (query is None) == (image is None):
-            raise InvalidItem("embed one of: a text, image=…")
-        self._embed(query, image, timeout)
 
     def get(self, key: str, *, collection: str = "default") -> Item:
         """An item with its state, labels and vectors. Raises NotFound."""
@@ -358,7 +309,7 @@ class Client:
             pool_size=size,
             connect_timeout=settings.connect_timeout,
             session={
-                "statement_timeout": self._statement_timeout,
+                "statement_timeout": f"{settings.statement_timeout * 1000:.0f}",  # ms
                 "default_transaction_isolation": "read committed",
             },
         )
@@ -378,33 +329,6 @@ class Client:
             total += int(affected)
         return total
 
-    def _embed(
-        self, query: str | None, image: bytes | Path | IO[bytes] | None, timeout: float
-    ) -> str | bytes:
-        """Has a query encoded; returns it as SQL takes it."""
-        given = query_text(query or "") if image is None else query_image(image)
-        embed = statements.EMBED_TEXT if image is None else statements.EMBED_IMAGE
-        with self._database.autocommit(_search_for(given)) as cursor:
-            # The limit on a statement is not for the time that the caller grants.
-            longer = 0 < self.settings.statement_timeout < timeout + 5
-            if longer:
-                cursor.execute(statements.STATEMENT_TIMEOUT, (f"{(timeout + 5) * 1000:.0f}",))
-            try:
-                cursor.execute(embed, (given, timeout))
-            finally:
-                if longer and not cursor.connection.closed:
-                    cursor.execute(statements.STATEMENT_TIMEOUT, (self._statement_timeout,))
-        return given
-
-    def _hits(self, statement: str, arguments: tuple[Any, ...], what: str) -> list[Hit]:
-        with self._database.transaction(what) as cursor:
-            cursor.execute(statement, arguments)
-            rows = cursor.fetchall()
-        return [
-            Hit(item_id, key, score, collection, kind, source, metadata, labels_from(labels))
-            for item_id, collection, key, kind, score, source, metadata, labels in rows
-        ]
-
 
 def _keys(keys: Sequence[str] | None) -> list[str] | None:
     if isinstance(keys, str):
@@ -417,11 +341,6 @@ def _item(key: str, collection: str) -> str:
     name_text(key, "key")
     name_text(collection, "collection")
     return f"item {key!r:.100} in collection {collection!r:.100}"
-
-
-def _search_for(query: str | bytes) -> str:
-    """For messages; a query may be long."""
-    return f"search for {query!r:.100}" if isinstance(query, str) else "search for an image"
 
 
 def _contains(metadata: Mapping[str, Any] | None) -> str | None:

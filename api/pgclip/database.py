@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 # The revision of migrations/versions that this package speaks to.
-SCHEMA_VERSION = "0003"
+SCHEMA_VERSION = "0004"
 
 
 class Database:
@@ -49,6 +49,7 @@ class Database:
             },
         )
         self._session = dict(session or {})
+        self._in_use: set[Connection] = set()
         self._checked = False
         begin_anew_in_children(self)
 
@@ -59,6 +60,11 @@ class Database:
     def close(self) -> None:
         """Closes the connections that are not in use."""
         self._engine.dispose()
+
+    def cancel(self) -> None:
+        """Ends the statements that are running, as if Postgres had cancelled them."""
+        for connection in tuple(self._in_use):
+            connection.cancel()
 
     @contextmanager
     def transaction(self, what: str) -> Iterator["Cursor"]:
@@ -107,6 +113,7 @@ class Database:
                 raise error.orig from None
             try:
                 connection: Connection = pooled.driver_connection  # type: ignore[assignment]
+                self._in_use.add(connection)
                 self._prepare(connection, pooled.info)
                 yield connection
             except BaseException:
@@ -114,6 +121,7 @@ class Database:
                     pooled.invalidate()
                 raise
             finally:
+                self._in_use.discard(connection)
                 pooled.close()
 
     def _prepare(self, connection: "Connection", info: dict[str, Any]) -> None:

@@ -81,8 +81,14 @@ _BY_SQLSTATE: dict[str, type[PgclipError]] = {
     "PC004": QueryFailed,
     "PC005": QueryFailed,
     "PC006": ModelMismatch,
+    "PC008": QueryFailed,
 }
 _MISSING_OBJECT = {"3F000", "42P01", "42883", "42704"}  # schema, table, function, type
+
+
+def sqlstate(error: BaseException) -> str:
+    """The SQLSTATE of the driver's error behind an error; empty if there is none."""
+    return getattr(error.__cause__, "pgcode", None) or ""
 
 
 @contextmanager
@@ -100,14 +106,14 @@ def _translate(error: Exception, what: str) -> PgclipError:
     import psycopg2.errors
     import psycopg2.extensions
 
-    sqlstate = getattr(error, "pgcode", None) or ""
+    state = getattr(error, "pgcode", None) or ""
     diagnostics = getattr(error, "diag", None)
     text = " ".join((getattr(diagnostics, "message_primary", None) or str(error)).split())
     hint = getattr(diagnostics, "message_hint", None)
     message = f"{what}: {text}" + (f" ({hint})" if hint else "")
-    if sqlstate in _BY_SQLSTATE:
-        return _BY_SQLSTATE[sqlstate](message)
-    if sqlstate in _MISSING_OBJECT and "pgclip" in text:
+    if state in _BY_SQLSTATE:
+        return _BY_SQLSTATE[state](message)
+    if state in _MISSING_OBJECT and "pgclip" in text:
         return SchemaError(f"{message}. Run: pgclip migrate")
     if isinstance(error, psycopg2.extensions.TransactionRollbackError):  # a deadlock, above all
         return ConnectionFailed(f"{message}. Another transaction was in the way; try it again")

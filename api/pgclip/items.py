@@ -27,7 +27,13 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """An item found. `score` is the cosine of the angle to the query, from -1 to 1."""
+    """An item found.
+
+    `score` is the cosine of the angle to the query, from -1 to 1; `relevance`, from 0 to 1, is None
+    unless that direction is calibrated. `snippet` is how a text begins, if it is kept. The ranks
+    are those of a hybrid search, from 1, and `fused` is its score; None elsewhere, and for the
+    ranking that does not have the item.
+    """
 
     item_id: int
     key: str
@@ -37,6 +43,43 @@ class Hit:
     source: str | None
     metadata: dict[str, Any]
     labels: tuple[Label, ...]
+    relevance: float | None = None
+    snippet: str | None = None
+    vector_rank: int | None = None
+    text_rank: int | None = None
+    fused: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """An item that is a duplicate of another, or a member of a group of duplicates.
+
+    `tier`: "identical", "near" or "similar". `score`: the cosine to the other, or of its best pair
+    in the group.
+    """
+
+    item_id: int
+    collection: str
+    key: str
+    kind: Kind
+    tier: Literal["identical", "near", "similar"]
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What scores mean in one direction: `midpoint` has relevance 0.5, 2 / `slope` more 0.88.
+
+    `mean` and `deviation` are those of unrelated pairs; None if it was set by hand.
+    """
+
+    model: str
+    query_kind: Kind
+    item_kind: Kind
+    midpoint: float
+    slope: float
+    mean: float | None
+    deviation: float | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,6 +152,13 @@ def info_from(row: Sequence[Any]) -> dict[str, Any]:
     if info["content_hash"] is not None:
         info["content_hash"] = bytes(info["content_hash"])
     return info
+
+
+def hit_from(row: Sequence[Any]) -> Hit:
+    """A hit from the columns of pgclip.hit or pgclip.hybrid_hit."""
+    item_id, collection, key, kind, score, source, metadata, labels, *more = row
+    found = labels_from(labels)
+    return Hit(item_id, key, score, collection, kind, source, metadata, found, *more)
 
 
 def labels_from(rows: Sequence[Mapping[str, Any]]) -> tuple[Label, ...]:

@@ -72,6 +72,13 @@ class Settings:
     steward_interval: float = _setting(5.0, "between two passes of the steward", float)
     strikes: int = _setting(6, "deaths of a worker that an item alone in it may cause", int)
     query_cache: int = _setting(100_000, "query vectors kept", int)
+    segment_rows: int = _setting(20_000, "vectors without an index before one is built", int)
+    max_segments: int = _setting(8, "segments with an index that a model has at most", int)
+    max_unindexed: int = _setting(
+        200_000, "vectors without an index beyond which storing waits", int
+    )
+    build_memory: int = _setting(512 * 2**20, "memory for building an index", int)
+    build_workers: int = _setting(0, "parallel workers of Postgres for building an index", int)
     metrics_port: int = _setting(0, "port of a worker's Prometheus endpoint; 0: none", int)
     metrics_host: str = _setting("127.0.0.1", "address of a worker's Prometheus endpoint")
     log_format: str = _setting("text", "a worker's log: text or json")
@@ -103,13 +110,18 @@ class Settings:
     def _check(self) -> None:
         for name in ("connect_timeout", "heartbeat", "lease", "idle_poll", "steward_interval",
                      "decode_timeout", "encode_timeout", "pool_size", "max_image_bytes",
-                     "max_image_pixels", "decoder_memory", "strikes"):  # fmt: skip
+                     "max_image_pixels", "decoder_memory", "strikes", "segment_rows",
+                     "max_unindexed"):  # fmt: skip
             if getattr(self, name) <= 0:
                 raise ConfigurationError(f"PGCLIP_{name.upper()} must be positive")
         for name in ("batch_size", "decoders", "query_cache", "statement_timeout", "max_queued",
-                     "queue_wait", "metrics_port"):  # fmt: skip
+                     "queue_wait", "metrics_port", "build_workers"):  # fmt: skip
             if getattr(self, name) < 0:
                 raise ConfigurationError(f"PGCLIP_{name.upper()} must not be negative")
+        if self.max_segments < 2:
+            raise ConfigurationError("PGCLIP_MAX_SEGMENTS must be at least 2")
+        if self.build_memory < 2**20:
+            raise ConfigurationError("PGCLIP_BUILD_MEMORY must be at least 1048576 bytes")
         if self.precision not in ("auto", "float32", "bfloat16", "float16"):
             raise ConfigurationError(f"PGCLIP_PRECISION: {self.precision!r} is not a precision")
         if self.log_format not in ("text", "json"):

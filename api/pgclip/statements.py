@@ -87,11 +87,41 @@ EMBED_TEXT = "CALL pgclip.embed(query => %s, timeout => make_interval(secs => %s
 EMBED_IMAGE = "CALL pgclip.embed(image => %s, timeout => make_interval(secs => %s))"
 # Milliseconds; of the session, since a CALL that commits outlives what is set for a transaction.
 STATEMENT_TIMEOUT = "SELECT set_config('statement_timeout', %s, false)"
-SEARCH_TEXT = "SELECT * FROM pgclip.search(%s, %s, %s, %s)"
-SEARCH_IMAGE = "SELECT * FROM pgclip.search_image(%s, %s, %s, %s)"
-SIMILAR = """
-    SELECT * FROM pgclip.similar(%s, %s, of_collection => %s, collection => %s, kind => %s)
+_NARROWED = "k => %s, collection => %s, kind => %s, filter => %s::jsonb"
+_OPTIONS = f"""{_NARROWED}, min_score => %s, min_relevance => %s, exact => %s,
+    after_score => %s, after_item => %s"""
+SEARCH_TEXT = f"SELECT * FROM pgclip.search(%s, {_OPTIONS})"
+SEARCH_IMAGE = f"SELECT * FROM pgclip.search_image(%s, {_OPTIONS})"
+SIMILAR = f"SELECT * FROM pgclip.similar(%s, of_collection => %s, {_OPTIONS})"
+SEARCH_VECTOR = f"""
+    SELECT * FROM pgclip.search_vector(pgclip.as_vector(%s), {_OPTIONS}, query_kind => %s)
 """
+TEXT_EMBEDDING = "pgclip.query_embedding(%s)"
+IMAGE_EMBEDDING = "pgclip.query_embedding(image => %s)"
+ITEM_EMBEDDING = "pgclip.item_embedding(%s, %s)"
+SEARCH_WEIGHTED = f"""
+    SELECT * FROM pgclip.search_vector(pgclip.weigh(ARRAY[{{}}], %s), {_OPTIONS}, query_kind => %s)
+"""
+HYBRID = f"SELECT * FROM pgclip.hybrid(%s, {_NARROWED}, depth => %s)"
+DUPLICATES_OF = """
+    SELECT item_id, collection, key, kind, tier, score
+    FROM pgclip.duplicates_of(%s, %s, %s, %s::real, %s::real, %s)
+"""
+DUPLICATE_GROUPS = """
+    SELECT "group", item_id, item_collection, key, item_kind, tier, score
+    FROM pgclip.duplicate_groups(%s, %s, %s::real, %s::real, %s)
+"""
+CALIBRATE = "SELECT pgclip.calibrate(%s)"
+SET_CALIBRATION = "SELECT pgclip.set_calibration(%s, %s, %s::real, %s::real)"
+CALIBRATIONS = """
+    SELECT model, query_kind, item_kind, midpoint, slope, mean, deviation
+    FROM pgclip.calibrations ORDER BY model, query_kind, item_kind
+"""
+INDEX_METADATA = "SELECT pgclip.index_metadata(%s)"
+DROP_METADATA_INDEX = "SELECT pgclip.drop_metadata_index(%s)"
+CONFIGURE_TEXT_SEARCH = "SELECT pgclip.configure_text_search(%s::regconfig, %s::text[])"
+# Milliseconds, for the transaction.
+LOCAL_TIMEOUT = "SELECT set_config('statement_timeout', %s, true)"
 DEFINE_LABEL_SET = """
     SELECT pgclip.define_label_set(%s, %s, coalesce(%s, ARRAY['a photo of a {}']), %s, %s, %s, %s)
 """
@@ -135,4 +165,17 @@ EXPORT = """
     SELECT i.id, i.key, i.collection, i.kind::text, i.source, i.metadata, pgclip.labels_of(i.id),
            ARRAY(SELECT v::real[] FROM pgclip.vectors_of(i.id) v)
     FROM pgclip.list_items(%s, %s, 'done', NULL, %s::jsonb, after => %s, "limit" => %s) i
+"""
+
+# Segments of vectors. One process at a time for each model; the number is arbitrary.
+SEGMENTS_LOCK = "SELECT pg_try_advisory_xact_lock(731199448, %s)"
+CLOSE_SEGMENT = "SELECT pgclip.close_segment(%s::smallint, %s)"
+NEXT_BUILD = "SELECT pgclip.next_build(%s::smallint, %s, %s)"
+BUILD_SEGMENT = "SELECT pgclip.build_segment(%s::smallint, %s, %s, %s)"
+EXCHANGE_SEGMENTS = "SELECT pgclip.exchange_segments(%s::smallint)"
+DROP_RETIRED = "SELECT pgclip.drop_retired(%s::smallint, make_interval(secs => %s))"
+UNINDEXED = "SELECT pgclip.unindexed(%s::smallint)"
+SEGMENTS = """
+    SELECT model, number, state, vectors, table_bytes, index_bytes, created_at, retired_at
+    FROM pgclip.segments ORDER BY model, number
 """

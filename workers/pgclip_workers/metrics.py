@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeAlias
 
 from celery.signals import task_prerun
 from prometheus_client import (
@@ -32,6 +32,9 @@ from pgclip_workers import statements
 from pgclip_workers.batch import Batch
 from pgclip_workers.encoder import Encoder
 from pgclip_workers.observer import Observer
+
+# Rows of the queue and of the segments.
+_Answer: TypeAlias = tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]
 
 _STAGE_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _QUERY_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
@@ -150,7 +153,7 @@ class _Queue(Collector):
         # Waited for with a limit that holds where those of Postgres do not: it may be frozen.
         self._asking = ThreadPoolExecutor(1, "metrics")
         self._lock = threading.Lock()
-        self._answer: Future[list[tuple[Any, ...]]] | None = None
+        self._answer: Future[_Answer] | None = None
         self._asked_at = 0.0
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
@@ -166,23 +169,34 @@ class _Queue(Collector):
             "Age of the oldest of these jobs.",
             labels=["model", "state"],
         )
+        unindexed = GaugeMetricFamily(
+            "pgclip_unindexed_vectors",
+            "Vectors that every search compares one by one.",
+            labels=["model"],
+        )
+        sealed = GaugeMetricFamily(
+            "pgclip_sealed_segments", "Segments with an index.", labels=["model"]
+        )
         try:
-            rows = self._current().result(timeout=_PATIENCE_SECONDS)
+            queue, segments = self._current().result(timeout=_PATIENCE_SECONDS)
         except Exception:  # the gauge says it, and the stages log why
             up.add_metric([], 0)
         else:
             up.add_metric([], 1)
-            for model, state, count, seconds in rows:
+            for model, state, count, seconds in queue:
                 jobs.add_metric([model, state], count)
                 age.add_metric([model, state], seconds)
-        yield from (up, jobs, age)
+            for model, vectors, count in segments:
+                unindexed.add_metric([model], vectors)
+                sealed.add_metric([model], count)
+        yield from (up, jobs, age, unindexed, sealed)
 
     def stop(self) -> None:
         """Asks no more, and closes the connection."""
         self._asking.shutdown(wait=False, cancel_futures=True)
         self._database.close()
 
-    def _current(self) -> "Future[list[tuple[Any, ...]]]":
+    def _current(self) -> "Future[_Answer]":
         """The question under way, or its answer while that is fresh, or a new question."""
         with self._lock:
             now = time.monotonic()
@@ -192,10 +206,12 @@ class _Queue(Collector):
                 self._answer, self._asked_at = self._asking.submit(self._ask), now
             return self._answer
 
-    def _ask(self) -> list[tuple[Any, ...]]:
+    def _ask(self) -> "_Answer":
         with self._database.transaction("metrics") as cursor:
             cursor.execute(statements.QUEUE, {"most": _QUEUED_COUNTED})
-            return cursor.fetchall()
+            queue = cursor.fetchall()
+            cursor.execute(statements.SEGMENTS)
+            return queue, cursor.fetchall()
 
 
 class _DeviceMemory(Collector):

@@ -65,6 +65,13 @@ QUEUE = """
     ) q WHERE m.state <> 'retired'
 """
 
+# For metrics: segments by state, and the vectors that have no index yet.
+SEGMENTS = """
+    SELECT m.name, pgclip.unindexed(m.id),
+           (SELECT count(*) FROM pgclip.segment s WHERE s.model_id = m.id AND s.state = 'sealed')
+    FROM pgclip.model m WHERE m.state <> 'retired' AND m.dimension IS NOT NULL
+"""
+
 LISTEN_QUERIES = "LISTEN pgclip_query"
 TAKE_QUERIES = "SELECT kind, hash, data FROM pgclip.take_queries(%s::smallint, %s)"
 ANSWER_QUERY = "SELECT pgclip.answer_query(%s::smallint, %s, %s, %s)"

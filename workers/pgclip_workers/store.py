@@ -11,7 +11,7 @@ import numpy as np
 
 from pgclip import binarycopy
 from pgclip.database import Database
-from pgclip.errors import LABELS_CHANGED, ConnectionFailed, PgclipError
+from pgclip.errors import LABELS_CHANGED, ConnectionFailed, PgclipError, sqlstate
 from pgclip_workers import statements
 from pgclip_workers.batch import Batch, Failure, Job
 from pgclip_workers.labels import LabelBook, LabelShelf
@@ -70,7 +70,7 @@ class Store:
                 log.warning("storing is tried again in %g s: %s", pause, error)
                 time.sleep(pause)
             except PgclipError as error:
-                if _sqlstate(error)[:2] not in _OF_THE_DATA:
+                if sqlstate(error)[:2] not in _OF_THE_DATA:
                     raise  # no item's fault: the batch goes back
                 return self._one_by_one(batch, error)
         raise AssertionError("unreachable")
@@ -91,7 +91,7 @@ class Store:
             try:
                 return self._write(batch, book)
             except PgclipError as error:
-                if _sqlstate(error) != LABELS_CHANGED:
+                if sqlstate(error) != LABELS_CHANGED:
                     raise
                 book = self._shelf.book(stale=book)
 
@@ -148,10 +148,6 @@ class Store:
         rows["version_length"], rows["version"] = 4, labels.versions
         rows["score_length"], rows["score"] = 4, labels.scores
         binarycopy.copy_in_encoded(cursor, statements.STAGED_LABELS, rows.tobytes())
-
-
-def _sqlstate(error: PgclipError) -> str:
-    return getattr(error.__cause__, "pgcode", None) or ""
 
 
 def _json(failed: list[dict[str, object]]) -> str:

@@ -1,0 +1,331 @@
+"""What a client offers for finding things. SQL functions of schema pgclip do the work."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
+
+from pgclip import statements
+from pgclip.database import Database
+from pgclip.errors import InvalidItem
+from pgclip.items import Calibration, Duplicate, Hit, hit_from
+from pgclip.segments import Segment, segments
+from pgclip.settings import Settings
+from pgclip.submission import Kind, metadata_json, name_text, query_image, query_text
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class Like:
+    """An item that is there, as a query or a part of one."""
+
+    key: str
+    collection: str = "default"
+
+
+Query: TypeAlias = str | bytes | Path | IO[bytes] | Like
+
+
+class Searching:
+    """The part of Client that searches."""
+
+    settings: Settings
+    _database: Database
+
+    def search(
+        self,
+        query: str | Sequence[tuple[Query, float]] | None = None,
+        *,
+        image: bytes | Path | IO[bytes] | None = None,
+        like: str | Like | None = None,
+        k: int = 10,
+        collection: str | None = None,
+        kind: Kind | None = None,
+        filter: Mapping[str, Any] | None = None,
+        min_score: float | None = None,
+        min_relevance: float | None = None,
+        exact: bool = False,
+        after: Hit | None = None,
+        timeout: float = 10.0,
+    ) -> list[Hit]:
+        """The k items nearest to a text, to a picture, or to the item with the key `like`.
+
+        A query may be several, each with a weight: [("beach", 1.0), ("people", -0.5), (image,
+        0.7)]; see pgclip.weigh in SQL. `like` is looked up in `collection`, or in "default".
+        A picture given as a Path is read by this process. A new query is encoded by a worker, for
+        which up to `timeout` seconds are waited.
+
+        `collection`, `kind` and `filter` (see docs/search.md) narrow the search; `min_score` (a
+        cosine) and `min_relevance` (0 to 1, once calibrated) leave out what does not fit. `after`,
+        the last hit of a page, begins the next. `exact` compares every vector.
+        Raises InvalidItem, NotFound, and QueryFailed if no worker answers.
+        """
+        if sum(given is not None for given in (query, image, like)) != 1:
+            raise InvalidItem("search for one of: a text, weighted queries, image=…, like=…")
+        options = (
+            *_narrowed(k, collection, kind, filter),
+            *(min_score, min_relevance, exact),
+            *((after.score, after.item_id) if after is not None else (None, None)),
+        )
+        if like is not None:
+            item = like if isinstance(like, Like) else Like(like, collection or "default")
+            _name_item(item)
+            arguments = (item.key, item.collection, *options)
+            return self._hits(statements.SIMILAR, arguments, f"items like {item.key!r:.100}")
+        if query is not None and not isinstance(query, str):
+            return self._search_weighted(query, options, timeout)
+        given = self._embed(query if image is None else image, timeout)
+        statement = statements.SEARCH_TEXT if image is None else statements.SEARCH_IMAGE
+        return self._hits(statement, (given, *options), _search_for(given))
+
+    def search_vector(
+        self,
+        vector: "Sequence[float] | np.ndarray[Any, Any]",
+        *,
+        query_kind: Kind | None = None,
+        k: int = 10,
+        collection: str | None = None,
+        kind: Kind | None = None,
+        filter: Mapping[str, Any] | None = None,
+        min_score: float | None = None,
+        min_relevance: float | None = None,
+        exact: bool = False,
+        after: Hit | None = None,
+    ) -> list[Hit]:
+        """The k items nearest to a vector of shape (dim,), of any length but 0.
+
+        `query_kind`: what it was made of, for the relevance. Otherwise as in search.
+        """
+        values = _numbers(vector)
+        options = (
+            *_narrowed(k, collection, kind, filter),
+            *(min_score, min_relevance, exact),
+            *((after.score, after.item_id) if after is not None else (None, None)),
+        )
+        return self._hits(
+            statements.SEARCH_VECTOR, (values, *options, query_kind), "search for a vector"
+        )
+
+    def hybrid(
+        self,
+        query: str,
+        *,
+        k: int = 10,
+        collection: str | None = None,
+        kind: Kind | None = None,
+        filter: Mapping[str, Any] | None = None,
+        depth: int = 100,
+        timeout: float = 10.0,
+    ) -> list[Hit]:
+        """The k items that vectors and words together find: reciprocal rank fusion.
+
+        Words are those of texts, and of the metadata chosen with configure_text_search; "quotes"
+        and -exclusions work as in a web search. Hits say their rank in both, of which the first
+        `depth` count. Raises as search does.
+        """
+        given = self._embed(query, timeout)
+        arguments = (given, *_narrowed(k, collection, kind, filter), depth)
+        return self._hits(statements.HYBRID, arguments, _search_for(given))
+
+    def embed(
+        self,
+        query: str | None = None,
+        *,
+        image: bytes | Path | IO[bytes] | None = None,
+        timeout: float = 10.0,
+    ) -> None:
+        """Has a query encoded, so that SQL of your own can call pgclip.search with it.
+
+        Waits up to `timeout` seconds for a worker, unless the query was asked before. Raises
+        InvalidItem, and QueryFailed if no worker answers.
+        """
+        if (query is None) == (image is None):
+            raise InvalidItem("embed one of: a text, image=…")
+        self._embed(query if image is None else image, timeout)
+
+    def duplicates_of(
+        self,
+        key: str,
+        *,
+        collection: str = "default",
+        within: str | None = None,
+        min_score: float = 0.9,
+        near: float = 0.97,
+        k: int = 100,
+    ) -> list[Duplicate]:
+        """Items that an item may be a duplicate of, nearest first, in a collection or in all.
+
+        Tiers: "identical" (the same bytes), "near" (a cosine of `near` or more), and "similar"
+        (`min_score`). Raises NotFound, QueryFailed, InvalidItem.
+        """
+        _name_item(Like(key, collection))
+        arguments = (key, collection, within, min_score, near, k)
+        with self._database.transaction(f"duplicates of {key!r:.100}") as cursor:
+            cursor.execute(statements.DUPLICATES_OF, arguments)
+            return [Duplicate(*row) for row in cursor.fetchall()]
+
+    def duplicate_groups(
+        self,
+        *,
+        collection: str | None = None,
+        kind: Kind | None = None,
+        min_score: float = 0.95,
+        near: float = 0.97,
+        neighbours: int = 20,
+        timeout: float = 3600.0,
+    ) -> list[list[Duplicate]]:
+        """Groups of items that are duplicates of one another, the largest first.
+
+        One search through the index for each content, a few milliseconds each; `timeout` in
+        seconds. Of each item the nearest `neighbours` are looked at. Tiers as in duplicates_of.
+        """
+        arguments = (collection, kind, min_score, near, neighbours)
+        groups: dict[int, list[Duplicate]] = {}
+        rows = self._at_length(statements.DUPLICATE_GROUPS, arguments, timeout, "duplicates")
+        for number, *row in rows:
+            groups.setdefault(number, []).append(Duplicate(*row))
+        return list(groups.values())
+
+    def calibrate(self, *, sample: int = 300, timeout: float = 600.0) -> int:
+        """Measures how unrelated pairs score, so that hits have a relevance.
+
+        Again after the data have changed a lot. Returns how many directions were calibrated.
+        """
+        ((count,),) = self._at_length(statements.CALIBRATE, (sample,), timeout, "calibration")
+        return int(count)
+
+    def set_calibration(
+        self, query_kind: Kind, item_kind: Kind, *, midpoint: float, slope: float
+    ) -> None:
+        """Says what is relevant: a score of `midpoint` has relevance 0.5, 2 / slope more 0.88."""
+        with self._database.transaction("calibration") as cursor:
+            cursor.execute(statements.SET_CALIBRATION, (query_kind, item_kind, midpoint, slope))
+
+    def calibrations(self) -> list[Calibration]:
+        """Every calibration of every model."""
+        with self._database.transaction("calibrations") as cursor:
+            cursor.execute(statements.CALIBRATIONS)
+            return [Calibration(*row) for row in cursor.fetchall()]
+
+    def index_metadata(self, path: str, *, timeout: float = 3600.0) -> None:
+        """Makes an index for ranges of a field of the metadata. Submissions wait meanwhile."""
+        self._at_length(statements.INDEX_METADATA, (path,), timeout, f"index of {path!r:.100}")
+
+    def drop_metadata_index(self, path: str) -> bool:
+        """Drops such an index; returns whether there was one."""
+        with self._database.transaction(f"index of {path!r:.100}") as cursor:
+            cursor.execute(statements.DROP_METADATA_INDEX, (path,))
+            return cursor.fetchone() == (True,)
+
+    def configure_text_search(
+        self, *, language: str = "english", fields: Sequence[str] = (), timeout: float = 3600.0
+    ) -> None:
+        """Chooses the language of words, and fields of the metadata whose words count.
+
+        `language` is a text search configuration of Postgres ("simple" for none), `fields` are
+        paths such as about.title. All words are indexed anew, and submissions wait for it.
+        """
+        arguments = (language, list(fields))
+        self._at_length(statements.CONFIGURE_TEXT_SEARCH, arguments, timeout, "text search")
+
+    def segments(self) -> list[Segment]:
+        """Every segment of every model's vectors."""
+        return segments(self._database)
+
+    def _search_weighted(
+        self, parts: Sequence[tuple[Query, float]], options: tuple[Any, ...], timeout: float
+    ) -> list[Hit]:
+        vectors: list[tuple[str, tuple[str | bytes, ...]]] = []
+        weights: list[float] = []
+        kinds: set[Kind | None] = set()
+        for query, weight in _pairs(parts):
+            if isinstance(query, Like):
+                _name_item(query)
+                vectors.append((statements.ITEM_EMBEDDING, (query.key, query.collection)))
+                kinds.add(None)
+            else:
+                given = self._embed(query, timeout)
+                is_text = isinstance(given, str)
+                embedding = statements.TEXT_EMBEDDING if is_text else statements.IMAGE_EMBEDDING
+                vectors.append((embedding, (given,)))
+                kinds.add("text" if is_text else "image")
+            weights.append(weight)
+        statement = statements.SEARCH_WEIGHTED.format(", ".join(sql for sql, _ in vectors))
+        arguments = [value for _, values in vectors for value in values]
+        # A relevance is known for queries of one kind.
+        kind = kinds.pop() if len(kinds) == 1 else None
+        return self._hits(statement, (*arguments, weights, *options, kind), "weighted search")
+
+    def _embed(self, query: Query | None, timeout: float) -> str | bytes:
+        """Has a query encoded; returns it as SQL takes it."""
+        if isinstance(query, str) or query is None:
+            given: str | bytes = query_text(query or "")
+            statement = statements.EMBED_TEXT
+        else:
+            given, statement = query_image(query), statements.EMBED_IMAGE  # type: ignore[arg-type]
+        with self._database.autocommit(_search_for(given)) as cursor:
+            # The limit on a statement is not for the time that the caller grants.
+            longer = 0 < self.settings.statement_timeout < timeout + 5
+            if longer:
+                cursor.execute(statements.STATEMENT_TIMEOUT, (f"{(timeout + 5) * 1000:.0f}",))
+            try:
+                cursor.execute(statement, (given, timeout))
+            finally:
+                if longer and not cursor.connection.closed:
+                    usual = f"{self.settings.statement_timeout * 1000:.0f}"
+                    cursor.execute(statements.STATEMENT_TIMEOUT, (usual,))
+        return given
+
+    def _hits(self, statement: str, arguments: tuple[Any, ...], what: str) -> list[Hit]:
+        with self._database.transaction(what) as cursor:
+            cursor.execute(statement, arguments)
+            return [hit_from(row) for row in cursor.fetchall()]
+
+    def _at_length(
+        self, statement: str, arguments: tuple[Any, ...], timeout: float, what: str
+    ) -> list[tuple[Any, ...]]:
+        """A statement's rows, if it takes no longer than `timeout` seconds."""
+        with self._database.transaction(what) as cursor:
+            cursor.execute(statements.LOCAL_TIMEOUT, (f"{timeout * 1000:.0f}",))
+            cursor.execute(statement, arguments)
+            return cursor.fetchall()
+
+
+def _narrowed(
+    k: int, collection: str | None, kind: Kind | None, filter: Mapping[str, Any] | None
+) -> tuple[Any, ...]:
+    if collection is not None:
+        name_text(collection, "collection")
+    return (k, collection, kind, None if filter is None else metadata_json(filter, "filter"))
+
+
+def _name_item(item: Like) -> None:
+    name_text(item.key, "key")
+    name_text(item.collection, "collection")
+
+
+def _pairs(parts: Sequence[tuple[Query, float]]) -> Sequence[tuple[Query, float]]:
+    """Raises InvalidItem unless they are queries with their weights."""
+    if not isinstance(parts, Sequence):
+        raise InvalidItem(f"a query is a str, not {type(parts).__name__}")
+    try:
+        pairs = [(query, float(weight)) for query, weight in parts]
+    except (TypeError, ValueError):
+        raise InvalidItem('weighted queries are pairs such as ("beach", 1.0)') from None
+    if not pairs:
+        raise InvalidItem("there is no query to search for")
+    return pairs
+
+
+def _numbers(vector: "Sequence[float] | np.ndarray[Any, Any]") -> list[float]:
+    try:
+        return [float(value) for value in vector]
+    except (TypeError, ValueError):
+        raise InvalidItem("a vector is a sequence of numbers, of shape (dim,)") from None
+
+
+def _search_for(query: str | bytes) -> str:
+    """For messages; a query may be long."""
+    return f"search for {query!r:.100}" if isinstance(query, str) else "search for an image"

@@ -1,0 +1,139 @@
+"""Segments of vectors: closes full ones, builds their indexes, merges them, drops what is replaced.
+
+All of it while others store and search; see migrations/sql/0004/segments.sql.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pgclip import statements
+from pgclip.database import Database
+from pgclip.errors import PgclipError, sqlstate
+from pgclip.settings import Settings
+
+log = logging.getLogger(__name__)
+
+# Replaced segments stay this long, for those who read an older snapshot.
+_GRACE_SECONDS = 60.0
+# A segment of which this share was deleted is built anew: searches step over what is dead.
+_WORN = 0.2
+# SQLSTATEs: parallel workers found too little shared memory; a lock was not to be had in time.
+_NO_RESOURCES = "53"
+_LOCK_NOT_AVAILABLE = "55P03"
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A segment of a model's vectors; sizes in bytes.
+
+    state: hot (takes new vectors), closed (full, without an index), sealed (with its index), built
+    (about to replace others) or retired (replaced, to be dropped).
+    """
+
+    model: str
+    number: int
+    state: str
+    vectors: int
+    table_bytes: int
+    index_bytes: int
+    created_at: datetime
+    retired_at: datetime | None
+
+
+def segments(database: Database) -> list[Segment]:
+    """Every segment of every model."""
+    with database.transaction("segments") as cursor:
+        cursor.execute(statements.SEGMENTS)
+        return [Segment(*row) for row in cursor.fetchall()]
+
+
+def maintenance_connections(settings: Settings) -> Database:
+    """A connection for Maintenance: no limit on statements, a short one on waiting for locks."""
+    return Database(
+        settings.required("database_url"),
+        pool_size=1,
+        connect_timeout=settings.connect_timeout,
+        session={
+            "default_transaction_isolation": "read committed",
+            "statement_timeout": "0",
+            # Whoever waits for a lock makes those wait that come after.
+            "lock_timeout": "300ms",
+            "idle_in_transaction_session_timeout": "15s",
+            # Nobody should build for a process that is gone.
+            "client_connection_check_interval": "5s",
+        },
+        application_name="pgclip segments",
+    )
+
+
+class Maintenance:
+    """Does what a model's segments need. One process at a time, by an advisory lock.
+
+    Every step is a transaction: what is interrupted is done again from the start of that step.
+    """
+
+    def __init__(self, settings: Settings, database: Database, model: int) -> None:
+        self._settings = settings
+        self._database = database
+        self._model = model
+
+    def run(self, stopping: Callable[[], bool] = lambda: False) -> None:
+        """Works until nothing is left to do, or until told to stop. Raises PgclipError."""
+        self._exchange()
+        while not stopping():
+            self._step(statements.CLOSE_SEGMENT, self._settings.segment_rows)
+            sources = self._next_build()
+            if sources is None or not self._build(sources):
+                break
+            self._exchange()
+        while not stopping() and self._step(statements.DROP_RETIRED, _GRACE_SECONDS):
+            pass
+
+    def _next_build(self) -> list[int] | None:
+        sources: list[int] | None = self._step(
+            statements.NEXT_BUILD, self._settings.max_segments, _WORN
+        )
+        return sources
+
+    def _build(self, sources: list[int]) -> bool:
+        """Whether it was built; memory that is lacking for parallel workers is no reason not to."""
+        memory = f"{self._settings.build_memory // 1024}kB"
+        for workers in sorted({self._settings.build_workers, 0}, reverse=True):
+            try:
+                built = self._step(statements.BUILD_SEGMENT, sources, memory, workers)
+            except PgclipError as error:
+                if not workers or not sqlstate(error).startswith(_NO_RESOURCES):
+                    raise
+                log.warning("building with %d parallel workers failed: %s", workers, error)
+            else:
+                if built:
+                    log.info("built segment %d of segments %s", built, sources)
+                return bool(built)
+        return False
+
+    def _exchange(self) -> None:
+        replaced = self._step(statements.EXCHANGE_SEGMENTS)
+        if replaced:
+            log.info("segment %d took the place of its sources", replaced)
+
+    def _step(self, statement: str, *arguments: object) -> Any:
+        """A function's value, in a transaction of its own.
+
+        None if another process is at it, or if a lock is held: the next pass tries again.
+        """
+        try:
+            with self._database.transaction("segments") as cursor:
+                cursor.execute(statements.SEGMENTS_LOCK, (self._model,))
+                if cursor.fetchone() != (True,):
+                    return None
+                cursor.execute(statement, (self._model, *arguments))
+                (value,) = cursor.fetchone() or (None,)
+                return value
+        except PgclipError as error:
+            if sqlstate(error) != _LOCK_NOT_AVAILABLE:
+                raise
+            log.info("segments wait for a transaction that holds them: %s", error)
+            return None

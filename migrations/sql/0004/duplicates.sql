@@ -1,0 +1,146 @@
+-- Near-duplicates in tiers: "identical" (the same bytes), "near" (very probably the same picture or
+-- wording) and "similar". Where a model's tiers lie is for its users to say: both scores are
+-- arguments.
+
+CREATE TYPE pgclip.duplicate AS (
+    item_id    bigint,
+    collection text,
+    key        text,
+    kind       pgclip.kind,
+    tier       text,
+    score      real
+);
+
+CREATE FUNCTION pgclip._tier(p_identical boolean, p_score real, p_near real) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT CASE WHEN p_identical THEN 'identical' WHEN p_score >= p_near THEN 'near'
+                ELSE 'similar' END
+$$;
+
+CREATE FUNCTION pgclip._check_tiers(p_min_score real, p_near real) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF NOT (p_min_score > 0 AND p_min_score <= p_near AND p_near <= 1) THEN
+        RAISE EXCEPTION '0 < min_score (%) <= near (%) <= 1 must hold', p_min_score, p_near
+            USING ERRCODE = 'PC001';
+    END IF;
+END $$;
+
+-- Items of the same kind that an item may be a duplicate of, nearest first. within: the collection
+-- to look in; NULL: all of them.
+CREATE FUNCTION pgclip.duplicates_of(
+    key text, collection text DEFAULT 'default', within text DEFAULT NULL,
+    min_score real DEFAULT 0.9, near real DEFAULT 0.97, k int DEFAULT 100
+) RETURNS SETOF pgclip.duplicate
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_item record := pgclip._item_at($1, $2);
+    v_hash bytea := (SELECT e.content_hash FROM pgclip.embedding_set e
+                     WHERE e.item_id = v_item.id AND e.model_id = pgclip._live_model());
+BEGIN
+    PERFORM pgclip._check_tiers(min_score, near);
+    RETURN QUERY
+    SELECT h.item_id, h.collection, h.key, h.kind,
+           pgclip._tier(e.content_hash = v_hash, h.score, near), h.score
+    FROM pgclip._find(pgclip._mean_vector(v_item.id), NULL, k, within, v_item.kind, NULL,
+                      min_score, NULL, false, NULL, NULL, v_item.id) h
+    JOIN pgclip.embedding_set e ON e.item_id = h.item_id AND e.model_id = pgclip._live_model()
+    ORDER BY e.content_hash = v_hash DESC, h.score DESC, h.item_id;
+END $$;
+
+-- Pairs of items that are duplicates: each item with its nearest ones, by one search through the
+-- index for each content. Of items with the same bytes the first one searches for all.
+CREATE FUNCTION pgclip._duplicate_pairs(
+    p_collection text, p_kind pgclip.kind, p_min_score real, p_neighbours int,
+    OUT a bigint[], OUT b bigint[], OUT score real[]
+) LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_model   smallint := pgclip._live_model();
+    v_vectors text := pgclip._vectors(v_model);
+    v_where   pgclip.narrowing := pgclip._narrowing(v_model, p_collection, p_kind, NULL, NULL);
+BEGIN
+    EXECUTE format($q$
+        WITH item AS MATERIALIZED (
+            SELECT s.item_id, s.kind, s.vector_ids[1] AS vector_id,
+                   min(s.item_id) OVER (PARTITION BY s.kind, s.content_hash) AS first
+            FROM pgclip.embedding_set s JOIN pgclip.item i ON i.id = s.item_id
+            WHERE s.model_id = %s AND %s
+        ), pair AS (
+            SELECT first AS a, item_id AS b, 1::real AS score FROM item WHERE item_id <> first
+            UNION ALL
+            SELECT least(t.item_id, n.item_id), greatest(t.item_id, n.item_id),
+                   max(-n.distance)::real
+            FROM item t
+            CROSS JOIN LATERAL (SELECT x.embedding FROM %s x WHERE x.id = t.vector_id OFFSET 0) v
+            CROSS JOIN LATERAL pgclip._nearest_by_index(
+                $1, format('%%s AND e.kind = %%L', $2, t.kind), v.embedding, $3) n
+            WHERE t.item_id = t.first AND n.item_id <> t.item_id AND -n.distance >= $4
+            GROUP BY 1, 2
+        )
+        SELECT array_agg(a), array_agg(b), array_agg(least(1, score)) FROM pair
+    $q$, v_model, v_where.of_items, v_vectors) INTO a, b, score
+    USING v_vectors, v_where.of_vectors, p_neighbours + 1, p_min_score;
+END $$;
+
+-- Groups of duplicates in a collection (NULL: in all), the largest first. Two items are in one
+-- group if a chain of pairs joins them, each pair of one kind and with a score of min_score or
+-- more. An item's score is that of its best pair in the group, and its tier follows from it. Of
+-- each item the nearest "neighbours" are looked at.
+CREATE FUNCTION pgclip.duplicate_groups(
+    collection text DEFAULT NULL, kind pgclip.kind DEFAULT NULL, min_score real DEFAULT 0.95,
+    near real DEFAULT 0.97, neighbours int DEFAULT 20,
+    OUT "group" int, OUT item_id bigint, OUT item_collection text, OUT key text,
+    OUT item_kind pgclip.kind, OUT tier text, OUT score real
+) RETURNS SETOF record
+LANGUAGE plpgsql STABLE AS $$
+#variable_conflict use_column
+DECLARE
+    v_pairs record;
+    v_items bigint[];
+    v_roots bigint[];
+    v_next  bigint[];
+BEGIN
+    PERFORM pgclip._check_tiers(min_score, near);
+    IF neighbours IS NULL OR neighbours NOT BETWEEN 1 AND 500 THEN
+        RAISE EXCEPTION 'neighbours must be from 1 to 500, not %', neighbours
+            USING ERRCODE = 'PC001';
+    END IF;
+    v_pairs := pgclip._duplicate_pairs(collection, kind, min_score, neighbours);
+    v_items := ARRAY(SELECT DISTINCT u FROM unnest(v_pairs.a || v_pairs.b) u ORDER BY u);
+    v_roots := v_items;
+    LOOP  -- every item takes the lowest root of those it is paired with, until none changes
+        v_next := ARRAY(
+            WITH root AS MATERIALIZED (SELECT i, r FROM unnest(v_items, v_roots) t(i, r))
+            SELECT least(o.r, min(p.r)) FROM root o
+            LEFT JOIN (SELECT x.b AS i, r.r FROM unnest(v_pairs.a, v_pairs.b) x(a, b)
+                       JOIN root r ON r.i = x.a
+                       UNION ALL
+                       SELECT x.a, r.r FROM unnest(v_pairs.a, v_pairs.b) x(a, b)
+                       JOIN root r ON r.i = x.b) p ON p.i = o.i
+            GROUP BY o.i, o.r ORDER BY o.i);
+        EXIT WHEN v_next = v_roots;
+        v_roots := v_next;
+    END LOOP;
+    RETURN QUERY
+    WITH member AS (
+        SELECT m.i, m.r, count(*) OVER (PARTITION BY m.r) AS size
+        FROM unnest(v_items, v_roots) m(i, r)
+    ), best AS (
+        SELECT t.i, max(t.score) AS score
+        FROM (SELECT x.a AS i, x.score
+              FROM unnest(v_pairs.a, v_pairs.b, v_pairs.score) x(a, b, score)
+              UNION ALL
+              SELECT x.b, x.score
+              FROM unnest(v_pairs.a, v_pairs.b, v_pairs.score) x(a, b, score)) t
+        GROUP BY t.i
+    )
+    SELECT dense_rank() OVER (ORDER BY m.size DESC, m.r)::int, i.id, c.name, i.key, i.kind,
+           pgclip._tier(count(*) OVER (PARTITION BY m.r, e.content_hash) > 1, s.score, near),
+           s.score
+    FROM member m
+    JOIN best s ON s.i = m.i
+    JOIN pgclip.item i ON i.id = m.i
+    JOIN pgclip.collection c ON c.id = i.collection_id
+    JOIN pgclip.embedding_set e ON e.item_id = i.id AND e.model_id = pgclip._live_model()
+    ORDER BY 1, s.score DESC, i.id;
+END $$;

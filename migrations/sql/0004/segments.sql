@@ -1,0 +1,286 @@
+-- Where vectors live. New ones go to the hot segment, a table without an index for searching, which
+-- is compared whole. When it is full another one becomes hot; the full one is copied into a table
+-- with an HNSW index, and small ones are copied together into larger ones.
+--
+-- A segment is a table of its own, pgclip.embedding_<model>_<number>, and pgclip.segment says which
+-- of them are in force. So segments are exchanged by an UPDATE: who reads sees, as of one
+-- snapshot, either the old ones or the new one; nothing is attached, detached or locked against
+-- readers. Who writes holds a lock shared that the exchange takes alone (_hold_segments).
+
+ALTER TABLE pgclip.segment DROP CONSTRAINT segment_state_check;
+ALTER TABLE pgclip.segment
+    -- hot: takes new vectors. closed: takes none, has no index yet. sealed: has its index. built:
+    -- a copy of "sources" that will take their place. retired: replaced; dropped a while later.
+    ADD CHECK (state IN ('hot', 'closed', 'sealed', 'built', 'retired')),
+    ADD COLUMN rows bigint,  -- when its index was built
+    ADD COLUMN sources int[],
+    ADD COLUMN retired_at timestamptz;
+
+-- Tables that were partitions stand by themselves.
+DO $$
+DECLARE
+    v_model smallint;
+BEGIN
+    FOR v_model IN SELECT id FROM pgclip.model WHERE dimension IS NOT NULL LOOP
+        EXECUTE format('ALTER TABLE pgclip.embedding_%1$s
+                        DETACH PARTITION pgclip.embedding_%1$s_1', v_model);
+        EXECUTE format('DROP TABLE pgclip.embedding_%s', v_model);
+        EXECUTE format('ALTER TABLE pgclip.embedding_%s_1 DROP COLUMN segment', v_model);
+        EXECUTE format('ALTER TABLE pgclip.embedding_%s_1 RENAME CONSTRAINT %I TO unit_norm', v_model,
+            (SELECT conname FROM pg_constraint WHERE contype = 'c'
+             AND conrelid = format('pgclip.embedding_%s_1', v_model)::regclass));
+    END LOOP;
+END $$;
+
+CREATE FUNCTION pgclip._segment_table(p_model smallint, p_number int) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT 'pgclip.embedding_' || p_model || '_' || p_number
+$$;
+
+-- Vectors are stored inline (PLAIN): they are read several times faster so. No foreign key to
+-- items: the ledger keeps the two in step.
+CREATE FUNCTION pgclip._create_segment_table(p_model smallint, p_number int) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_dimension int := (SELECT dimension FROM pgclip.model WHERE id = p_model);
+BEGIN
+    EXECUTE format($ddl$
+        CREATE TABLE %1$s (
+            id            bigint NOT NULL DEFAULT nextval('pgclip.vector_id'),
+            item_id       bigint NOT NULL,
+            collection_id int NOT NULL,
+            kind          pgclip.kind NOT NULL,
+            embedding     @vector@.halfvec(%2$s) NOT NULL,
+            CONSTRAINT unit_norm CHECK (abs(@vector@.l2_norm(embedding) - 1) < 0.005)
+        )
+    $ddl$, pgclip._segment_table(p_model, p_number), v_dimension);
+    EXECUTE format('ALTER TABLE %s ALTER COLUMN embedding SET STORAGE PLAIN',
+                   pgclip._segment_table(p_model, p_number));
+    EXECUTE format('CREATE UNIQUE INDEX ON %s (id)', pgclip._segment_table(p_model, p_number));
+END $$;
+
+CREATE OR REPLACE FUNCTION pgclip._create_embedding_table(p_model smallint, p_dimension int)
+RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pgclip._create_segment_table(p_model, 1);
+    INSERT INTO pgclip.segment (model_id, number, state) VALUES (p_model, 1, 'hot');
+END $$;
+
+-- Holds a model's segments in place until the end of the transaction: whoever deletes vectors, or
+-- adds some, does so where they will be. A transaction that reads an old snapshot would not see
+-- an exchange since then; it fails to lock the rows, and may be tried again (40001).
+CREATE FUNCTION pgclip._hold_segments(p_model smallint) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock_shared(731199447, p_model);
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        PERFORM FROM pgclip.segment WHERE model_id = p_model FOR SHARE;
+    END IF;
+END $$;
+
+-- Segments of a model, as FROM takes them: "(SELECT … UNION ALL SELECT …)".
+CREATE FUNCTION pgclip._union_of(p_model smallint, p_numbers int[]) RETURNS text
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT '(' || string_agg('SELECT id, item_id, collection_id, kind, embedding FROM '
+                             || pgclip._segment_table(p_model, n), ' UNION ALL ') || ')'
+    FROM unnest(p_numbers) n
+$$;
+
+-- All vectors of a model. As of the caller's snapshot, as what is read from them will be.
+CREATE FUNCTION pgclip._vectors(p_model smallint) RETURNS text
+LANGUAGE sql STABLE AS $$
+    SELECT pgclip._union_of(p_model, array_agg(number ORDER BY number)) FROM pgclip.segment
+    WHERE model_id = p_model AND state IN ('hot', 'closed', 'sealed')
+$$;
+
+CREATE FUNCTION pgclip._delete_vectors(p_model smallint, p_ids bigint[]) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_number int;
+BEGIN
+    PERFORM pgclip._hold_segments(p_model);
+    FOR v_number IN SELECT number FROM pgclip.segment
+                    WHERE model_id = p_model AND state IN ('hot', 'closed', 'sealed') LOOP
+        EXECUTE format('DELETE FROM %s WHERE id = ANY($1)',
+                       pgclip._segment_table(p_model, v_number)) USING p_ids;
+    END LOOP;
+END $$;
+
+-- Vectors that fit into a table of this size; rows that are dead count as well.
+CREATE FUNCTION pgclip._rows_in(p_model smallint, p_number int) RETURNS bigint
+LANGUAGE sql STABLE AS $$
+    -- A row: its header, three columns and an enum, the vector's header and halves; aligned to 8;
+    -- and its pointer in the page.
+    SELECT pg_relation_size(to_regclass(pgclip._segment_table(p_model, p_number)))
+           / current_setting('block_size')::int
+           * ((current_setting('block_size')::int - 24)
+              / ((24 + 24 + 8 + 2 * m.dimension + 7) / 8 * 8 + 4))
+    FROM pgclip.model m WHERE m.id = p_model
+$$;
+
+-- How many vectors have no index yet, about.
+CREATE FUNCTION pgclip.unindexed(p_model smallint) RETURNS bigint
+LANGUAGE sql STABLE AS $$
+    SELECT coalesce(sum(pgclip._rows_in(p_model, number)), 0)::bigint FROM pgclip.segment
+    WHERE model_id = p_model AND state IN ('hot', 'closed')
+$$;
+
+-- Whether a model's segments have a quiet time: the last one was closed more than a minute ago.
+CREATE FUNCTION pgclip._is_quiet(p_model smallint) RETURNS boolean
+LANGUAGE sql STABLE AS $$
+    SELECT created_at < clock_timestamp() - interval '1 min' FROM pgclip.segment
+    WHERE model_id = p_model AND state = 'hot'
+$$;
+
+-- Makes another segment the hot one if the present one has p_rows or more; in quiet times, a
+-- quarter of that. Returns whether it did. Waits for stores under way, and makes others wait
+-- meanwhile; a lock_timeout bounds it.
+CREATE FUNCTION pgclip.close_segment(p_model smallint, p_rows bigint) RETURNS boolean
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_hot  int;
+    v_next int;
+BEGIN
+    SELECT number INTO v_hot FROM pgclip.segment
+    WHERE model_id = p_model AND state = 'hot' AND pgclip._rows_in(p_model, number)
+          >= CASE WHEN pgclip._is_quiet(p_model) THEN (p_rows + 3) / 4 ELSE p_rows END;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    v_next := (SELECT max(number) + 1 FROM pgclip.segment WHERE model_id = p_model);
+    PERFORM pgclip._create_segment_table(p_model, v_next);
+    PERFORM pg_advisory_xact_lock(731199447, p_model);
+    UPDATE pgclip.segment SET state = 'closed' WHERE model_id = p_model AND number = v_hot;
+    INSERT INTO pgclip.segment (model_id, number, state) VALUES (p_model, v_next, 'hot');
+    RETURN true;
+END $$;
+
+-- The smallest sealed segments that are worth copying together: each has at most p_factor times
+-- what those before it have together.
+CREATE FUNCTION pgclip._alike(p_model smallint, p_factor int) RETURNS int[]
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_segment record;
+    v_alike   int[] := '{}';
+    v_sum     bigint;
+BEGIN
+    FOR v_segment IN SELECT number, rows FROM pgclip.segment
+                     WHERE model_id = p_model AND state = 'sealed' ORDER BY rows, number LOOP
+        EXIT WHEN v_segment.rows > p_factor * v_sum;
+        v_alike := v_alike || v_segment.number;
+        v_sum := coalesce(v_sum, 0) + v_segment.rows;
+    END LOOP;
+    RETURN v_alike;
+END $$;
+
+-- Which segments to copy into a new one next; NULL if none. In this order:
+--   if there are p_most sealed ones, the smallest together;
+--   those that are closed;
+--   four or more sealed ones of like size (a factor of 2), so that a vector is copied about
+--   log4(n / rows) times; in quiet times two or more (a factor of 4): a search costs what it
+--   costs once for each segment;
+--   one of which p_worn (a share) is deleted, alone.
+CREATE FUNCTION pgclip.next_build(p_model smallint, p_most int, p_worn double precision)
+RETURNS int[]
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_alike  int[] := pgclip._alike(p_model, 2);
+    v_quiet  int[] := CASE WHEN pgclip._is_quiet(p_model) THEN pgclip._alike(p_model, 4) END;
+    v_sealed int[] := ARRAY(SELECT number FROM pgclip.segment
+                            WHERE model_id = p_model AND state = 'sealed' ORDER BY rows, number);
+    v_closed int[] := ARRAY(SELECT number FROM pgclip.segment
+                            WHERE model_id = p_model AND state = 'closed' ORDER BY number);
+BEGIN
+    RETURN CASE
+        WHEN cardinality(v_sealed) >= p_most
+            THEN CASE WHEN cardinality(v_alike) > 1 THEN v_alike ELSE v_sealed[:2] END
+        WHEN v_closed <> '{}' THEN v_closed
+        WHEN cardinality(v_alike) >= 4 THEN v_alike
+        WHEN cardinality(v_quiet) >= 2 THEN v_quiet
+        ELSE (SELECT ARRAY[number] FROM pgclip.segment
+              WHERE model_id = p_model AND state = 'sealed' AND pg_stat_get_tuples_deleted(
+                  to_regclass(pgclip._segment_table(p_model, number))) > rows * p_worn
+              ORDER BY number LIMIT 1) END;
+END $$;
+
+-- Copies segments into a new one and builds its index. Nobody waits for it: what is deleted
+-- meanwhile is deleted from the sources, and from the copy when it takes their place. Returns its
+-- number. A transaction that ends early leaves nothing behind.
+CREATE FUNCTION pgclip.build_segment(
+    p_model smallint, p_sources int[], p_memory text, p_workers int
+) RETURNS int
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_next  int;
+    v_table text;
+    v_rows  bigint;
+BEGIN
+    PERFORM set_config('maintenance_work_mem', p_memory, true);
+    PERFORM set_config('max_parallel_maintenance_workers', p_workers::text, true);
+    v_next := (SELECT max(number) + 1 FROM pgclip.segment WHERE model_id = p_model);
+    v_table := pgclip._segment_table(p_model, v_next);
+    PERFORM pgclip._create_segment_table(p_model, v_next);
+    EXECUTE format('INSERT INTO %s (id, item_id, collection_id, kind, embedding)
+                    SELECT id, item_id, collection_id, kind, embedding FROM %s s',
+                   v_table, pgclip._union_of(p_model, p_sources));
+    GET DIAGNOSTICS v_rows = ROW_COUNT;
+    EXECUTE format('CREATE INDEX ON %s USING hnsw (embedding @vector@.halfvec_ip_ops)', v_table);
+    EXECUTE format('ANALYZE %s (item_id, collection_id, kind)', v_table);
+    INSERT INTO pgclip.segment (model_id, number, state, rows, sources)
+    VALUES (p_model, v_next, 'built', v_rows, p_sources);
+    RETURN v_next;
+END $$;
+
+-- Puts a built segment in the place of its sources; returns its number, or NULL if there is none.
+-- What was deleted since it was copied is deleted from it first. Those who write wait meanwhile,
+-- those who read do not; a lock_timeout bounds how long it waits for a writer.
+CREATE FUNCTION pgclip.exchange_segments(p_model smallint) RETURNS int
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_built pgclip.segment;
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'segments can be exchanged in READ COMMITTED only';
+    END IF;
+    SELECT * INTO v_built FROM pgclip.segment WHERE model_id = p_model AND state = 'built';
+    IF NOT FOUND THEN
+        RETURN NULL;
+    END IF;
+    PERFORM pg_advisory_xact_lock(731199447, p_model);
+    EXECUTE format('DELETE FROM %s n WHERE NOT EXISTS (SELECT FROM %s s WHERE s.id = n.id)',
+                   pgclip._segment_table(p_model, v_built.number),
+                   pgclip._union_of(p_model, v_built.sources));
+    UPDATE pgclip.segment SET state = 'retired', retired_at = clock_timestamp()
+    WHERE model_id = p_model AND number = ANY(v_built.sources);
+    UPDATE pgclip.segment SET state = 'sealed', sources = NULL
+    WHERE model_id = p_model AND number = v_built.number;
+    RETURN v_built.number;
+END $$;
+
+-- Drops a segment that was replaced p_grace ago; returns its number, or NULL if there is none.
+-- Who has read an older snapshot for longer than that is told to begin anew (PC008). A backup that
+-- is reading the table makes this wait: a lock_timeout bounds that, and it is tried again.
+CREATE FUNCTION pgclip.drop_retired(p_model smallint, p_grace interval) RETURNS int
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_number int;
+BEGIN
+    SELECT number INTO v_number FROM pgclip.segment
+    WHERE model_id = p_model AND state = 'retired' AND retired_at < clock_timestamp() - p_grace
+    ORDER BY number LIMIT 1;
+    IF FOUND THEN
+        EXECUTE format('DROP TABLE %s', pgclip._segment_table(p_model, v_number));
+        DELETE FROM pgclip.segment WHERE model_id = p_model AND number = v_number;
+    END IF;
+    RETURN v_number;
+END $$;
+
+CREATE VIEW pgclip.segments AS
+SELECT m.name AS model, s.number, s.state,
+       CASE WHEN s.state IN ('hot', 'closed') THEN pgclip._rows_in(s.model_id, s.number)
+            ELSE s.rows END AS vectors,
+       pg_table_size(t.oid) AS table_bytes,
+       pg_indexes_size(t.oid) AS index_bytes, s.created_at, s.retired_at
+FROM pgclip.segment s JOIN pgclip.model m ON m.id = s.model_id
+CROSS JOIN LATERAL (SELECT to_regclass(pgclip._segment_table(s.model_id, s.number)) AS oid) t;

@@ -1,0 +1,82 @@
+"""Keeps the segments of the worker's model in order, on a thread and a connection of its own."""
+
+import logging
+import threading
+import time
+
+from pgclip import statements
+from pgclip.database import Database
+from pgclip.errors import PgclipError
+from pgclip.segments import Maintenance, maintenance_connections
+from pgclip.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 1.0
+
+
+class Mason:
+    """Builds segments' indexes while others store and search; of all workers one at a time.
+
+    Building an index takes minutes; it must never hold up the steward.
+    """
+
+    def __init__(self, settings: Settings, database: Database, model: int) -> None:
+        self._settings = settings
+        self._database = database
+        self._model = model
+        self._own = maintenance_connections(settings)
+        self._maintenance = Maintenance(settings, self._own, model)
+        self._stopping = threading.Event()
+        self._counted_at = 0.0
+        self._unindexed = 0
+        self._thread = threading.Thread(target=self._run, name="segments", daemon=True)
+        self._thread.start()
+
+    def wait_for_room(self) -> None:
+        """Returns once few enough vectors are without an index, or the worker stops.
+
+        Every search compares those one by one, so storing waits rather than searching.
+        """
+        told = False
+        while self._count() > self._settings.max_unindexed and not self._stopping.is_set():
+            if not told:
+                told = True
+                log.warning(
+                    "storing waits: %d vectors have no index yet, more than PGCLIP_MAX_UNINDEXED "
+                    "(%d); indexes are being built",
+                    self._unindexed,
+                    self._settings.max_unindexed,
+                )
+            self._stopping.wait(_LOOK_SECONDS)
+
+    def stop(self) -> None:
+        """Gives up what is being built; another worker, or the next start, builds it."""
+        self._stopping.set()
+        while self._thread.is_alive():
+            self._own.cancel()
+            self._thread.join(0.2)
+        self._own.close()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self._settings.steward_interval):
+            try:
+                self._maintenance.run(self._stopping.is_set)
+            except PgclipError as error:
+                if not self._stopping.is_set():
+                    log.warning("segments were not kept in order: %s", error)
+            except Exception:
+                log.exception("segments were not kept in order")
+
+    def _count(self) -> int:
+        """Counted at most once in _LOOK_SECONDS."""
+        if time.monotonic() - self._counted_at > _LOOK_SECONDS:
+            try:
+                with self._database.transaction("segments") as cursor:
+                    cursor.execute(statements.UNINDEXED, (self._model,))
+                    (self._unindexed,) = cursor.fetchone() or (0,)
+            except PgclipError as error:  # storing will tell what is wrong
+                log.info("vectors without an index were not counted: %s", error)
+                return 0
+            self._counted_at = time.monotonic()
+        return self._unindexed
