@@ -154,6 +154,15 @@ STATUS_RATE = """
     WHERE stored_at > now() - interval '1 min'
 """
 STATUS_MODELS = "SELECT name, state::text, dimension, items, jobs, failures FROM pgclip.models"
+STATUS_SEGMENTS = """
+    SELECT m.name, pgclip.unindexed(m.id),
+           (SELECT count(*) FROM pgclip.segment s WHERE s.model_id = m.id AND s.state = 'sealed')
+    FROM pgclip.model m WHERE m.dimension IS NOT NULL
+"""
+# Those whose segments are kept in order, as workers do for their own.
+MODELS_WITH_SEGMENTS = """
+    SELECT id FROM pgclip.model WHERE state <> 'retired' AND dimension IS NOT NULL ORDER BY id
+"""
 SERVER = """
     SELECT current_setting('server_version_num')::int, current_setting('server_version'),
            pg_is_in_recovery(),

@@ -14,7 +14,17 @@ branch_labels = None
 depends_on = None
 
 SQL = Path(__file__).parents[1] / "sql" / revision
-FILES = ["segments", "store", "filter", "query", "calibration", "search", "text", "duplicates"]
+FILES = [
+    "segments",
+    "store",
+    "filter",
+    "query",
+    "calibration",
+    "search",
+    "text",
+    "duplicates",
+    "access",
+]
 
 VECTOR_SCHEMA = """
     SELECT quote_ident(n.nspname) FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace

@@ -145,7 +145,7 @@ class LabelShelf:
             for label_id in sorted(vectors):
                 cursor.execute(
                     statements.KEEP_LABEL_VECTOR,
-                    (self._model, version, vectors[label_id].tolist(), label_id),
+                    (label_id, self._model, version, vectors[label_id].tolist()),
                 )
 
 

@@ -27,12 +27,7 @@ LABEL_SETS = """
 LABEL_VECTORS = """
     SELECT v.label_id, v.version, v.embedding FROM pgclip.label_vector v WHERE v.model_id = %s
 """
-KEEP_LABEL_VECTOR = """
-    INSERT INTO pgclip.label_vector (label_id, model_id, version, embedding)
-    SELECT id, %s, %s, %s FROM pgclip.label WHERE id = %s FOR KEY SHARE
-    ON CONFLICT (label_id, model_id) DO UPDATE SET version = excluded.version,
-        embedding = excluded.embedding WHERE label_vector.version < excluded.version
-"""
+KEEP_LABEL_VECTOR = "SELECT pgclip.keep_label_vector(%s, %s::smallint, %s, %s::real[])"
 
 OPEN_RESULTS = "SELECT pgclip.open_results()"
 STAGED_VECTORS = "pg_temp.staged_vector (job_id, embedding)"

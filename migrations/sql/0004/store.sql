@@ -18,6 +18,9 @@ DECLARE
     v_epoch   bigint;
     v_labels  int[];
 BEGIN
+    IF p_done <> '{}' THEN
+        PERFORM pgclip._is_staged('staged_vector'), pgclip._is_staged('staged_label');
+    END IF;
     -- Not locked: a set that changes from here on changes after this batch.
     SELECT epoch INTO v_epoch FROM pgclip.label_epoch;
     IF v_epoch <> p_label_epoch THEN
