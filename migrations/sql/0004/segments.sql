@@ -139,13 +139,18 @@ $$;
 CREATE FUNCTION pgclip.close_segment(p_model smallint, p_rows bigint) RETURNS boolean
 LANGUAGE plpgsql AS $$
 DECLARE
-    v_hot  int;
-    v_next int;
+    v_full  bigint := CASE WHEN pgclip._is_quiet(p_model) THEN (p_rows + 3) / 4 ELSE p_rows END;
+    v_hot   int;
+    v_next  int;
+    v_count bigint;
 BEGIN
-    SELECT number INTO v_hot FROM pgclip.segment
-    WHERE model_id = p_model AND state = 'hot' AND pgclip._rows_in(p_model, number)
-          >= CASE WHEN pgclip._is_quiet(p_model) THEN (p_rows + 3) / 4 ELSE p_rows END;
+    SELECT number INTO v_hot FROM pgclip.segment WHERE model_id = p_model AND state = 'hot';
     IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    EXECUTE format('SELECT count(*) FROM (SELECT FROM %s LIMIT $1) counted',
+                   pgclip._segment_table(p_model, v_hot)) INTO v_count USING v_full;
+    IF v_count < v_full THEN
         RETURN false;
     END IF;
     v_next := (SELECT max(number) + 1 FROM pgclip.segment WHERE model_id = p_model);
@@ -174,7 +179,8 @@ BEGIN
     RETURN v_alike;
 END $$;
 
--- Which segments to copy into a new one next; NULL if none. In this order:
+-- Which segments to copy into a new one next; NULL if none, or if one that was built waits for
+-- its sources' place. In this order:
 --   if there are p_most sealed ones, the smallest together;
 --   those that are closed;
 --   four or more sealed ones of like size (a factor of 2), so that a vector is copied about
@@ -193,6 +199,8 @@ DECLARE
                             WHERE model_id = p_model AND state = 'closed' ORDER BY number);
 BEGIN
     RETURN CASE
+        WHEN EXISTS (SELECT FROM pgclip.segment WHERE model_id = p_model AND state = 'built')
+            THEN NULL
         WHEN cardinality(v_sealed) >= p_most
             THEN CASE WHEN cardinality(v_alike) > 1 THEN v_alike ELSE v_sealed[:2] END
         WHEN v_closed <> '{}' THEN v_closed
