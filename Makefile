@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN    := .venv/bin
 
-.PHONY: install demo test test-open-clip lint bench bench-encode bench-sweep clean
+.PHONY: install demo test test-open-clip lint bench bench-encode bench-sweep bench-search clean
 
 install: .venv/.installed
 
@@ -41,6 +41,9 @@ bench: install
 # With its peers, each in an environment of its own, which takes 2 GB and some minutes at first.
 bench-encode: install
 	$(BIN)/python benchmarks/encode.py
+
+bench-search: install
+	$(BIN)/python benchmarks/search.py
 
 bench-sweep: install
 	$(BIN)/python benchmarks/sweep.py

@@ -1,5 +1,6 @@
 """A real worker whose encoder costs next to nothing: what remains is the queue and the store."""
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -30,6 +31,8 @@ class StubEncoder:
 
         pool = np.random.default_rng(0).standard_normal((4096, DIMENSION)).astype(np.float32)
         self._pool = pool / np.linalg.norm(pool, axis=1, keepdims=True)
+        file = os.environ.get("STUB_VECTORS")
+        self._prepared = np.load(file, mmap_mode="r") if file else None
         self.fingerprint: dict[str, Any] = {"fatal": {"weights": "stub"}, "recorded": {}}
         self.batch_size = settings.batch_size or 256
 
@@ -39,8 +42,15 @@ class StubEncoder:
         return vectors
 
     def encode_texts(self, texts: Sequence[str]) -> list[Floats]:
-        """Vectors by text."""
-        return [self._pool[hash(text) % len(self._pool)][None] for text in texts]
+        """Vectors by text; of "vector 7" the eighth of those in the file STUB_VECTORS."""
+        return [self._vector(text)[None] for text in texts]
+
+    def _vector(self, text: str) -> Floats:
+        if self._prepared is not None and text.startswith("vector "):
+            prepared: Floats = self._prepared[int(text.removeprefix("vector "))]
+            return prepared
+        dealt: Floats = self._pool[hash(text) % len(self._pool)]
+        return dealt
 
 
 if __name__ == "__main__":

@@ -500,10 +500,10 @@ def test_up_says_why_a_worker_does_not_start(tmp_path: Path, client: Client) -> 
 
 def test_completion_and_help() -> None:
     completed = pgclip(_PGCLIP_COMPLETE="complete_bash", COMP_WORDS="pgclip se", COMP_CWORD="1")
-    assert sorted(completed.stdout.split()) == ["search", "settings"]
+    assert sorted(completed.stdout.split()) == ["search", "segments", "settings"]
     told = pgclip("--help")
     assert told.returncode == 0
-    for command in ("up", "index", "search", "status", "doctor", "labels"):
+    for command in ("up", "index", "search", "duplicates", "segments", "doctor", "labels"):
         assert command in told.stdout
         assert pgclip(command, "-h").returncode == 0
     assert pgclip("--version").stdout.startswith("pgclip 0.")

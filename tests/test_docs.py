@@ -38,7 +38,8 @@ def test_every_public_function_is_documented(sql: Callable[..., list[Any]]) -> N
         "sign_on", "heartbeat", "sign_off", "claim", "release", "sweep", "store", "open_results",
         "known_embeddings", "register_model", "collect_contents", "backlog", "take_queries",
         "answer_query", "refuse_query", "expire_queries", "ticket_queues", "labels_of",
-        "vectors_of", "notify_settled",
+        "vectors_of", "notify_settled", "close_segment", "next_build", "build_segment",
+        "exchange_segments", "drop_retired", "unindexed", "keep_label_vector",
     }  # fmt: skip
     rows = sql("SELECT DISTINCT proname FROM pg_proc WHERE pronamespace = 'pgclip'::regnamespace")
     names = {name for (name,) in rows if not name.startswith("_")}
@@ -49,7 +50,7 @@ def test_every_public_function_is_documented(sql: Callable[..., list[Any]]) -> N
 
 
 def test_every_method_and_reason_is_documented() -> None:
-    for name in vars(pgclip.Client):
+    for name in dir(pgclip.Client):
         if not name.startswith("_") and name != "close":
             assert f"`{name}(" in REFERENCE, name
     workers = "".join(file.read_text() for file in (ROOT / "workers").rglob("*.py"))
@@ -91,7 +92,7 @@ def test_every_metric_is_documented() -> None:
 
 SHELL = [
     line.strip()
-    for name in ("README.md", "docs/quickstart.md", "docs/how-to.md")
+    for name in ("README.md", "docs/quickstart.md", "docs/how-to.md", "docs/search.md")
     for line in (ROOT / name).read_text().splitlines()
 ]
 
@@ -119,6 +120,27 @@ def test_the_python_in_the_docs_runs(
     for code in found:
         code = code.replace("/srv/pictures", str(live.folder))
         exec(compile(code, f"{name}.md", "exec"), {"client": live.client, "__name__": name})
+
+
+def test_the_sql_and_python_of_the_guide_to_searching_run(live: Live) -> None:
+    """In their order: they build on each other, and what they set up is taken back."""
+    (live.folder / "cat.jpg").write_bytes(
+        next((ROOT / "demo" / "pictures").glob("cat.*")).read_bytes()
+    )
+    text = (ROOT / "docs" / "search.md").read_text().replace("/srv/pictures", str(live.folder))
+    found = re.findall(r"```(sql|python)\n(.*?)```", text, re.DOTALL)
+    assert len(found) == 23
+    names = {"client": live.client}
+    try:
+        for language, code in found:
+            if language == "python":
+                exec(compile(code, "search.md", "exec"), names)
+            else:
+                for statement in code.split(";")[:-1]:
+                    run_sql(live.database_url, statement)
+    finally:
+        run_sql(live.database_url, "DELETE FROM pgclip.calibration")
+        run_sql(live.database_url, "SELECT pgclip.configure_text_search()")
 
 
 def test_the_sql_in_the_quickstart_runs(live: Live) -> None:

@@ -47,9 +47,21 @@ def test_a_database_with_data_is_upgraded(services: LocalServices) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT pgclip.open_staging()")  # a session from before the upgrade
         cursor.execute("SELECT pgclip.submit_text('a text', key => 'a')")
+        cursor.execute("SELECT pgclip.submit_text('a rare word', key => 'stored')")
+        cursor.execute(
+            "WITH v AS (INSERT INTO pgclip.embedding_1 (segment, item_id, collection_id, kind,"
+            " embedding) SELECT 1, id, collection_id, kind, '[1,0,0,0]' FROM pgclip.item"
+            " WHERE key = 'stored' RETURNING id, item_id)"
+            "INSERT INTO pgclip.embedding_set SELECT item_id, 1, 1, 'text', '', ARRAY[id] FROM v;"
+            "DELETE FROM pgclip.job WHERE item_id = (SELECT item_id FROM pgclip.embedding_set)"
+        )
         migrate(url)
-        cursor.execute("SELECT key, state, kept FROM pgclip.items")
-        assert cursor.fetchall() == [("a", "queued", True)]
+        cursor.execute("SELECT key, state, kept FROM pgclip.items ORDER BY key")
+        assert cursor.fetchall() == [("a", "queued", True), ("stored", "done", True)]
+        cursor.execute("SELECT key FROM pgclip.search_vector(pgclip.as_vector('{1,0,0,0}'))")
+        assert cursor.fetchall() == [("stored",)]
+        cursor.execute("SELECT count(*) FROM pgclip.item_text WHERE words @@ 'rare'")
+        assert cursor.fetchall() == [(1,)]
         cursor.execute(
             "SELECT error FROM pgclip.submit_batch(ARRAY['text'], ARRAY['b'], ARRAY['b'::bytea],"
             " ARRAY[NULL], ARRAY['default'], ARRAY['{}'], ARRAY[1], ARRAY[true])"

@@ -64,11 +64,7 @@ class Searching:
         """
         if sum(given is not None for given in (query, image, like)) != 1:
             raise InvalidItem("search for one of: a text, weighted queries, image=…, like=…")
-        options = (
-            *_narrowed(k, collection, kind, filter),
-            *(min_score, min_relevance, exact),
-            *((after.score, after.item_id) if after is not None else (None, None)),
-        )
+        options = _options(k, collection, kind, filter, min_score, min_relevance, exact, after)
         if like is not None:
             item = like if isinstance(like, Like) else Like(like, collection or "default")
             _name_item(item)
@@ -99,11 +95,7 @@ class Searching:
         `query_kind`: what it was made of, for the relevance. Otherwise as in search.
         """
         values = _numbers(vector)
-        options = (
-            *_narrowed(k, collection, kind, filter),
-            *(min_score, min_relevance, exact),
-            *((after.score, after.item_id) if after is not None else (None, None)),
-        )
+        options = _options(k, collection, kind, filter, min_score, min_relevance, exact, after)
         return self._hits(
             statements.SEARCH_VECTOR, (values, *options, query_kind), "search for a vector"
         )
@@ -299,6 +291,22 @@ def _narrowed(
     if collection is not None:
         name_text(collection, "collection")
     return (k, collection, kind, None if filter is None else metadata_json(filter, "filter"))
+
+
+def _options(
+    k: int,
+    collection: str | None,
+    kind: Kind | None,
+    filter: Mapping[str, Any] | None,
+    min_score: float | None,
+    min_relevance: float | None,
+    exact: bool,
+    after: Hit | None,
+) -> tuple[Any, ...]:
+    """What searches have in common, in the order of statements._OPTIONS."""
+    minima = (None if least is None else float(least) for least in (min_score, min_relevance))
+    page = (None, None) if after is None else (after.score, after.item_id)
+    return (*_narrowed(k, collection, kind, filter), *minima, exact, *page)
 
 
 def _name_item(item: Like) -> None:

@@ -88,8 +88,8 @@ EMBED_IMAGE = "CALL pgclip.embed(image => %s, timeout => make_interval(secs => %
 # Milliseconds; of the session, since a CALL that commits outlives what is set for a transaction.
 STATEMENT_TIMEOUT = "SELECT set_config('statement_timeout', %s, false)"
 _NARROWED = "k => %s, collection => %s, kind => %s, filter => %s::jsonb"
-_OPTIONS = f"""{_NARROWED}, min_score => %s, min_relevance => %s, exact => %s,
-    after_score => %s, after_item => %s"""
+_OPTIONS = f"""{_NARROWED}, min_score => %s::real, min_relevance => %s::real,
+    exact => %s, after_score => %s::real, after_item => %s"""
 SEARCH_TEXT = f"SELECT * FROM pgclip.search(%s, {_OPTIONS})"
 SEARCH_IMAGE = f"SELECT * FROM pgclip.search_image(%s, {_OPTIONS})"
 SIMILAR = f"SELECT * FROM pgclip.similar(%s, of_collection => %s, {_OPTIONS})"
@@ -155,9 +155,9 @@ STATUS_RATE = """
 """
 STATUS_MODELS = "SELECT name, state::text, dimension, items, jobs, failures FROM pgclip.models"
 STATUS_SEGMENTS = """
-    SELECT m.name, pgclip.unindexed(m.id),
-           (SELECT count(*) FROM pgclip.segment s WHERE s.model_id = m.id AND s.state = 'sealed')
-    FROM pgclip.model m WHERE m.dimension IS NOT NULL
+    SELECT model, (sum(vectors) FILTER (WHERE state IN ('hot', 'closed')))::bigint,
+           count(*) FILTER (WHERE state = 'sealed')
+    FROM pgclip.segments GROUP BY model
 """
 # Those whose segments are kept in order, as workers do for their own.
 MODELS_WITH_SEGMENTS = """

@@ -5,7 +5,19 @@ from typing import Annotated
 
 import typer
 
-from pgclip.cli import control, doctor, export, index, labels, look, search, services, status
+from pgclip.cli import (
+    control,
+    doctor,
+    duplicates,
+    export,
+    index,
+    labels,
+    look,
+    search,
+    segments,
+    services,
+    status,
+)
 from pgclip.cli.errors import reported
 
 app = typer.Typer(
@@ -30,11 +42,14 @@ _GROUPS: dict[str, dict[str, Callable[..., None]]] = {
     "Index and search": {
         "index": index.index,
         "search": search.search,
+        "duplicates": duplicates.duplicates,
+        "calibrate": duplicates.calibrate,
         "show": look.show,
         "export": export.export,
     },
     "Look and control": {
         "status": status.status,
+        "segments": segments.segments,
         "list": look.list_items,
         "retry": control.retry,
         "cancel": control.cancel,

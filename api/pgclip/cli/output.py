@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, is_dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
@@ -61,4 +61,30 @@ def shown_labels(labels: Iterable[Label], most: int = 3) -> str:
 def shown_metadata(metadata: dict[str, Any], width: int = 60) -> str:
     """Metadata on one line, cut where it is long."""
     text = ", ".join(f"{name}={value}" for name, value in metadata.items())
+    return _cut(text, width)
+
+
+def shown_snippet(snippet: str | None, width: int = 80) -> str:
+    """How a text begins, on one line."""
+    return _cut(" ".join((snippet or "").split()), width)
+
+
+def shown_bytes(size: int) -> str:
+    """A size as a person reads it, such as 12.3 MiB."""
+    number, units = float(size), ["B", "KiB", "MiB", "GiB", "TiB"]
+    while number >= 1024 and len(units) > 1:
+        number, units = number / 1024, units[1:]
+    return f"{number:.0f} {units[0]}" if units[0] == "B" else f"{number:.1f} {units[0]}"
+
+
+def shown_age(moment: datetime) -> str:
+    """How long ago that was, such as 5 min."""
+    seconds = max(0.0, (datetime.now(UTC) - moment).total_seconds())
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"

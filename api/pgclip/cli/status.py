@@ -79,6 +79,7 @@ def look(database: Database) -> Status:
         models = rows(
             statements.STATUS_MODELS, "name", "state", "dimension", "items", "jobs", "failures"
         )
+        segments = rows(statements.STATUS_SEGMENTS, "name", "unindexed_vectors", "sealed_segments")
         workers = rows(
             statements.STATUS_WORKERS,
             *("id", "host", "pid", "model", "device", "precision", "batch_size", "alive", "jobs"),
@@ -89,9 +90,15 @@ def look(database: Database) -> Status:
         failed={row["reason"]: row["items"] for row in failed},
         oldest_waiting=max((q["oldest"] for q in queue if q["state"] == "queued"), default=None),
         rate=rate["rate"],
-        models=models,
+        models=[_with_segments(model, segments) for model in models],
         workers=workers,
     )
+
+
+def _with_segments(model: dict[str, Any], segments: list[dict[str, Any]]) -> dict[str, Any]:
+    """A model that no worker has served yet has no segments."""
+    found = next((row for row in segments if row["name"] == model["name"]), {})
+    return {**model, "sealed_segments": 0, "unindexed_vectors": 0, **found}
 
 
 def shown(found: Status) -> RenderableType:
@@ -111,6 +118,12 @@ def shown(found: Status) -> RenderableType:
                 f" {model['items']} items, {model['jobs']} jobs, {model['failures']} failed"
             )
         )
+        parts.append(
+            Text(
+                f"  {_counted(model['sealed_segments'], 'sealed segment')}, about"
+                f" {_counted(model['unindexed_vectors'], 'vector')} without an index"
+            )
+        )
     if not found.workers:
         parts.append(Text("no worker; start one with: pgclip worker", style="yellow"))
         return Group(*parts)
@@ -126,3 +139,7 @@ def shown(found: Status) -> RenderableType:
             beat if worker["alive"] else f"[red]{beat}, dead",
         )
     return Group(*parts, Text(), table)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"

@@ -19,8 +19,8 @@ FROM pgclip.calibration c JOIN pgclip.model m ON m.id = c.model_id;
 -- Logistic. NULL without a calibration.
 CREATE FUNCTION pgclip._relevance(p_score real, p_calibration pgclip.calibration) RETURNS real
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT (1 / (1 + exp(least(greatest(
-        ((p_calibration).midpoint - p_score) * (p_calibration).slope, -80), 80))))::real
+    SELECT CASE WHEN (p_calibration).midpoint IS NOT NULL THEN (1 / (1 + exp(least(greatest(
+        ((p_calibration).midpoint - p_score) * (p_calibration).slope, -80), 80))))::real END
 $$;
 
 -- The lowest scores that min_score and min_relevance let through, of images and of texts.
@@ -79,11 +79,14 @@ BEGIN
     END IF;
     EXECUTE format($q$
         WITH item_side AS MATERIALIZED (
-            SELECT kind, item_id, embedding FROM (
-                SELECT e.kind, e.item_id, e.embedding,
-                       row_number() OVER (PARTITION BY e.kind ORDER BY hashint8(e.item_id)) AS nth
-                FROM %2$s e) ranked
-            WHERE nth <= $1
+            SELECT d.kind, d.item_id, v.embedding
+            FROM unnest(enum_range(NULL::pgclip.kind)) k(kind)
+            CROSS JOIN LATERAL (SELECT s.kind, s.item_id, s.vector_ids[1] AS vector_id
+                                FROM pgclip.embedding_set s
+                                WHERE s.model_id = %1$s AND s.kind = k.kind
+                                ORDER BY hashint8(s.item_id) LIMIT $1) d
+            CROSS JOIN LATERAL (SELECT x.embedding FROM %2$s x
+                                WHERE x.id = d.vector_id OFFSET 0) v
         ), query_side AS MATERIALIZED (
             SELECT kind, item_id, embedding FROM item_side
             UNION ALL

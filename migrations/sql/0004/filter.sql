@@ -149,6 +149,9 @@ BEGIN
         PERFORM pgclip._bad_filter(format('unknown operator %s of %s', to_json(p_operator),
                                           p_field), 'It has lt, le, gt, ge, within.');
     END IF;
+    IF jsonb_typeof(p_value) <> 'string' THEN
+        PERFORM pgclip._bad_filter(format('%s of %s takes a string', p_operator, p_field));
+    END IF;
     IF p_operator = 'within' THEN
         RETURN format('%s >= %L::timestamptz', p_column, now() - v_text::interval);
     END IF;
@@ -177,11 +180,16 @@ BEGIN
        OR jsonb_typeof(p_label -> 'min_score') <> 'number' THEN
         PERFORM pgclip._bad_filter('$label takes {"name": …, "set": …, "min_score": …} or a name');
     END IF;
+    IF NOT (p_label ->> 'min_score')::numeric BETWEEN 0 AND 1 THEN
+        PERFORM pgclip._bad_filter(format('a label''s min_score is from 0 to 1, not %s',
+                                          p_label -> 'min_score'));
+    END IF;
     v_labels := ARRAY(
         SELECT l.id FROM pgclip.label l JOIN pgclip.label_set s ON s.id = l.set_id
         WHERE l.name = p_label ->> 'name' AND (NOT p_label ? 'set' OR s.name = p_label ->> 'set'));
     IF v_labels = '{}' THEN
         RAISE EXCEPTION 'filter: there is no label %', p_label ->> 'name'
+                        || coalesce(' in set ' || (p_label ->> 'set'), '')
             USING ERRCODE = 'PC002', HINT = 'SELECT DISTINCT label FROM pgclip.labels;';
     END IF;
     v_where := format('il.label_id = ANY(%L::int[]) AND il.model_id = %s AND il.score >= %s::real',
@@ -269,6 +277,7 @@ LANGUAGE sql STABLE AS $$
                                 FROM jsonb_array_elements(value) v)
         WHEN key = '$or' THEN (SELECT bool_and(pgclip._is_indexed(v))
                                FROM jsonb_array_elements(value) v)
+        WHEN key = '$key' THEN jsonb_typeof(value) = 'string' OR value ?| ARRAY['eq', 'in']
         WHEN left(key, 1) = '$' THEN false
         WHEN jsonb_typeof(value) <> 'object' OR value ?| ARRAY['eq', 'in', 'contains'] THEN true
         ELSE value ?| ARRAY['lt', 'le', 'gt', 'ge', 'exists'] AND value -> 'exists' <> 'false'

@@ -15,6 +15,7 @@ ALTER TABLE pgclip.segment
     ADD COLUMN rows bigint,  -- when its index was built
     ADD COLUMN sources int[],
     ADD COLUMN retired_at timestamptz;
+CREATE UNIQUE INDEX segment_one_built ON pgclip.segment (model_id) WHERE state = 'built';
 
 -- Tables that were partitions stand by themselves.
 DO $$
@@ -286,8 +287,7 @@ END $$;
 
 CREATE VIEW pgclip.segments AS
 SELECT m.name AS model, s.number, s.state,
-       CASE WHEN s.state IN ('hot', 'closed') THEN pgclip._rows_in(s.model_id, s.number)
-            ELSE s.rows END AS vectors,
+       coalesce(s.rows, pgclip._rows_in(s.model_id, s.number)) AS vectors,
        pg_table_size(t.oid) AS table_bytes,
        pg_indexes_size(t.oid) AS index_bytes, s.created_at, s.retired_at
 FROM pgclip.segment s JOIN pgclip.model m ON m.id = s.model_id

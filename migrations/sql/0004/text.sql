@@ -97,7 +97,7 @@ END $$;
 -- What to look for: any of the words; all of them if some are excluded (-word) or in quotes.
 CREATE FUNCTION pgclip._words_wanted(p_query text) RETURNS tsquery
 LANGUAGE sql STABLE AS $$
-    SELECT CASE WHEN q::text ~ '[!<]' THEN q ELSE replace(q::text, '&', '|')::tsquery END
+    SELECT CASE WHEN p_query ~ '"|(^|\s)-' THEN q ELSE replace(q::text, '&', '|')::tsquery END
     FROM (SELECT websearch_to_tsquery(language, p_query) AS q FROM pgclip.text_search) s
 $$;
 
