@@ -70,7 +70,7 @@ def loaded(rows: int, more: int) -> Iterator[tuple[Client, str, float]]:
     ):
         start = time.perf_counter()
         client.submit_many(items(0, rows)).wait(timeout=3600)
-        settle(client)
+        settle(client, urls["database_url"])
         run_sql(urls["database_url"], "VACUUM ANALYZE")
         yield client, urls["database_url"], time.perf_counter() - start
 
@@ -82,13 +82,17 @@ def items(first: int, last: int) -> Iterator[dict[str, Any]]:
                "metadata": {"tenth": n % 10, "hundredth": n % 100}}  # fmt: skip
 
 
-def settle(client: Client) -> None:
-    """Returns when the segments have been as they are for longer than a quiet time begins."""
+def settle(client: Client, url: str) -> None:
+    """Returns when nothing has been built for longer than a quiet time takes to begin."""
+    building = """
+        SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+        AND application_name = 'pgclip segments' AND state = 'active'
+    """
     seen, since = None, time.monotonic()
     while time.monotonic() - since < 90:
-        time.sleep(1)
+        time.sleep(0.5)
         now = [(each.number, each.state) for each in client.segments() if each.state != "retired"]
-        if now != seen or any(state in ("closed", "built") for _, state in now):
+        if now != seen or run_sql(url, building) != [(0,)]:
             seen, since = now, time.monotonic()
 
 
