@@ -83,6 +83,7 @@ _BY_SQLSTATE: dict[str, type[PgclipError]] = {
     "PC006": ModelMismatch,
     "PC008": QueryFailed,
 }
+_NO_SUCH_NAME = "42704"  # such as a text search configuration
 _MISSING_OBJECT = {"3F000", "42P01", "42883", "42704"}  # schema, table, function, type
 
 
@@ -115,6 +116,8 @@ def _translate(error: Exception, what: str) -> PgclipError:
         return _BY_SQLSTATE[state](message)
     if state in _MISSING_OBJECT and "pgclip" in text:
         return SchemaError(f"{message}. Run: pgclip migrate")
+    if state == _NO_SUCH_NAME:
+        return InvalidItem(message)
     if isinstance(error, psycopg2.extensions.TransactionRollbackError):  # a deadlock, above all
         return ConnectionFailed(f"{message}. Another transaction was in the way; try it again")
     if isinstance(error, psycopg2.errors.QueryCanceled):

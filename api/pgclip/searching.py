@@ -108,14 +108,14 @@ class Searching:
         collection: str | None = None,
         kind: Kind | None = None,
         filter: Mapping[str, Any] | None = None,
-        depth: int = 100,
+        depth: int | None = None,
         timeout: float = 10.0,
     ) -> list[Hit]:
         """The k items that vectors and words together find: reciprocal rank fusion.
 
         Words are those of texts, and of the metadata chosen with configure_text_search; "quotes"
         and -exclusions work as in a web search. Hits say their rank in both, of which the first
-        `depth` count. Raises as search does.
+        `depth` count (None: 100, or k). Raises as search does.
         """
         given = self._embed(query, timeout)
         arguments = (given, *_narrowed(k, collection, kind, filter), depth)
@@ -288,6 +288,8 @@ class Searching:
 def _narrowed(
     k: int, collection: str | None, kind: Kind | None, filter: Mapping[str, Any] | None
 ) -> tuple[Any, ...]:
+    if not isinstance(k, int):
+        raise InvalidItem(f"k must be from 1 to 10000, not {k!r}")
     if collection is not None:
         name_text(collection, "collection")
     return (k, collection, kind, None if filter is None else metadata_json(filter, "filter"))
@@ -318,6 +320,8 @@ def _pairs(parts: Sequence[tuple[Query, float]]) -> Sequence[tuple[Query, float]
     """Raises InvalidItem unless they are queries with their weights."""
     if not isinstance(parts, Sequence):
         raise InvalidItem(f"a query is a str, not {type(parts).__name__}")
+    if any(isinstance(part, str) for part in parts):  # one of two characters is a pair, too
+        raise InvalidItem('weighted queries are pairs such as ("beach", 1.0)')
     try:
         pairs = [(query, float(weight)) for query, weight in parts]
     except (TypeError, ValueError):

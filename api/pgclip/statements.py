@@ -87,7 +87,7 @@ EMBED_TEXT = "CALL pgclip.embed(query => %s, timeout => make_interval(secs => %s
 EMBED_IMAGE = "CALL pgclip.embed(image => %s, timeout => make_interval(secs => %s))"
 # Milliseconds; of the session, since a CALL that commits outlives what is set for a transaction.
 STATEMENT_TIMEOUT = "SELECT set_config('statement_timeout', %s, false)"
-_NARROWED = "k => %s, collection => %s, kind => %s, filter => %s::jsonb"
+_NARROWED = "k => %s::int, collection => %s, kind => %s, filter => %s::jsonb"
 _OPTIONS = f"""{_NARROWED}, min_score => %s::real, min_relevance => %s::real,
     exact => %s, after_score => %s::real, after_item => %s"""
 SEARCH_TEXT = f"SELECT * FROM pgclip.search(%s, {_OPTIONS})"

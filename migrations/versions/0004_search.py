@@ -47,5 +47,7 @@ def downgrade() -> None:
 
     With the types go the functions that take or return them.
     """
-    op.execute("DROP TYPE pgclip.narrowing, pgclip.hybrid_hit, pgclip.duplicate CASCADE")
+    op.execute(
+        "DROP TYPE pgclip.nearest, pgclip.narrowing, pgclip.hybrid_hit, pgclip.duplicate CASCADE"
+    )
     op.execute("DROP TABLE pgclip.calibration CASCADE")

@@ -88,22 +88,22 @@ BEGIN
             CROSS JOIN LATERAL (SELECT x.embedding FROM %2$s x
                                 WHERE x.id = d.vector_id OFFSET 0) v
         ), query_side AS MATERIALIZED (
-            SELECT kind, item_id, embedding FROM item_side
+            SELECT kind, item_id, embedding, item_id::text AS place FROM item_side
             UNION ALL
-            (SELECT q.kind, NULL, q.embedding FROM pgclip.query_vector q
+            (SELECT q.kind, NULL, q.embedding, q.hash::text FROM pgclip.query_vector q
              WHERE q.model_id = %1$s AND q.kind = 'text' ORDER BY q.hash LIMIT $1)
         ), unrelated AS (
             SELECT q.kind AS query_kind, i.kind AS item_kind,
                    avg(-(q.embedding OPERATOR(@vector@.<#>) i.embedding)) AS mean,
                    stddev_samp(-(q.embedding OPERATOR(@vector@.<#>) i.embedding)) AS deviation,
-                   count(*) AS pairs
+                   count(DISTINCT q.place) AS queries, count(DISTINCT i.item_id) AS items
             FROM query_side q JOIN item_side i ON q.item_id IS DISTINCT FROM i.item_id
             GROUP BY q.kind, i.kind
         )
         INSERT INTO pgclip.calibration AS old
                (model_id, query_kind, item_kind, midpoint, slope, mean, deviation)
         SELECT %1$s, query_kind, item_kind, mean + 3.5 * deviation, 2 / deviation, mean, deviation
-        FROM unrelated WHERE pairs >= 30 * 29 AND deviation > 0
+        FROM unrelated WHERE queries >= 30 AND items >= 30 AND deviation > 0
         ON CONFLICT (model_id, query_kind, item_kind) DO UPDATE SET midpoint = excluded.midpoint,
             slope = excluded.slope, mean = excluded.mean, deviation = excluded.deviation
     $q$, v_model, pgclip._vectors(v_model)) USING sample;

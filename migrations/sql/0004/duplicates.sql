@@ -20,7 +20,7 @@ $$;
 CREATE FUNCTION pgclip._check_tiers(p_min_score real, p_near real) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
-    IF NOT (p_min_score > 0 AND p_min_score <= p_near AND p_near <= 1) THEN
+    IF (p_min_score > 0 AND p_min_score <= p_near AND p_near <= 1) IS NOT TRUE THEN
         RAISE EXCEPTION '0 < min_score (%) <= near (%) <= 1 must hold', p_min_score, p_near
             USING ERRCODE = 'PC001';
     END IF;
@@ -40,12 +40,22 @@ DECLARE
 BEGIN
     PERFORM pgclip._check_tiers(min_score, near);
     RETURN QUERY
-    SELECT h.item_id, h.collection, h.key, h.kind,
-           pgclip._tier(e.content_hash = v_hash, h.score, near), h.score
-    FROM pgclip._find(pgclip._mean_vector(v_item.id), NULL, k, within, v_item.kind, NULL,
-                      min_score, NULL, false, NULL, NULL, v_item.id) h
-    JOIN pgclip.embedding_set e ON e.item_id = h.item_id AND e.model_id = pgclip._live_model()
-    ORDER BY e.content_hash = v_hash DESC, h.score DESC, h.item_id;
+    WITH identical AS (  -- a text of several windows may be far from the mean of another's
+        SELECT e.item_id, 1::real AS score, 'identical' AS tier
+        FROM pgclip.embedding_set e
+        WHERE e.content_hash = v_hash AND e.model_id = pgclip._live_model()
+          AND e.kind = v_item.kind AND e.item_id <> v_item.id
+    ), near_by AS (
+        SELECT h.item_id, h.score, pgclip._tier(false, h.score, near) AS tier
+        FROM pgclip._find(pgclip._mean_vector(v_item.id), NULL, k, within, v_item.kind, NULL,
+                          min_score, NULL, false, NULL, NULL, v_item.id) h
+        WHERE h.item_id NOT IN (SELECT d.item_id FROM identical d)
+    )
+    SELECT i.id, c.name, i.key, i.kind, d.tier, d.score
+    FROM (SELECT * FROM identical UNION ALL SELECT * FROM near_by) d
+    JOIN pgclip.item i ON i.id = d.item_id
+    JOIN pgclip.collection c ON c.id = i.collection_id AND c.name = coalesce(within, c.name)
+    ORDER BY d.tier = 'identical' DESC, d.score DESC, i.id LIMIT k;
 END $$;
 
 -- Pairs of items that are duplicates: each item with its nearest ones, by one search through the
@@ -73,19 +83,20 @@ BEGIN
             FROM item t
             CROSS JOIN LATERAL (SELECT x.embedding FROM %s x WHERE x.id = t.vector_id OFFSET 0) v
             CROSS JOIN LATERAL pgclip._nearest_by_index(
-                $1, format('%%s AND e.kind = %%L', $2, t.kind), v.embedding, $3) n
+                $1, format('%%s AND n.kind = %%L', $2, t.kind), v.embedding, $3) r
+            CROSS JOIN LATERAL unnest(r.items, r.distances) n(item_id, distance)
             WHERE t.item_id = t.first AND n.item_id <> t.item_id AND -n.distance >= $4
             GROUP BY 1, 2
         )
         SELECT array_agg(a), array_agg(b), array_agg(least(1, score)) FROM pair
     $q$, v_model, v_where.of_items, v_vectors) INTO a, b, score
-    USING v_vectors, v_where.of_vectors, p_neighbours + 1, p_min_score;
+    USING v_vectors, coalesce(v_where.of_near, 'true'), 2 * p_neighbours + 20, p_min_score;
 END $$;
 
 -- Groups of duplicates in a collection (NULL: in all), the largest first. Two items are in one
 -- group if a chain of pairs joins them, each pair of one kind and with a score of min_score or
 -- more. An item's score is that of its best pair in the group, and its tier follows from it. Of
--- each item the nearest "neighbours" are looked at.
+-- each item at least the nearest "neighbours" are looked at, of all collections and kinds.
 CREATE FUNCTION pgclip.duplicate_groups(
     collection text DEFAULT NULL, kind pgclip.kind DEFAULT NULL, min_score real DEFAULT 0.95,
     near real DEFAULT 0.97, neighbours int DEFAULT 20,

@@ -5,7 +5,7 @@
 --   {"$label": {"name": "cat", "min_score": 0.5}}    names with $ are of the item itself
 --   {"$or": [{…}, {…}]}, {"$and": […]}, {"$not": {…}}
 --
--- Operators of metadata: eq, ne, lt, le, gt, ge (numbers or strings), in, not_in, contains (of a
+-- Operators of metadata: eq, ne, lt, le, gt, ge (numbers, or strings of up to 1,000 bytes), in, not_in, contains (of a
 -- list), exists. Of $key and $source: eq, ne, in, not_in, starts_with. Of $created_at and
 -- $updated_at: lt, le, gt, ge, within ("7 days"). What is missing is not equal to anything.
 --
@@ -74,6 +74,12 @@ BEGIN
     RETURN QUERY SELECT jsonb_array_elements(p_value);
 END $$;
 
+-- A value that ranges are about: an index takes no long ones.
+CREATE FUNCTION pgclip._comparable(p_value jsonb) RETURNS jsonb
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT CASE WHEN octet_length(p_value::text) <= 1000 THEN p_value END
+$$;
+
 CREATE FUNCTION pgclip._metadata_operator(p_field text, p_operator text, p_value jsonb)
 RETURNS text
 LANGUAGE plpgsql IMMUTABLE AS $$
@@ -89,7 +95,8 @@ BEGIN
             RETURN (SELECT '(' || string_agg(pgclip._equals(v_path, v), ' OR ') || ')'
                     FROM pgclip._list('in', p_value) v);
         WHEN 'not_in' THEN
-            RETURN format('%s IS NOT TRUE', pgclip._metadata_operator(p_field, 'in', p_value));
+            RETURN (SELECT '(' || string_agg(pgclip._equals(v_path, v), ' OR ') || ') IS NOT TRUE'
+                    FROM pgclip._list('not_in', p_value) v);
         WHEN 'contains' THEN
             RETURN pgclip._contains(v_path, CASE v_type WHEN 'array' THEN p_value
                                             ELSE jsonb_build_array(p_value) END);
@@ -103,7 +110,8 @@ BEGIN
                 PERFORM pgclip._bad_filter(format('%s compares with a number or a string, not %s',
                                                   p_operator, p_value));
             END IF;
-            RETURN format('(%1$s %2$s %3$L::jsonb AND jsonb_typeof(%1$s) = %4$L)', v_at,
+            RETURN format('(pgclip._comparable(%1$s) %2$s %3$L::jsonb
+                            AND jsonb_typeof(%1$s) = %4$L)', v_at,
                 CASE p_operator WHEN 'lt' THEN '<' WHEN 'le' THEN '<='
                                 WHEN 'gt' THEN '>' ELSE '>=' END, p_value, v_type);
         ELSE
@@ -248,6 +256,9 @@ BEGIN
         PERFORM pgclip._bad_filter(format('a JSON object is needed, not %s',
                                           left(p_filter::text, 100)));
     END IF;
+    IF p_depth = 0 AND octet_length(p_filter::text) > 65536 THEN
+        PERFORM pgclip._bad_filter('it may be at most 65536 bytes of JSON');
+    END IF;
     IF p_depth > 20 THEN
         PERFORM pgclip._bad_filter('it is nested more than 20 deep');
     END IF;
@@ -280,8 +291,7 @@ LANGUAGE sql STABLE AS $$
         WHEN key = '$key' THEN jsonb_typeof(value) = 'string' OR value ?| ARRAY['eq', 'in']
         WHEN left(key, 1) = '$' THEN false
         WHEN jsonb_typeof(value) <> 'object' OR value ?| ARRAY['eq', 'in', 'contains'] THEN true
-        ELSE value ?| ARRAY['lt', 'le', 'gt', 'ge', 'exists'] AND value -> 'exists' <> 'false'
-             AND EXISTS (SELECT FROM pgclip.metadata_index WHERE path = key)
+        ELSE value ?| ARRAY['lt', 'le', 'gt', 'ge'] AND EXISTS (SELECT FROM pgclip.metadata_index WHERE path = key)
         END), false)
     FROM jsonb_each(p_filter)
 $$;
@@ -297,7 +307,7 @@ BEGIN
     IF left(index_metadata.path, 1) = '$' THEN
         PERFORM pgclip._bad_filter('only a field of the metadata can be given an index');
     END IF;
-    EXECUTE format('CREATE INDEX IF NOT EXISTS %I ON pgclip.item (%s)', v_name,
+    EXECUTE format('CREATE INDEX IF NOT EXISTS %I ON pgclip.item (pgclip._comparable(%s))', v_name,
         replace(pgclip._at_path(pgclip._path(index_metadata.path)), 'i.metadata', 'metadata'));
     INSERT INTO pgclip.metadata_index VALUES (index_metadata.path, v_name) ON CONFLICT DO NOTHING;
     ANALYZE pgclip.item;

@@ -51,7 +51,7 @@ DECLARE
     v_most double precision := (SELECT max(abs(x)) FROM unnest(numbers) x);
     v_norm double precision;
 BEGIN
-    IF cardinality(numbers) NOT BETWEEN 1 AND 16000 OR array_position(numbers, NULL) IS NOT NULL
+    IF coalesce(cardinality(numbers), 0) NOT BETWEEN 1 AND 16000 OR array_position(numbers, NULL) IS NOT NULL
        OR NOT v_most BETWEEN 1e-300 AND 1e300 THEN  -- NaN is greater than any number
         RAISE EXCEPTION 'a vector needs finite numbers that are not all 0' USING ERRCODE = 'PC001';
     END IF;
@@ -72,7 +72,7 @@ DECLARE
     v_total double precision := (SELECT sum(abs(w)) FROM unnest(weights) w);
     v_norm  double precision;
 BEGIN
-    IF coalesce(cardinality(vectors), 0) = 0 OR cardinality(vectors) <> cardinality(weights)
+    IF coalesce(cardinality(vectors), 0) = 0 OR cardinality(vectors) <> coalesce(cardinality(weights), 0)
        OR array_position(vectors, NULL) IS NOT NULL OR array_position(weights, NULL) IS NOT NULL
     THEN
         RAISE EXCEPTION 'weigh takes vectors and as many weights' USING ERRCODE = 'PC001';

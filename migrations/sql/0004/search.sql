@@ -9,49 +9,75 @@ DROP FUNCTION pgclip.search_vector(@vector@.halfvec, int, text, pgclip.kind, big
 ALTER TYPE pgclip.hit ADD ATTRIBUTE relevance real;
 ALTER TYPE pgclip.hit ADD ATTRIBUTE snippet text;
 
--- The p_limit vectors nearest to a query, each item with its best. found: how many vectors there
--- were before items were counted once; if fewer than p_limit, the index has no more to give.
--- Segments are read in the order of the distance; nothing else may be sorted by, or no index is
--- used. Filters are asked of one candidate after another, until there are enough (iterative scan)
--- or max_scan_tuples have been looked at. Sequential scans are off for what has an index; the hot
--- segment has none.
+-- Items near a query, each with the distance of its best vector. found: how many vectors were looked
+-- at, the last of them farthest away.
+CREATE TYPE pgclip.nearest AS (
+    items     bigint[],
+    kinds     pgclip.kind[],
+    distances double precision[],
+    found     bigint,
+    farthest  double precision
+);
+
+-- The p_limit nearest vectors, of which those count that pass the check, a condition on n. Segments
+-- are read in the order of the distance, as far as is needed (iterative scan); nothing else may be
+-- sorted by, or no index is used. The check comes after the limit: pushed into the scan it would
+-- hide how much has been looked at, and an index that gives out returns what it happens to have.
+-- Sequential scans are off for what has an index; the hot segment has none.
 CREATE FUNCTION pgclip._nearest_by_index(
-    p_vectors text, p_where text, p_query @vector@.halfvec, p_limit int
-) RETURNS TABLE (item_id bigint, kind pgclip.kind, distance double precision, found bigint)
+    p_vectors text, p_check text, p_query @vector@.halfvec, p_limit int
+) RETURNS pgclip.nearest
 LANGUAGE plpgsql STABLE
-SET hnsw.iterative_scan = 'relaxed_order' SET hnsw.ef_search = 64 SET hnsw.max_scan_tuples = 8000
+SET hnsw.iterative_scan = 'relaxed_order' SET hnsw.ef_search = 64 SET hnsw.max_scan_tuples = 20000
 SET hnsw.scan_mem_multiplier = 4 SET enable_seqscan = off SET jit = off AS $$
+DECLARE
+    v_near pgclip.nearest;
 BEGIN
-    RETURN QUERY EXECUTE format($q$
-        SELECT n.item_id, n.kind, min(n.distance), sum(count(*)) OVER ()::bigint
-        FROM (SELECT e.item_id, e.kind, e.embedding OPERATOR(@vector@.<#>) $1 AS distance
-              FROM %s e WHERE %s
-              ORDER BY e.embedding OPERATOR(@vector@.<#>) $1 LIMIT $2) n
-        GROUP BY n.item_id, n.kind
-    $q$, p_vectors, p_where) USING p_query, p_limit;
+    EXECUTE format($q$
+        WITH near AS MATERIALIZED (
+            SELECT e.item_id, e.collection_id, e.kind,
+                   e.embedding OPERATOR(@vector@.<#>) $1 AS distance
+            FROM %s e ORDER BY e.embedding OPERATOR(@vector@.<#>) $1 LIMIT $2
+        ), item AS (
+            SELECT n.item_id, n.kind, min(n.distance) AS distance FROM near n
+            WHERE %s GROUP BY n.item_id, n.kind
+        )
+        SELECT array_agg(item_id), array_agg(kind), array_agg(distance),
+               (SELECT count(*) FROM near), (SELECT max(distance) FROM near)
+        FROM item
+    $q$, p_vectors, p_check) INTO v_near USING p_query, p_limit;
+    RETURN v_near;
 END $$;
 
--- The same by comparing every vector that the condition lets through; $3 are p_ids.
+-- The p_limit nearest vectors of those that the condition lets through, by comparing all of
+-- them; $3 are p_ids.
 CREATE FUNCTION pgclip._nearest_exactly(
     p_vectors text, p_where text, p_query @vector@.halfvec, p_limit int, p_ids bigint[] DEFAULT NULL
-) RETURNS TABLE (item_id bigint, kind pgclip.kind, distance double precision, found bigint)
+) RETURNS pgclip.nearest
 LANGUAGE plpgsql STABLE SET jit = off AS $$
+DECLARE
+    v_near pgclip.nearest;
 BEGIN
-    RETURN QUERY EXECUTE format($q$
-        SELECT n.item_id, n.kind, min(n.distance), sum(count(*)) OVER ()::bigint
-        FROM (SELECT e.item_id, e.kind, e.embedding OPERATOR(@vector@.<#>) $1 AS distance
-              FROM %s e WHERE %s
-              ORDER BY (e.embedding OPERATOR(@vector@.<#>) $1) + 0 LIMIT $2) n
-        GROUP BY n.item_id, n.kind
-    $q$, p_vectors, p_where) USING p_query, p_limit, p_ids;
+    EXECUTE format($q$
+        WITH near AS MATERIALIZED (
+            SELECT e.item_id, e.kind, e.embedding OPERATOR(@vector@.<#>) $1 AS distance
+            FROM %s e WHERE %s
+            ORDER BY (e.embedding OPERATOR(@vector@.<#>) $1) + 0 LIMIT $2
+        ), item AS (
+            SELECT item_id, kind, min(distance) AS distance FROM near GROUP BY item_id, kind
+        )
+        SELECT array_agg(item_id), array_agg(kind), array_agg(distance),
+               (SELECT count(*) FROM near), (SELECT max(distance) FROM near)
+        FROM item
+    $q$, p_vectors, p_where) INTO v_near USING p_query, p_limit, p_ids;
+    RETURN v_near;
 END $$;
 
 -- What narrows a search, in the forms in which it is used.
 CREATE TYPE pgclip.narrowing AS (
-    of_vectors text,  -- on the columns of a segment, e
-    of_items   text,  -- on pgclip.item i, for all items at once; NULL: nothing but of_vectors
-    of_each    text,  -- the same, asked of one vector's item after another
-    indexed    boolean
+    of_items text,  -- on pgclip.item i, for all items at once
+    of_near  text,  -- on n, vectors that are near; NULL: nothing narrows
+    indexed  boolean
 );
 
 CREATE FUNCTION pgclip._narrowing(
@@ -60,36 +86,34 @@ CREATE FUNCTION pgclip._narrowing(
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     v_collection int;
-    v_filtered   boolean := coalesce(p_filter, '{}') <> '{}';
-    n            pgclip.narrowing;
+    v_filter     jsonb := coalesce(p_filter, '{}');
+    v_items      text[] := '{true}';
+    v_near       text[] := '{}';
 BEGIN
-    n.of_vectors := 'true';
-    n.of_items := 'true';
     IF p_collection IS NOT NULL THEN
         SELECT id INTO v_collection FROM pgclip.collection WHERE name = p_collection;
         IF NOT FOUND THEN
             RAISE EXCEPTION 'there is no collection named %', p_collection USING ERRCODE = 'PC002',
                 HINT = 'SELECT name FROM pgclip.collections; one is there once an item is in it.';
         END IF;
-        n.of_vectors := format('e.collection_id = %s', v_collection);
-        n.of_items := format('i.collection_id = %s', v_collection);
+        v_items := v_items || format('i.collection_id = %s', v_collection);
+        v_near := v_near || format('n.collection_id = %s', v_collection);
     END IF;
     IF p_kind IS NOT NULL THEN
-        n.of_vectors := n.of_vectors || format(' AND e.kind = %L', p_kind);
-        n.of_items := n.of_items || format(' AND i.kind = %L', p_kind);
+        v_items := v_items || format('i.kind = %L', p_kind);
+        v_near := v_near || format('n.kind = %L', p_kind);
     END IF;
     IF p_without IS NOT NULL THEN
-        n.of_vectors := n.of_vectors || format(' AND e.item_id <> %s', p_without);
-        n.of_items := n.of_items || format(' AND i.id <> %s', p_without);
+        v_items := v_items || format('i.id <> %s', p_without);
+        v_near := v_near || format('n.item_id <> %s', p_without);
     END IF;
-    IF v_filtered THEN
-        n.of_items := format('%s AND %s', n.of_items,
-                             pgclip._condition(p_filter, p_model, false));
-        n.of_each := format('(SELECT %s FROM pgclip.item i WHERE i.id = e.item_id)',
-                            pgclip._condition(p_filter, p_model, true));
+    IF v_filter <> '{}' THEN
+        v_items := v_items || pgclip._condition(v_filter, p_model, false);
+        v_near := v_near || format('(SELECT %s FROM pgclip.item i WHERE i.id = n.item_id)',
+                                   pgclip._condition(v_filter, p_model, true));
     END IF;
-    n.indexed := p_collection IS NOT NULL OR v_filtered AND pgclip._is_indexed(p_filter);
-    RETURN n;
+    RETURN (array_to_string(v_items, ' AND '), nullif(array_to_string(v_near, ' AND '), ''),
+            p_collection IS NOT NULL OR pgclip._is_indexed(v_filter))::pgclip.narrowing;
 END $$;
 
 -- The vectors of the items that match, if there are at most p_most such items; else NULL. It reads
@@ -109,16 +133,41 @@ BEGIN
     RETURN NULL;
 END $$;
 
--- The k best items: through the index, or exactly if that was asked for, if few items match, or if
--- the index gives out before there are k. A page begins after a hit: the same score and a higher
--- id, or a lower score. p_least: the lowest score wanted of images, and of texts.
+-- The cosine. Half precision would let it be 1.0002 of two equal vectors.
+CREATE FUNCTION pgclip._score(p_distance double precision, p_norm double precision) RETURNS real
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT greatest(-1, least(1, -p_distance / p_norm))::real
+$$;
+
+-- The k best of what is near, in order. A page begins after a hit: the same score and a higher id,
+-- or a lower score. Of those that are as far as the farthest, some may not have been looked at.
+CREATE FUNCTION pgclip._page(
+    p_near pgclip.nearest, p_norm double precision, p_k int, p_all boolean, p_least real[],
+    p_after_score real, p_after_item bigint, OUT items bigint[], OUT scores real[]
+) LANGUAGE sql IMMUTABLE AS $$
+    SELECT array_agg(p.item_id ORDER BY p.score DESC, p.item_id),
+           array_agg(p.score ORDER BY p.score DESC, p.item_id)
+    FROM (
+        SELECT item_id, score FROM (
+            SELECT n.item_id, n.kind, pgclip._score(n.distance, p_norm) AS score
+            FROM unnest((p_near).items, (p_near).kinds, (p_near).distances)
+                 n(item_id, kind, distance)) scored
+        WHERE score >= p_least[CASE kind WHEN 'image' THEN 1 ELSE 2 END]
+          AND (p_all OR score > pgclip._score((p_near).farthest, p_norm))
+          AND (p_after_score IS NULL OR score < p_after_score
+               OR score = p_after_score AND item_id > p_after_item)
+        ORDER BY score DESC, item_id LIMIT p_k) p
+$$;
+
+-- The k best items: through the index, looking at more until there are k; or exactly, if that was
+-- asked for, if few items match, or once 8,000 vectors have been looked at in vain. p_least: the
+-- lowest score wanted of images, and of texts.
 CREATE FUNCTION pgclip._best(
     p_model smallint, p_query @vector@.halfvec, p_k int, p_narrowing pgclip.narrowing,
     p_least real[], p_exact boolean, p_after_score real, p_after_item bigint,
     OUT items bigint[], OUT scores real[]
 ) LANGUAGE plpgsql STABLE AS $$
 DECLARE
-    n         pgclip.narrowing := p_narrowing;
     v_vectors text := pgclip._vectors(p_model);
     v_norm    double precision := @vector@.l2_norm(p_query);
     v_exact   boolean := p_exact OR NOT EXISTS (
@@ -126,47 +175,34 @@ DECLARE
     v_limit   int := 2 * p_k + 20;  -- some items may have several vectors
     v_ids     bigint[];
     v_where   text;
-    v_found   bigint;
-    v_last    real;
+    v_near    pgclip.nearest;
+    v_all     boolean;
 BEGIN
-    IF n.indexed AND NOT p_exact THEN
-        v_ids := pgclip._few_that_match(p_model, n.of_items, 2000);
+    IF p_narrowing.of_near IS NOT NULL THEN
+        v_limit := 5 * v_limit;
+        v_where := format('e.item_id IN (SELECT i.id FROM pgclip.item i WHERE %s)',
+                          p_narrowing.of_items);
+        IF p_narrowing.indexed AND NOT p_exact THEN
+            v_ids := pgclip._few_that_match(p_model, p_narrowing.of_items, 2000);
+            v_where := CASE WHEN v_ids IS NULL THEN v_where ELSE 'e.id = ANY($3)' END;
+        END IF;
+        v_exact := v_exact OR v_ids IS NOT NULL;
     END IF;
     LOOP
-        v_where := CASE WHEN v_ids IS NOT NULL THEN 'e.id = ANY($3)'
-            WHEN n.of_each IS NULL THEN n.of_vectors
-            WHEN v_exact THEN format('e.item_id IN (SELECT i.id FROM pgclip.item i WHERE %s)',
-                                     n.of_items)
-            ELSE format('%s AND %s', n.of_vectors, n.of_each) END;
-        WITH nearest AS MATERIALIZED (
-            SELECT f.item_id, f.kind, f.found,
-                   greatest(-1, least(1, -f.distance / v_norm))::real AS score
-            FROM pgclip._nearest_exactly(v_vectors, v_where, p_query, v_limit, v_ids) f
-            WHERE v_exact OR v_ids IS NOT NULL
-            UNION ALL
-            SELECT f.item_id, f.kind, f.found,
-                   greatest(-1, least(1, -f.distance / v_norm))::real
-            FROM pgclip._nearest_by_index(v_vectors, v_where, p_query, v_limit) f
-            WHERE NOT (v_exact OR v_ids IS NOT NULL)
-        ), reach AS (
-            SELECT coalesce(max(s.found), 0) AS found, min(s.score) AS last FROM nearest s
-        ), page AS (
-            SELECT item_id, score FROM nearest CROSS JOIN reach
-            WHERE score >= p_least[CASE kind WHEN 'image' THEN 1 ELSE 2 END]
-              -- Of those that are as far as the last, some may not have been looked at.
-              AND (reach.found < v_limit OR score > reach.last)
-              AND (p_after_score IS NULL OR score < p_after_score
-                   OR score = p_after_score AND item_id > p_after_item)
-            ORDER BY score DESC, item_id LIMIT p_k
-        )
-        SELECT array_agg(p.item_id ORDER BY p.score DESC, p.item_id),
-               array_agg(p.score ORDER BY p.score DESC, p.item_id), r.found, r.last
-        INTO items, scores, v_found, v_last
-        FROM reach r LEFT JOIN page p ON true GROUP BY r.found, r.last;
-        EXIT WHEN items[p_k] IS NOT NULL OR v_last < least(p_least[1], p_least[2])
-               OR v_found < v_limit AND (v_exact OR v_ids IS NOT NULL);
-        v_exact := v_exact OR v_found < v_limit OR v_limit > 4000;
-        v_limit := 4 * v_limit;
+        v_near := CASE WHEN v_exact
+            THEN pgclip._nearest_exactly(v_vectors, coalesce(v_where, 'true'), p_query, v_limit,
+                                         v_ids)
+            ELSE pgclip._nearest_by_index(v_vectors, coalesce(p_narrowing.of_near, 'true'),
+                                          p_query, v_limit) END;
+        v_all := v_exact AND v_near.found < v_limit;
+        SELECT * INTO items, scores FROM pgclip._page(
+            v_near, v_norm, p_k, v_all, p_least, p_after_score, p_after_item);
+        EXIT WHEN v_all OR items[p_k] IS NOT NULL
+               OR pgclip._score(v_near.farthest, v_norm) < least(p_least[1], p_least[2]);
+        -- As many more as the share of those that count lets expect.
+        v_exact := v_exact OR v_near.found < v_limit OR v_limit >= 8000;
+        v_limit := CASE WHEN v_exact THEN 4 * v_limit ELSE least(8000, greatest(4 * v_limit,
+            v_limit / greatest(1, coalesce(cardinality(items), 0)) * p_k * 3 / 2)) END;
     END LOOP;
 END $$;
 
@@ -202,6 +238,9 @@ BEGIN
     IF p_k IS NULL OR p_k NOT BETWEEN 1 AND 10000 THEN
         RAISE EXCEPTION 'k must be from 1 to 10000, not %', p_k USING ERRCODE = 'PC001';
     END IF;
+    IF p_query IS NULL THEN
+        RAISE EXCEPTION 'there is no vector to search for' USING ERRCODE = 'PC001';
+    END IF;
     IF @vector@.vector_dims(p_query) <> v_model.dimension THEN
         RAISE EXCEPTION 'the query has % dimensions, model % has %',
             @vector@.vector_dims(p_query), v_model.name, v_model.dimension USING ERRCODE = 'PC001';
@@ -209,7 +248,7 @@ BEGIN
     IF @vector@.l2_norm(p_query) = 0 THEN
         RAISE EXCEPTION 'the query vector is zero' USING ERRCODE = 'PC001';
     END IF;
-    IF (p_after_score IS NULL) <> (p_after_item IS NULL) THEN
+    IF (p_after_score IS NULL) <> (p_after_item IS NULL) OR p_after_score = 'NaN' THEN
         RAISE EXCEPTION 'a page begins after a hit: after_score and after_item go together'
             USING ERRCODE = 'PC001';
     END IF;

@@ -118,12 +118,12 @@ CREATE TYPE pgclip.hybrid_hit AS (
 );
 
 -- Items by words and by vectors together: reciprocal rank fusion (Cormack, Clarke and Büttcher,
--- SIGIR 2009), the sum of 1 / (60 + rank) over both rankings, of which the first "depth" count.
--- An item that only one ranking has says NULL for its rank in the other. score is the cosine in
--- any case. Of the items that have the words, 10,000 at most are ranked.
+-- SIGIR 2009), the sum of 1 / (60 + rank) over both rankings, of which the first "depth" count
+-- (NULL: 100, or k). An item that only one ranking has says NULL for its rank in the other. score is
+-- the cosine in any case. Of the items that have the words, 10,000 at most are ranked.
 CREATE FUNCTION pgclip.hybrid(
     query text, k int DEFAULT 10, collection text DEFAULT NULL, kind pgclip.kind DEFAULT NULL,
-    filter jsonb DEFAULT NULL, depth int DEFAULT 100
+    filter jsonb DEFAULT NULL, depth int DEFAULT NULL
 ) RETURNS SETOF pgclip.hybrid_hit
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
@@ -134,7 +134,8 @@ DECLARE
     v_worded  bigint[];
     v_fused   record;
 BEGIN
-    IF k IS NULL OR depth IS NULL OR k < 1 OR depth NOT BETWEEN k AND 10000 THEN
+    depth := coalesce(depth, greatest(100, k));
+    IF k IS NULL OR k < 1 OR depth NOT BETWEEN k AND 10000 THEN
         RAISE EXCEPTION 'k must be at least 1, and depth (%) from k (%) to 10000', depth, k
             USING ERRCODE = 'PC001';
     END IF;
@@ -176,12 +177,12 @@ CREATE FUNCTION pgclip._scores_of(
     p_model smallint, p_query @vector@.halfvec, p_items bigint[]
 ) RETURNS real[]
 LANGUAGE sql STABLE AS $$
-    SELECT array_agg(greatest(-1, least(1, -n.distance))::real ORDER BY i.nth)
-    FROM unnest(p_items) WITH ORDINALITY i(item_id, nth)
-    LEFT JOIN pgclip._nearest_exactly(pgclip._vectors(p_model), 'e.id = ANY($3)', p_query, 1000000,
+    SELECT array_agg(pgclip._score(n.distance, @vector@.l2_norm(p_query)) ORDER BY i.nth)
+    FROM pgclip._nearest_exactly(pgclip._vectors(p_model), 'e.id = ANY($3)', p_query, 1000000,
         ARRAY(SELECT v.id FROM pgclip.embedding_set s CROSS JOIN unnest(s.vector_ids) v(id)
-              WHERE s.item_id = ANY(p_items) AND s.model_id = p_model ORDER BY v.id)) n
-        USING (item_id)
+              WHERE s.item_id = ANY(p_items) AND s.model_id = p_model ORDER BY v.id)) r
+    CROSS JOIN unnest(p_items) WITH ORDINALITY i(item_id, nth)
+    LEFT JOIN unnest(r.items, r.distances) n(item_id, distance) ON n.item_id = i.item_id
 $$;
 
 SELECT pgclip._index_words(ARRAY(SELECT id FROM pgclip.item WHERE kind = 'text'));
