@@ -78,25 +78,25 @@ BEGIN
         ), pair AS (
             SELECT first AS a, item_id AS b, 1::real AS score FROM item WHERE item_id <> first
             UNION ALL
-            SELECT least(t.item_id, n.item_id), greatest(t.item_id, n.item_id),
-                   max(-n.distance)::real
+            SELECT least(t.item_id, n.item_id), greatest(t.item_id, n.item_id), max(n.score)
             FROM item t
             CROSS JOIN LATERAL (SELECT x.embedding FROM %s x WHERE x.id = t.vector_id OFFSET 0) v
-            CROSS JOIN LATERAL pgclip._nearest_by_index(
-                $1, format('%%s AND n.kind = %%L', $2, t.kind), v.embedding, $3) r
-            CROSS JOIN LATERAL unnest(r.items, r.distances) n(item_id, distance)
-            WHERE t.item_id = t.first AND n.item_id <> t.item_id AND -n.distance >= $4
+            CROSS JOIN LATERAL pgclip._best(
+                $1, v.embedding, $3, pgclip._narrowing($1, $2, t.kind, NULL, t.item_id),
+                ARRAY[$4, $4], false, NULL, NULL) r
+            CROSS JOIN LATERAL unnest(r.items, r.scores) n(item_id, score)
+            WHERE t.item_id = t.first
             GROUP BY 1, 2
         )
-        SELECT array_agg(a), array_agg(b), array_agg(least(1, score)) FROM pair
+        SELECT array_agg(a), array_agg(b), array_agg(score) FROM pair
     $q$, v_model, v_where.of_items, v_vectors) INTO a, b, score
-    USING v_vectors, coalesce(v_where.of_near, 'true'), 2 * p_neighbours + 20, p_min_score;
+    USING v_model, p_collection, p_neighbours, p_min_score;
 END $$;
 
 -- Groups of duplicates in a collection (NULL: in all), the largest first. Two items are in one
 -- group if a chain of pairs joins them, each pair of one kind and with a score of min_score or
 -- more. An item's score is that of its best pair in the group, and its tier follows from it. Of
--- each item at least the nearest "neighbours" are looked at, of all collections and kinds.
+-- each item the nearest "neighbours" are looked at.
 CREATE FUNCTION pgclip.duplicate_groups(
     collection text DEFAULT NULL, kind pgclip.kind DEFAULT NULL, min_score real DEFAULT 0.95,
     near real DEFAULT 0.97, neighbours int DEFAULT 20,
