@@ -71,7 +71,35 @@ def test_torch_is_loaded_by_the_model_alone(module: str) -> None:
 
 def test_public_names() -> None:
     assert sorted(pgclip.__all__) == pgclip.__all__
-    assert set(pgclip.__all__) == {"AsyncClient", "Batch", "Calibration", "Client", "Collection", "ConfigurationError", "ConnectionFailed", "Duplicate", "Hit", "InvalidItem", "Item", "ItemFailed", "ItemFailure", "ItemInfo", "Job", "Label", "LabelSet", "Like", "ModelMismatch", "NotCommitted", "NotFound", "PgclipError", "QueryFailed", "QueueFull", "SchemaError", "Segment", "WaitTimeout"}  # fmt: skip
+    assert set(pgclip.__all__) == {
+        "AsyncClient",
+        "Batch",
+        "Calibration",
+        "Client",
+        "Collection",
+        "ConfigurationError",
+        "ConnectionFailed",
+        "Duplicate",
+        "Hit",
+        "InvalidItem",
+        "Item",
+        "ItemFailed",
+        "ItemFailure",
+        "ItemInfo",
+        "Job",
+        "Label",
+        "LabelSet",
+        "Like",
+        "ModelMismatch",
+        "NotCommitted",
+        "NotFound",
+        "PgclipError",
+        "QueryFailed",
+        "QueueFull",
+        "SchemaError",
+        "Segment",
+        "WaitTimeout",
+    }
     assert all(hasattr(pgclip, name) for name in pgclip.__all__)
 
 
