@@ -39,7 +39,6 @@ from pgclip.items import Hit
 from pgclip.searching import Like, Query
 
 _PREVIEW = (24, 16)  # columns, and half lines
-_DEPTH = 100  # of either ranking, as in Client.hybrid
 
 
 def search(
@@ -116,7 +115,7 @@ def search(
     }
     with client_for(database_url, redis_url) as client:
         if hybrid:
-            hits = client.hybrid(query or "", depth=max(k, _DEPTH), **narrowed)
+            hits = client.hybrid(query or "", **narrowed)
         elif weighted:
             first: Query = query or image or Like(like or "", within)
             hits = client.search([(first, 1.0), *weighted], **limits, **narrowed)

@@ -37,9 +37,7 @@ def segments(
         ("model", "number", "state", "vectors", "table", "indexes", "age"),
         (
             (
-                *(segment.model, segment.number, segment.state),
-                # It is not known any more of one that never had an index.
-                "" if segment.vectors is None else segment.vectors,
+                *(segment.model, segment.number, segment.state, segment.vectors),
                 *(shown_bytes(segment.table_bytes), shown_bytes(segment.index_bytes)),
                 shown_age(segment.created_at),
             )
