@@ -48,18 +48,18 @@ def run_sql(url: str, statement: str) -> list[Any]:
         connection.close()
 
 
+def environment(urls: dict[str, str], **environ: str) -> dict[str, str]:
+    """This process's environment, with the services and more."""
+    services = {f"PGCLIP_{name.upper()}": url for name, url in urls.items()}
+    return {**os.environ, **services, **environ}
+
+
 @contextmanager
 def worker(urls: dict[str, str], command: list[str], **environ: str) -> Iterator[None]:
     """A worker process, alive and ready."""
-    environment = {
-        **os.environ,
-        "PGCLIP_DATABASE_URL": urls["database_url"],
-        "PGCLIP_REDIS_URL": urls["redis_url"],
-        **environ,
-    }
-    log = DATA / "worker.log"
+    log, settings = DATA / "worker.log", environment(urls, **environ)
     with log.open("w") as output:
-        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+        process = subprocess.Popen(command, env=settings, stdout=output, stderr=output)
     try:
         while run_sql(urls["database_url"], "SELECT count(*) FROM pgclip.workers") == [(0,)]:
             if process.poll() is not None:

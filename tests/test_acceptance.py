@@ -91,7 +91,8 @@ def test_the_right_label_wins(live: Live, indexed: Batch, thing: str) -> None:
     assert general[0].name == LABELS[thing]
     filtered = run_sql(
         live.database_url,
-        "SELECT score FROM pgclip.labels WHERE key = %s AND label = %s AND current",
+        "SELECT score FROM pgclip.labels WHERE collection = 'shipped' "
+        "AND key = %s AND label = %s AND current",
         picture(thing).name,
         LABELS[thing],
     )

@@ -380,7 +380,29 @@ def test_what_is_built_next(
             "INSERT INTO pgclip.segment (model_id, number, state, rows) "
             "VALUES (1, %s, 'sealed', %s)", number, rows,
         )  # fmt: skip
-    assert shelf.sql("SELECT pgclip.next_build(1::smallint, 6, 0.2)") == [(expected,)]
+    assert shelf.sql("SELECT pgclip.next_build(1::smallint, 6, 0.2, 0)") == [(expected,)]
+
+
+def test_in_a_burst_building_waits_a_while(
+    shelf: Shelf, database_url: str, connections: Database
+) -> None:
+    settings = Settings.load(database_url=database_url, segment_rows=100)
+    patient = Maintenance(settings, connections, 1, patience=300)
+    shelf.put(texts(0, 100))
+    patient.run()
+    assert shelf.states() == {1: "closed", 2: "hot"}  # closed a moment ago
+    shelf.put(texts(100, 200))
+    patient.run()
+    assert shelf.states() == {1: "closed", 2: "closed", 3: "hot"}
+    shelf.put(texts(200, 300))  # as many as it has patience with
+    patient.run()
+    assert shelf.states() == {1: "retired", 2: "retired", 3: "retired", 4: "hot", 5: "sealed"}
+    shelf.put(texts(300, 400))
+    patient.run()
+    assert shelf.states()[4] == "closed"
+    shelf.sql("UPDATE pgclip.segment SET created_at = now() - interval '11 s' WHERE state = 'hot'")
+    patient.run()  # the burst is over
+    assert shelf.states()[4] == "retired"
 
 
 def test_a_segment_worn_by_deletions_is_built_anew(shelf: Shelf, maintenance: Maintenance) -> None:

@@ -73,12 +73,16 @@ class Maintenance:
     """Does what a model's segments need. One process at a time, by an advisory lock.
 
     Every step is a transaction: what is interrupted is done again from the start of that step.
+    In a burst nothing is built while fewer than `patience` vectors have no index.
     """
 
-    def __init__(self, settings: Settings, database: Database, model: int) -> None:
+    def __init__(
+        self, settings: Settings, database: Database, model: int, patience: int = 0
+    ) -> None:
         self._settings = settings
         self._database = database
         self._model = model
+        self._patience = patience
 
     def run(self, stopping: Callable[[], bool] = lambda: False) -> None:
         """Works until nothing is left to do, or until told to stop. Raises PgclipError."""
@@ -94,7 +98,7 @@ class Maintenance:
 
     def _next_build(self) -> list[int] | None:
         sources: list[int] | None = self._step(
-            statements.NEXT_BUILD, self._settings.max_segments, _WORN
+            statements.NEXT_BUILD, self._settings.max_segments, _WORN, self._patience
         )
         return sources
 

@@ -19,6 +19,7 @@ FILES = [
     "store",
     "filter",
     "query",
+    "embed",
     "calibration",
     "search",
     "text",

@@ -18,11 +18,11 @@ from pgclip_workers.encoder import Encoder
 from pgclip_workers.fetch import fetch
 from pgclip_workers.labels import LabelShelf
 from pgclip_workers.leases import Leases
-from pgclip_workers.mason import Mason
 from pgclip_workers.observer import Observer
 from pgclip_workers.pipeline import Pipeline
 from pgclip_workers.presence import STUCK_EXIT, Presence
 from pgclip_workers.queries import QueryDesk
+from pgclip_workers.sealer import Sealer
 from pgclip_workers.steward import Steward
 from pgclip_workers.store import Store
 
@@ -66,8 +66,8 @@ class Worker:
         shelf = LabelShelf(database, encoder, self._model)
         shelf.book()
         presence = Presence(self._settings, self._pulse, self._model, encoder)
-        mason = Mason(self._settings, database, self._model)
-        pipeline = self._pipeline(presence, shelf, mason)
+        sealer = Sealer(self._settings, database, self._model)
+        pipeline = self._pipeline(presence, shelf, sealer)
         decoders = self._query_decoders
         answered = self._observer.answered
         watched = presence.encoding
@@ -93,7 +93,7 @@ class Worker:
             log.info("stopping: what is encoded is stored, the rest goes back")
             pipeline.stop()
             idle.join()
-            mason.stop()  # before the last batch, which may be waiting for it
+            sealer.stop()  # before the last batch, which may be waiting for it
             pipeline.join()
             desk.stop()
             steward.stop()
@@ -103,7 +103,7 @@ class Worker:
             for connections in (self._database, self._pulse, self._answers):
                 connections.close()
 
-    def _pipeline(self, presence: Presence, shelf: LabelShelf, mason: Mason) -> Pipeline:
+    def _pipeline(self, presence: Presence, shelf: LabelShelf, sealer: Sealer) -> Pipeline:
         encoder = self._encoder
         leases = Leases(self._database, presence, self._model, encoder.batch_size)
         store = Store(self._database, shelf, encoder.dimension)
@@ -120,7 +120,7 @@ class Worker:
             observer.encoded(images, texts)
 
         def store_stage(batch: Batch) -> None:
-            mason.wait_for_room()
+            sealer.wait_for_room()
             try:
                 with observer.stage("store"):
                     store.store(batch)

@@ -70,7 +70,10 @@ DECLARE
     v_where   pgclip.narrowing := pgclip._narrowing(v_model, p_collection, p_kind, NULL, NULL);
 BEGIN
     EXECUTE format($q$
-        WITH item AS MATERIALIZED (
+        WITH narrowing AS MATERIALIZED (
+            SELECT k.kind, pgclip._narrowing($1, $2, k.kind, NULL, NULL) AS of_kind
+            FROM unnest(enum_range(NULL::pgclip.kind)) k(kind)
+        ), item AS MATERIALIZED (
             SELECT s.item_id, s.kind, s.vector_ids[1] AS vector_id,
                    min(s.item_id) OVER (PARTITION BY s.kind, s.content_hash) AS first
             FROM pgclip.embedding_set s JOIN pgclip.item i ON i.id = s.item_id
@@ -79,13 +82,12 @@ BEGIN
             SELECT first AS a, item_id AS b, 1::real AS score FROM item WHERE item_id <> first
             UNION ALL
             SELECT least(t.item_id, n.item_id), greatest(t.item_id, n.item_id), max(n.score)
-            FROM item t
+            FROM item t JOIN narrowing w ON w.kind = t.kind
             CROSS JOIN LATERAL (SELECT x.embedding FROM %s x WHERE x.id = t.vector_id OFFSET 0) v
-            CROSS JOIN LATERAL pgclip._best(
-                $1, v.embedding, $3, pgclip._narrowing($1, $2, t.kind, NULL, t.item_id),
-                ARRAY[$4, $4], false, NULL, NULL) r
+            CROSS JOIN LATERAL pgclip._best(  -- one more: the item itself
+                $1, v.embedding, $3 + 1, w.of_kind, ARRAY[$4, $4], false, NULL, NULL) r
             CROSS JOIN LATERAL unnest(r.items, r.scores) n(item_id, score)
-            WHERE t.item_id = t.first
+            WHERE t.item_id = t.first AND n.item_id <> t.item_id
             GROUP BY 1, 2
         )
         SELECT array_agg(a), array_agg(b), array_agg(score) FROM pair

@@ -75,10 +75,27 @@ END $$;
 
 -- What narrows a search, in the forms in which it is used.
 CREATE TYPE pgclip.narrowing AS (
-    of_items text,  -- on pgclip.item i, for all items at once
-    of_near  text,  -- on n, vectors that are near; NULL: nothing narrows
-    indexed  boolean
+    of_items text,     -- on pgclip.item i, for all items at once
+    of_near  text,     -- on n, vectors that are near; NULL: nothing narrows
+    few      bigint[]  -- the vectors that match, if indexes say that few do; else NULL
 );
+
+-- The vectors of the items that match, if there are at most p_most such items; else NULL. It reads
+-- indexes only.
+CREATE FUNCTION pgclip._few_that_match(p_model smallint, p_of_items text, p_most int)
+RETURNS bigint[]
+LANGUAGE plpgsql STABLE SET enable_seqscan = off SET jit = off AS $$
+DECLARE
+    v_items bigint[];
+BEGIN
+    EXECUTE format('SELECT ARRAY(SELECT i.id FROM pgclip.item i WHERE %s LIMIT %s)',
+                   p_of_items, p_most + 1) INTO v_items;
+    IF cardinality(v_items) <= p_most THEN
+        RETURN ARRAY(SELECT v.id FROM pgclip.embedding_set s CROSS JOIN unnest(s.vector_ids) v(id)
+                     WHERE s.item_id = ANY(v_items) AND s.model_id = p_model ORDER BY v.id);
+    END IF;
+    RETURN NULL;
+END $$;
 
 CREATE FUNCTION pgclip._narrowing(
     p_model smallint, p_collection text, p_kind pgclip.kind, p_filter jsonb, p_without bigint
@@ -89,6 +106,7 @@ DECLARE
     v_filter     jsonb := coalesce(p_filter, '{}');
     v_items      text[] := '{true}';
     v_near       text[] := '{}';
+    v_where      pgclip.narrowing;
 BEGIN
     IF p_collection IS NOT NULL THEN
         SELECT id INTO v_collection FROM pgclip.collection WHERE name = p_collection;
@@ -112,25 +130,12 @@ BEGIN
         v_near := v_near || format('(SELECT %s FROM pgclip.item i WHERE i.id = n.item_id)',
                                    pgclip._condition(v_filter, p_model, true));
     END IF;
-    RETURN (array_to_string(v_items, ' AND '), nullif(array_to_string(v_near, ' AND '), ''),
-            p_collection IS NOT NULL OR pgclip._is_indexed(v_filter))::pgclip.narrowing;
-END $$;
-
--- The vectors of the items that match, if there are at most p_most such items; else NULL. It reads
--- indexes only.
-CREATE FUNCTION pgclip._few_that_match(p_model smallint, p_of_items text, p_most int)
-RETURNS bigint[]
-LANGUAGE plpgsql STABLE SET enable_seqscan = off SET jit = off AS $$
-DECLARE
-    v_items bigint[];
-BEGIN
-    EXECUTE format('SELECT ARRAY(SELECT i.id FROM pgclip.item i WHERE %s LIMIT %s)',
-                   p_of_items, p_most + 1) INTO v_items;
-    IF cardinality(v_items) <= p_most THEN
-        RETURN ARRAY(SELECT v.id FROM pgclip.embedding_set s CROSS JOIN unnest(s.vector_ids) v(id)
-                     WHERE s.item_id = ANY(v_items) AND s.model_id = p_model ORDER BY v.id);
+    v_where.of_items := array_to_string(v_items, ' AND ');
+    v_where.of_near := nullif(array_to_string(v_near, ' AND '), '');
+    IF p_collection IS NOT NULL OR pgclip._is_indexed(v_filter) THEN
+        v_where.few := pgclip._few_that_match(p_model, v_where.of_items, 2000);
     END IF;
-    RETURN NULL;
+    RETURN v_where;
 END $$;
 
 -- The cosine. Half precision would let it be 1.0002 of two equal vectors.
@@ -170,28 +175,23 @@ CREATE FUNCTION pgclip._best(
 DECLARE
     v_vectors text := pgclip._vectors(p_model);
     v_norm    double precision := @vector@.l2_norm(p_query);
-    v_exact   boolean := p_exact OR NOT EXISTS (
+    v_exact   boolean := p_exact OR p_narrowing.few IS NOT NULL OR NOT EXISTS (
                   SELECT FROM pgclip.segment WHERE model_id = p_model AND state = 'sealed');
     v_limit   int := 2 * p_k + 20;  -- some items may have several vectors
-    v_ids     bigint[];
-    v_where   text;
+    v_where   text := 'true';
     v_near    pgclip.nearest;
     v_all     boolean;
 BEGIN
     IF p_narrowing.of_near IS NOT NULL THEN
         v_limit := 5 * v_limit;
-        v_where := format('e.item_id IN (SELECT i.id FROM pgclip.item i WHERE %s)',
-                          p_narrowing.of_items);
-        IF p_narrowing.indexed AND NOT p_exact THEN
-            v_ids := pgclip._few_that_match(p_model, p_narrowing.of_items, 2000);
-            v_where := CASE WHEN v_ids IS NULL THEN v_where ELSE 'e.id = ANY($3)' END;
-        END IF;
-        v_exact := v_exact OR v_ids IS NOT NULL;
+        v_where := CASE WHEN p_narrowing.few IS NULL
+            THEN format('e.item_id IN (SELECT i.id FROM pgclip.item i WHERE %s)',
+                        p_narrowing.of_items)
+            ELSE 'e.id = ANY($3)' END;
     END IF;
     LOOP
         v_near := CASE WHEN v_exact
-            THEN pgclip._nearest_exactly(v_vectors, coalesce(v_where, 'true'), p_query, v_limit,
-                                         v_ids)
+            THEN pgclip._nearest_exactly(v_vectors, v_where, p_query, v_limit, p_narrowing.few)
             ELSE pgclip._nearest_by_index(v_vectors, coalesce(p_narrowing.of_near, 'true'),
                                           p_query, v_limit) END;
         v_all := v_exact AND v_near.found < v_limit;

@@ -127,20 +127,21 @@ LANGUAGE sql STABLE AS $$
     WHERE model_id = p_model AND state IN ('hot', 'closed')
 $$;
 
--- Whether a model's segments have a quiet time: the last one was closed more than a minute ago.
-CREATE FUNCTION pgclip._is_quiet(p_model smallint) RETURNS boolean
+-- Since when the hot segment has taken vectors: for seconds in a burst, in quiet times for longer.
+CREATE FUNCTION pgclip._hot_for(p_model smallint) RETURNS interval
 LANGUAGE sql STABLE AS $$
-    SELECT created_at < clock_timestamp() - interval '1 min' FROM pgclip.segment
+    SELECT clock_timestamp() - created_at FROM pgclip.segment
     WHERE model_id = p_model AND state = 'hot'
 $$;
 
--- Makes another segment the hot one if the present one has p_rows or more; in quiet times, a
--- quarter of that. Returns whether it did. Waits for stores under way, and makes others wait
+-- Makes another segment the hot one if the present one has p_rows or more; in quiet times (a minute
+-- without another), a quarter of that. Returns whether it did. Waits for stores under way, and makes others wait
 -- meanwhile; a lock_timeout bounds it.
 CREATE FUNCTION pgclip.close_segment(p_model smallint, p_rows bigint) RETURNS boolean
 LANGUAGE plpgsql AS $$
 DECLARE
-    v_full  bigint := CASE WHEN pgclip._is_quiet(p_model) THEN (p_rows + 3) / 4 ELSE p_rows END;
+    v_full  bigint := CASE WHEN pgclip._hot_for(p_model) > '1 min' THEN (p_rows + 3) / 4
+                           ELSE p_rows END;
     v_hot   int;
     v_next  int;
     v_count bigint;
@@ -181,19 +182,22 @@ BEGIN
 END $$;
 
 -- Which segments to copy into a new one next; NULL if none, or if one that was built waits for
--- its sources' place. In this order:
+-- its sources' place. NULL in a burst, too: while segments are closed within seconds and fewer
+-- than p_patience vectors have no index, storing has the processors to itself. In this order:
 --   if there are p_most sealed ones, the smallest together;
 --   those that are closed;
 --   four or more sealed ones of like size (a factor of 2), so that a vector is copied about
 --   log4(n / rows) times; in quiet times two or more (a factor of 4): a search costs what it
 --   costs once for each segment;
 --   one of which p_worn (a share) is deleted, alone.
-CREATE FUNCTION pgclip.next_build(p_model smallint, p_most int, p_worn double precision)
-RETURNS int[]
+CREATE FUNCTION pgclip.next_build(
+    p_model smallint, p_most int, p_worn double precision, p_patience bigint
+) RETURNS int[]
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     v_alike  int[] := pgclip._alike(p_model, 2);
-    v_quiet  int[] := CASE WHEN pgclip._is_quiet(p_model) THEN pgclip._alike(p_model, 4) END;
+    v_quiet  int[] := CASE WHEN pgclip._hot_for(p_model) > '1 min'
+                           THEN pgclip._alike(p_model, 4) END;
     v_sealed int[] := ARRAY(SELECT number FROM pgclip.segment
                             WHERE model_id = p_model AND state = 'sealed' ORDER BY rows, number);
     v_closed int[] := ARRAY(SELECT number FROM pgclip.segment
@@ -201,6 +205,8 @@ DECLARE
 BEGIN
     RETURN CASE
         WHEN EXISTS (SELECT FROM pgclip.segment WHERE model_id = p_model AND state = 'built')
+            THEN NULL
+        WHEN pgclip._hot_for(p_model) < '10 s' AND pgclip.unindexed(p_model) < p_patience
             THEN NULL
         WHEN cardinality(v_sealed) >= p_most
             THEN CASE WHEN cardinality(v_alike) > 1 THEN v_alike ELSE v_sealed[:2] END
