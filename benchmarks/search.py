@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import numpy as np
 import psycopg2
 from asking import ask, recall
-from burst import items, through_a_whole_worker, through_the_store, wait_for
+from burst import INDEXED, items, through_a_whole_worker, through_the_store, wait_for
 from checkpoint import make_checkpoint
 from figures import Figure, keep, quantile, show
 from here import DATA
@@ -29,12 +29,6 @@ from pgclip import Client
 QUERIES = 300
 PREPARED = DATA / "vectors.npy"
 FILTERS = {"10 %": ("tenth", 10), "1 %": ("hundredth", 100)}
-# Nothing is being built, and nothing would be even without patience.
-BUILT = """
-    SELECT NOT EXISTS (SELECT FROM pgclip.segment WHERE state IN ('closed', 'built'))
-           AND pgclip.next_build(id, 8, 0.2, 0) IS NULL
-    FROM pgclip.model
-"""
 
 
 def main() -> int:
@@ -81,7 +75,7 @@ def loaded(rows: int, more: int) -> Iterator[tuple[Client, dict[str, str], float
         with worker(urls, STUB_WORKER, STUB_VECTORS=str(PREPARED)):
             start = time.perf_counter()
             client.submit_many(items(0, rows)).wait(timeout=3600)
-            wait_for(BUILT, url)
+            wait_for(INDEXED, url)
             took = time.perf_counter() - start
             settle(client, url)
         run_sql(url, "VACUUM ANALYZE")

@@ -383,6 +383,20 @@ def test_what_is_built_next(
     assert shelf.sql("SELECT pgclip.next_build(1::smallint, 6, 0.2, 0)") == [(expected,)]
 
 
+def test_memory_that_is_too_little_for_an_index_is_told(
+    shelf: Shelf, database_url: str, connections: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = Settings.load(database_url=database_url, segment_rows=100, build_memory=2**20)
+    shelf.sql(
+        """INSERT INTO pgclip.embedding_1_1 (item_id, collection_id, kind, embedding)
+           SELECT n, 1, 'text', l2_normalize(ARRAY[sin(n), cos(n), 1, 0, 0, 0, 0, 0]::halfvec)
+           FROM generate_series(1, 3000) n"""
+    )
+    Maintenance(settings, connections, 1).run()
+    assert list(shelf.states().values()) == ["retired", "hot", "sealed"]
+    assert "segment 3 needs more memory than PGCLIP_BUILD_MEMORY, 1 MiB" in caplog.text
+
+
 def test_in_a_burst_building_waits_a_while(
     shelf: Shelf, database_url: str, connections: Database
 ) -> None:

@@ -83,6 +83,7 @@ class Maintenance:
         self._database = database
         self._model = model
         self._patience = patience
+        self._notices: list[str] = []  # what Postgres said of the last step
 
     def run(self, stopping: Callable[[], bool] = lambda: False) -> None:
         """Works until nothing is left to do, or until told to stop. Raises PgclipError."""
@@ -115,6 +116,13 @@ class Maintenance:
             else:
                 if built:
                     log.info("built segment %d of segments %s", built, sources)
+                if any("maintenance_work_mem" in notice for notice in self._notices):
+                    log.warning(
+                        "building took long: the index of segment %d needs more memory than "
+                        "PGCLIP_BUILD_MEMORY, %d MiB",
+                        built,
+                        self._settings.build_memory // 2**20,
+                    )
                 return bool(built)
         return False
 
@@ -133,7 +141,9 @@ class Maintenance:
                 cursor.execute(statements.SEGMENTS_LOCK, (self._model,))
                 if cursor.fetchone() != (True,):
                     return None
+                cursor.connection.notices.clear()
                 cursor.execute(statement, (self._model, *arguments))
+                self._notices = list(cursor.connection.notices)
                 (value,) = cursor.fetchone() or (None,)
                 return value
         except PgclipError as error:

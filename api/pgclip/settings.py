@@ -77,7 +77,7 @@ class Settings:
     max_unindexed: int = _setting(
         200_000, "vectors without an index beyond which storing waits", int
     )
-    build_memory: int = _setting(512 * 2**20, "memory for building an index", int)
+    build_memory: int = _setting(2**30, "memory of Postgres for building an index", int)
     build_workers: int = _setting(0, "parallel workers of Postgres for building an index", int)
     metrics_port: int = _setting(0, "port of a worker's Prometheus endpoint; 0: none", int)
     metrics_host: str = _setting("127.0.0.1", "address of a worker's Prometheus endpoint")
