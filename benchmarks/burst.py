@@ -66,7 +66,9 @@ def through_a_whole_worker(
         return measured(f"burst of {more:,}, whole worker", more, work, urls)
 
 
-def measured(name: str, rows: int, work: Callable[[], float], urls: dict[str, str]) -> list[Figure]:
+def measured(
+    name: str, rows: int, work: Callable[[], float], urls: dict[str, str], aim: str = ""
+) -> list[Figure]:
     """Rows a second, and searches until they are stored and then until they are indexed."""
     url = urls["database_url"]
     with ThreadPoolExecutor(1) as pool:
