@@ -304,7 +304,8 @@ class TestSegments:
         run_sql(
             url,
             """CREATE OR REPLACE FUNCTION pgclip.next_build(
-                   p_model smallint, p_most int, p_worn double precision, p_patience bigint
+                   p_model smallint, p_most int, p_worn double precision, p_patience bigint,
+                   p_memory bigint
                ) RETURNS int[]
                LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(60); END'""",
         )

@@ -363,6 +363,8 @@ def test_storing_deleting_and_searching_go_on_beside_it(
         ([20, 20, 200], [], True, [10, 11]),
         ([20, 200], [], True, None),
         ([60, 200], [], True, [10, 11]),
+        ([60, 205], [], True, None),  # more than fits into memory
+        ([60, 60, 60, 60, 60], [], False, [10, 11, 12, 13]),
         ([1, 10, 100, 1000, 10000, 100000], [1], False, [10, 11]),  # six are allowed
         ([20, 20, 20, 20, 20, 20], [1], False, [10, 11, 12, 13, 14, 15]),
     ],
@@ -380,7 +382,8 @@ def test_what_is_built_next(
             "INSERT INTO pgclip.segment (model_id, number, state, rows) "
             "VALUES (1, %s, 'sealed', %s)", number, rows,
         )  # fmt: skip
-    assert shelf.sql("SELECT pgclip.next_build(1::smallint, 6, 0.2, 0)") == [(expected,)]
+    fits = 261 * (2 * DIMENSION + 720)  # rows
+    assert shelf.sql("SELECT pgclip.next_build(1::smallint, 6, 0.2, 0, %s)", fits) == [(expected,)]
 
 
 def test_memory_that_is_too_little_for_an_index_is_told(

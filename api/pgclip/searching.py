@@ -144,13 +144,14 @@ class Searching:
         collection: str = "default",
         within: str | None = None,
         min_score: float = 0.9,
-        near: float = 0.97,
+        near: float | None = None,
         k: int = 100,
     ) -> list[Duplicate]:
         """Items that an item may be a duplicate of, nearest first, in a collection or in all.
 
-        Tiers: "identical" (the same bytes), "near" (a cosine of `near` or more), and "similar"
-        (`min_score`). Raises NotFound, QueryFailed, InvalidItem.
+        Tiers: "identical" (the same bytes), "near" (a cosine of `near` or more; None: 0.97, or
+        `min_score` if that is more), and "similar" (`min_score`).
+        Raises NotFound, QueryFailed, InvalidItem.
         """
         _name_item(Like(key, collection))
         arguments = (key, collection, within, min_score, near, k)
@@ -164,7 +165,7 @@ class Searching:
         collection: str | None = None,
         kind: Kind | None = None,
         min_score: float = 0.95,
-        near: float = 0.97,
+        near: float | None = None,
         neighbours: int = 20,
         timeout: float = 3600.0,
     ) -> list[list[Duplicate]]:

@@ -98,8 +98,10 @@ class Maintenance:
             pass
 
     def _next_build(self) -> list[int] | None:
+        settings = self._settings
         sources: list[int] | None = self._step(
-            statements.NEXT_BUILD, self._settings.max_segments, _WORN, self._patience
+            statements.NEXT_BUILD,
+            *(settings.max_segments, _WORN, self._patience, settings.build_memory),
         )
         return sources
 

@@ -179,7 +179,7 @@ EXPORT = """
 # Segments of vectors. One process at a time for each model; the number is arbitrary.
 SEGMENTS_LOCK = "SELECT pg_try_advisory_xact_lock(731199448, %s)"
 CLOSE_SEGMENT = "SELECT pgclip.close_segment(%s::smallint, %s)"
-NEXT_BUILD = "SELECT pgclip.next_build(%s::smallint, %s, %s, %s)"
+NEXT_BUILD = "SELECT pgclip.next_build(%s::smallint, %s, %s, %s, %s)"
 BUILD_SEGMENT = "SELECT pgclip.build_segment(%s::smallint, %s, %s, %s)"
 EXCHANGE_SEGMENTS = "SELECT pgclip.exchange_segments(%s::smallint)"
 DROP_RETIRED = "SELECT pgclip.drop_retired(%s::smallint, make_interval(secs => %s))"

@@ -17,9 +17,6 @@ from pgclip.cli.options import (
 from pgclip.cli.output import print_json, print_table, shown_key
 from pgclip.items import Calibration, Duplicate
 
-# Where the tiers begin, unless they are given; those of Client.
-_OF_ONE, _OF_GROUPS, _NEAR = 0.9, 0.95, 0.97
-
 
 def duplicates(
     key: Annotated[
@@ -29,10 +26,10 @@ def duplicates(
     kind: KindOption = None,
     min_score: Annotated[
         float | None,
-        typer.Option(help=f"Least cosine. Default: {_OF_GROUPS}, of a key {_OF_ONE}."),
+        typer.Option(help="Least cosine. Default: 0.95, of a key 0.9."),
     ] = None,
     near: Annotated[
-        float | None, typer.Option(help=f"Cosine from which they are near. Default: {_NEAR}.")
+        float | None, typer.Option(help="Cosine from which they are near. Default: 0.97.")
     ] = None,
     database_url: DatabaseUrl = None,
     redis_url: RedisUrl = None,
@@ -45,19 +42,18 @@ def duplicates(
     """
     if key is not None and kind is not None:
         raise typer.BadParameter("the kind is that of the item", param_hint="--kind")
-    least = min_score if min_score is not None else _OF_GROUPS if key is None else _OF_ONE
-    near = near if near is not None else max(_NEAR, least)
+    tiers = {
+        name: value
+        for name, value in (("min_score", min_score), ("near", near))
+        if value is not None
+    }
     with client_for(database_url, redis_url) as client:
         if key is None:
-            groups = client.duplicate_groups(
-                collection=collection, kind=kind_of(kind), min_score=least, near=near
-            )
+            groups = client.duplicate_groups(collection=collection, kind=kind_of(kind), **tiers)
             _show_groups(groups, as_json)
         else:
             where = "default" if collection is None else collection
-            found = client.duplicates_of(
-                key, collection=where, within=collection, min_score=least, near=near
-            )
+            found = client.duplicates_of(key, collection=where, within=collection, **tiers)
             _show(found, as_json)
 
 

@@ -1,20 +1,13 @@
-"""`pgclip search`: a table, small pictures in terminals that can, or a page of them."""
+"""`pgclip search`."""
 
-import html
 import math
-import tempfile
 import webbrowser
-from base64 import b64encode
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import unquote, urlsplit
 
 import typer
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
 
+from pgclip.cli.hits import print_hits, write_page
 from pgclip.cli.options import (
     AsJson,
     Collection,
@@ -25,20 +18,10 @@ from pgclip.cli.options import (
     kind_of,
     metadata_from,
 )
-from pgclip.cli.output import (
-    out,
-    print_json,
-    shown_key,
-    shown_labels,
-    shown_metadata,
-    shown_snippet,
-)
-from pgclip.client import Client
-from pgclip.errors import NotFound
-from pgclip.items import Hit
+from pgclip.cli.output import print_json
 from pgclip.searching import Like, Query
 
-_PREVIEW = (24, 16)  # columns, and half lines
+_NO_LIMITS = {"min_score": None, "min_relevance": None, "exact": False}
 
 
 def search(
@@ -94,15 +77,11 @@ def search(
     within = "default" if collection is None else collection
     weighted = [_weighted(part, within) for part in also or ()]
     limits: dict[str, Any] = {
-        name: value
-        for name, value in (
-            ("min_score", min_score),
-            ("min_relevance", min_relevance),
-            ("exact", exact or None),
-        )
-        if value is not None
+        "min_score": min_score,
+        "min_relevance": min_relevance,
+        "exact": exact,
     }
-    if hybrid and (query is None or weighted or limits):
+    if hybrid and (query is None or weighted or limits != _NO_LIMITS):
         raise typer.BadParameter(
             "takes words, and no limits, --exact or --with", param_hint="--hybrid"
         )
@@ -121,9 +100,14 @@ def search(
             hits = client.search([(first, 1.0), *weighted], **limits, **narrowed)
         else:
             hits = client.search(query, image=image, like=like, **limits, **narrowed)
-        _show(hits, client, preview, as_json)
+        if as_json:
+            print_json(hits)
+        elif hits:
+            print_hits(hits, client, preview)
+        else:
+            typer.echo("nothing found", err=True)
         if open_ and hits:
-            page = _page(" ".join([query or str(image or like), *(also or ())]), hits, client)
+            page = write_page(" ".join([query or str(image or like), *(also or ())]), hits, client)
             typer.echo(f"{page}", err=True)
             webbrowser.open(page.as_uri())
 
@@ -140,114 +124,3 @@ def _weighted(text: str, collection: str) -> tuple[Query, float]:
     prefix, _, rest = query.partition(":")
     given: dict[str, Query] = {"image": Path(rest), "like": Like(rest, collection)}
     return given.get(prefix, query), number
-
-
-def _show(hits: Sequence[Hit], client: Client, preview: bool | None, as_json: bool) -> None:
-    if as_json:
-        print_json(hits)
-    elif not hits:
-        typer.echo("nothing found", err=True)
-    else:
-        if preview is None:
-            preview = out.is_terminal and out.color_system == "truecolor"
-        out.print(_table(hits, client, preview))
-
-
-def _table(hits: Sequence[Hit], client: Client, preview: bool) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    numbers = [(name, shown) for name, shown in _NUMBERS if any(map(shown, hits))]
-    for name, _ in numbers:
-        table.add_column(name, justify="right")
-    if preview:
-        table.add_column("picture", width=_PREVIEW[0])
-    texts = [(name, shown) for name, shown in _TEXTS if name != "text" or any(map(shown, hits))]
-    for name, _ in texts:
-        table.add_column(name, overflow="fold")
-    for hit in hits:
-        cells: list[RenderableType] = [shown(hit) for _, shown in numbers]
-        if preview:
-            cells.append(_preview(hit, client) if hit.kind == "image" else "")
-        table.add_row(*cells, *(Text(shown(hit)) for _, shown in texts))
-    return table
-
-
-def _decimal(number: float | None, digits: int) -> str:
-    return "" if number is None else f"{number:.{digits}f}"
-
-
-# The columns of numbers, which are left out where no hit has one, and those of texts.
-_NUMBERS: tuple[tuple[str, Callable[[Hit], str]], ...] = (
-    ("score", lambda hit: _decimal(hit.score, 3)),
-    ("relevance", lambda hit: _decimal(hit.relevance, 2)),
-    ("fused", lambda hit: _decimal(hit.fused, 4)),
-    ("by vectors", lambda hit: _decimal(hit.vector_rank, 0)),
-    ("by words", lambda hit: _decimal(hit.text_rank, 0)),
-)
-_TEXTS: tuple[tuple[str, Callable[[Hit], str]], ...] = (
-    ("key", lambda hit: shown_key(hit.key)),
-    ("text", lambda hit: shown_snippet(hit.snippet)),
-    ("labels", lambda hit: shown_labels(hit.labels)),
-    ("metadata", lambda hit: shown_metadata(hit.metadata)),
-)
-
-
-def _preview(hit: Hit, client: Client) -> RenderableType:
-    try:
-        from rich_pixels import Pixels
-    except ModuleNotFoundError:
-        return Text("pip install 'pgclip[preview]'", style="dim")
-    try:
-        data = _bytes_of(hit, client)
-        with tempfile.NamedTemporaryFile() as file:
-            file.write(data)
-            file.flush()
-            return Group(Pixels.from_image_path(file.name, resize=_PREVIEW), "")
-    except (NotFound, OSError):
-        return Text("not at hand", style="dim")
-
-
-def _bytes_of(hit: Hit, client: Client) -> bytes:
-    """A hit's picture: a file of this machine, or what is kept. Raises NotFound, OSError."""
-    if hit.source and hit.source.startswith("file://"):
-        return Path(unquote(urlsplit(hit.source).path)).read_bytes()
-    return client.content(hit.key, collection=hit.collection)
-
-
-def _page(query: str, hits: Sequence[Hit], client: Client) -> Path:
-    """A page with the hits, in a file that stays for the browser."""
-    figures = "".join(_figure(hit, client) for hit in hits)
-    with tempfile.NamedTemporaryFile(
-        "w", prefix="pgclip-", suffix=".html", delete=False, encoding="utf-8"
-    ) as file:
-        file.write(_PAGE.format(query=html.escape(query), figures=figures))
-    return Path(file.name)
-
-
-def _figure(hit: Hit, client: Client) -> str:
-    if hit.kind == "text":
-        shown = f"<blockquote>{html.escape(hit.snippet or hit.key)}</blockquote>"
-    elif hit.source and hit.source.startswith("https://"):
-        shown = f'<img src="{html.escape(hit.source)}" alt="">'
-    else:
-        try:
-            data = b64encode(_bytes_of(hit, client)).decode()
-            shown = f'<img src="data:image;base64,{data}" alt="">'
-        except (NotFound, OSError) as error:
-            shown = f"<blockquote>not at hand: {html.escape(str(error))}</blockquote>"
-    caption = f"<b>{hit.score:.3f}</b> {html.escape(shown_key(hit.key))}"
-    about = html.escape(shown_labels(hit.labels))
-    return f"<figure>{shown}<figcaption>{caption}<br><small>{about}</small></figcaption></figure>"
-
-
-_PAGE = """<!doctype html><meta charset="utf-8"><title>{query}</title>
-<style>
-body {{ font: 15px system-ui, sans-serif; margin: 2rem; color: #222; background: #fafafa }}
-main {{ display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(14rem, 1fr)) }}
-figure {{ margin: 0; padding: .75rem; background: #fff; border: 1px solid #ddd }}
-img {{ width: 100%; height: 12rem; object-fit: contain }}
-blockquote {{ margin: 0; height: 12rem; overflow: auto }}
-figcaption {{ margin-top: .5rem; overflow-wrap: anywhere }}
-small {{ color: #666 }}
-</style>
-<h1>{query}</h1><main>{figures}</main>
-"""

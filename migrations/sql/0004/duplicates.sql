@@ -17,20 +17,23 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
                 ELSE 'similar' END
 $$;
 
-CREATE FUNCTION pgclip._check_tiers(p_min_score real, p_near real) RETURNS void
-LANGUAGE plpgsql AS $$
+-- Where "near" begins, if nothing else is said.
+CREATE FUNCTION pgclip._near_from(p_min_score real, p_near real) RETURNS real
+LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
+    p_near := coalesce(p_near, greatest(0.97, p_min_score));
     IF (p_min_score > 0 AND p_min_score <= p_near AND p_near <= 1) IS NOT TRUE THEN
         RAISE EXCEPTION '0 < min_score (%) <= near (%) <= 1 must hold', p_min_score, p_near
             USING ERRCODE = 'PC001';
     END IF;
+    RETURN p_near;
 END $$;
 
 -- Items of the same kind that an item may be a duplicate of, nearest first. within: the collection
 -- to look in; NULL: all of them.
 CREATE FUNCTION pgclip.duplicates_of(
     key text, collection text DEFAULT 'default', within text DEFAULT NULL,
-    min_score real DEFAULT 0.9, near real DEFAULT 0.97, k int DEFAULT 100
+    min_score real DEFAULT 0.9, near real DEFAULT NULL, k int DEFAULT 100
 ) RETURNS SETOF pgclip.duplicate
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
@@ -38,7 +41,7 @@ DECLARE
     v_hash bytea := (SELECT e.content_hash FROM pgclip.embedding_set e
                      WHERE e.item_id = v_item.id AND e.model_id = pgclip._live_model());
 BEGIN
-    PERFORM pgclip._check_tiers(min_score, near);
+    near := pgclip._near_from(min_score, near);
     RETURN QUERY
     WITH identical AS (  -- a text of several windows may be far from the mean of another's
         SELECT e.item_id, 1::real AS score, 'identical' AS tier
@@ -101,7 +104,7 @@ END $$;
 -- each item the nearest "neighbours" are looked at.
 CREATE FUNCTION pgclip.duplicate_groups(
     collection text DEFAULT NULL, kind pgclip.kind DEFAULT NULL, min_score real DEFAULT 0.95,
-    near real DEFAULT 0.97, neighbours int DEFAULT 20,
+    near real DEFAULT NULL, neighbours int DEFAULT 20,
     OUT "group" int, OUT item_id bigint, OUT item_collection text, OUT key text,
     OUT item_kind pgclip.kind, OUT tier text, OUT score real
 ) RETURNS SETOF record
@@ -113,7 +116,7 @@ DECLARE
     v_roots bigint[];
     v_next  bigint[];
 BEGIN
-    PERFORM pgclip._check_tiers(min_score, near);
+    near := pgclip._near_from(min_score, near);
     IF neighbours IS NULL OR neighbours NOT BETWEEN 1 AND 500 THEN
         RAISE EXCEPTION 'neighbours must be from 1 to 500, not %', neighbours
             USING ERRCODE = 'PC001';

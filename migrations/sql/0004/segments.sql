@@ -164,8 +164,8 @@ BEGIN
 END $$;
 
 -- The smallest sealed segments that are worth copying together: each has at most p_factor times
--- what those before it have together.
-CREATE FUNCTION pgclip._alike(p_model smallint, p_factor int) RETURNS int[]
+-- what those before it have together, and all of them at most p_fits rows.
+CREATE FUNCTION pgclip._alike(p_model smallint, p_factor int, p_fits bigint) RETURNS int[]
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     v_segment record;
@@ -174,7 +174,8 @@ DECLARE
 BEGIN
     FOR v_segment IN SELECT number, rows FROM pgclip.segment
                      WHERE model_id = p_model AND state = 'sealed' ORDER BY rows, number LOOP
-        EXIT WHEN v_segment.rows > p_factor * v_sum;
+        EXIT WHEN v_segment.rows > p_factor * v_sum
+               OR v_segment.rows + coalesce(v_sum, 0) > p_fits;
         v_alike := v_alike || v_segment.number;
         v_sum := coalesce(v_sum, 0) + v_segment.rows;
     END LOOP;
@@ -190,14 +191,19 @@ END $$;
 --   log4(n / rows) times; in quiet times two or more (a factor of 4): a search costs what it
 --   costs once for each segment;
 --   one of which p_worn (a share) is deleted, alone.
+-- Not more together than an index of which fits into p_memory (bytes), unless there are p_most:
+-- the rest would be built several times slower. A vector takes its halves and about 720 bytes, as
+-- measured with pgvector 0.8.5 and its default m of 16.
 CREATE FUNCTION pgclip.next_build(
-    p_model smallint, p_most int, p_worn double precision, p_patience bigint
+    p_model smallint, p_most int, p_worn double precision, p_patience bigint, p_memory bigint
 ) RETURNS int[]
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
-    v_alike  int[] := pgclip._alike(p_model, 2);
+    v_fits   bigint := (SELECT p_memory / (2 * dimension + 720) FROM pgclip.model
+                        WHERE id = p_model);
+    v_alike  int[] := pgclip._alike(p_model, 2, v_fits);
     v_quiet  int[] := CASE WHEN pgclip._hot_for(p_model) > '1 min'
-                           THEN pgclip._alike(p_model, 4) END;
+                           THEN pgclip._alike(p_model, 4, v_fits) END;
     v_sealed int[] := ARRAY(SELECT number FROM pgclip.segment
                             WHERE model_id = p_model AND state = 'sealed' ORDER BY rows, number);
     v_closed int[] := ARRAY(SELECT number FROM pgclip.segment
