@@ -1,7 +1,7 @@
 """`pgclip duplicates` and `calibrate`."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -42,7 +42,7 @@ def duplicates(
     """
     if key is not None and kind is not None:
         raise typer.BadParameter("the kind is that of the item", param_hint="--kind")
-    tiers = {
+    tiers: dict[str, Any] = {
         name: value
         for name, value in (("min_score", min_score), ("near", near))
         if value is not None
