@@ -9,8 +9,9 @@ from conftest import WorkerFactory, eventually, run_sql
 from pictures import jpeg
 
 from pgclip import Client
+from pgclip_workers.guarded import is_public
 from pgclip_workers.refused import Refused
-from pgclip_workers.remote import is_public, read_url, require_allowed
+from pgclip_workers.remote import read_url, require_allowed
 
 PICTURE = jpeg(1)
 

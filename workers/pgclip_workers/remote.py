@@ -6,30 +6,24 @@ that was looked at is the one that is dialled: no second look-up could lead else
 credentials of the environment are not used for it.
 """
 
-import ipaddress
 import re
-import socket
 import time
 from collections.abc import Iterable
-from typing import Any
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit, urlunsplit
 
 import httpcore
 
+from pgclip_workers.guarded import Guarded
 from pgclip_workers.refused import Refused
 
 _WEB = {"https": 443, "http": 80}
 _REDIRECTS = 5
 _TIMEOUTS = {"connect": 5.0, "read": 10.0, "write": 5.0, "pool": 5.0}
+# For all of it, whatever a site does: less than a decoding process has (PGCLIP_DECODE_TIMEOUT).
+_SECONDS = 25.0
 # What may pass by itself is tried again after these seconds.
 _PAUSES = (0.5, 2.0)
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
-# Not the internet's, whatever this Python knows of them: protocol assignments, where a cloud's
-# metadata are, another cloud's own address on every host, and IPv6's former private range.
-_NOT_PUBLIC = [
-    ipaddress.ip_network(network) for network in ("192.0.0.0/24", "168.63.129.16/32", "fec0::/10")
-]
 # Made once: it reads all the certificates.
 _SSL = httpcore.default_ssl_context()
 
@@ -44,9 +38,10 @@ def read_url(url: str, prefixes: tuple[str, ...], private: bool, max_bytes: int)
     if urlsplit(url).scheme.lower() not in _WEB:
         return _read_by_fsspec(url, max_bytes)
     url = _in_ascii(url)
+    backend = Guarded(private, time.monotonic() + _SECONDS)
     for pause in (*_PAUSES, None):
         try:
-            return _get(url, prefixes, private, max_bytes)
+            return _get(url, prefixes, backend, max_bytes)
         except (httpcore.TimeoutException, httpcore.NetworkError, _Transient) as error:
             if pause is None:
                 name = str(error) or type(error).__name__
@@ -103,9 +98,9 @@ def _is_below(url: SplitResult, prefix: SplitResult) -> bool:
     return path.startswith(folder if folder.endswith("/") else folder + "/") or path == folder
 
 
-def _get(url: str, prefixes: tuple[str, ...], private: bool, max_bytes: int) -> bytes:
+def _get(url: str, prefixes: tuple[str, ...], backend: Guarded, max_bytes: int) -> bytes:
     headers = [("Accept", "image/*"), ("Accept-Encoding", "identity"), ("User-Agent", "pgclip")]
-    with httpcore.ConnectionPool(_SSL, network_backend=_Guarded(private)) as pool:
+    with httpcore.ConnectionPool(_SSL, network_backend=backend) as pool:
         for _ in range(_REDIRECTS + 1):
             extensions = {"timeout": _TIMEOUTS}
             with pool.stream("GET", url, headers=headers, extensions=extensions) as response:
@@ -144,58 +139,6 @@ def _body(url: str, parts: Iterable[bytes], max_bytes: int) -> bytes:
 def _too_large(url: str, max_bytes: int) -> Refused:
     limit = f"the limit is {max_bytes} (PGCLIP_MAX_IMAGE_BYTES)"
     return Refused("too_large", f"{url} has too many bytes; {limit}")
-
-
-class _Guarded(httpcore.NetworkBackend):
-    """Resolves a name once, looks at every address, and dials one of those."""
-
-    def __init__(self, private: bool) -> None:
-        self._backend = httpcore.SyncBackend()
-        self._private = private
-
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Any = None,
-    ) -> httpcore.NetworkStream:
-        try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except OSError as error:
-            raise httpcore.ConnectError(f"{host} can't be resolved: {error}") from error
-        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
-        for address in addresses:
-            if not self._private and not is_public(address):
-                raise Refused(
-                    "forbidden_url",
-                    f"{host} leads to {address}, which is not a public address; "
-                    "PGCLIP_PRIVATE_URLS allows that",
-                )
-        for address in addresses[:-1]:
-            try:
-                return self._backend.connect_tcp(address, port, timeout, None, socket_options)
-            except (httpcore.ConnectError, httpcore.ConnectTimeout):
-                continue
-        return self._backend.connect_tcp(addresses[-1], port, timeout, None, socket_options)
-
-    def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)
-
-
-def is_public(address: str) -> bool:
-    """Whether an IP address is one of the internet's, also one that is wrapped in IPv6."""
-    ip = ipaddress.ip_address(address.split("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address):
-        wrapped = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
-        if ip in _NAT64:
-            wrapped = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-        if wrapped is not None:
-            return is_public(str(wrapped))
-    if any(ip.version == network.version and ip in network for network in _NOT_PUBLIC):
-        return False
-    return ip.is_global and not ip.is_multicast and not ip.is_reserved
 
 
 def _read_by_fsspec(url: str, max_bytes: int) -> bytes:
