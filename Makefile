@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN    := .venv/bin
 
-.PHONY: install demo test test-open-clip lint bench bench-encode bench-sweep bench-search clean
+.PHONY: install demo test test-open-clip lint chaos bench bench-encode bench-sweep bench-search clean
 
 install: .venv/.installed
 
@@ -34,6 +34,10 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Faults at random against real services; python tests/chaos --help says what can be chosen.
+chaos: install
+	$(BIN)/python tests/chaos --seed 1 --faults 400 --report tests/chaos/report.json
 
 bench: install
 	$(BIN)/python benchmarks/run.py

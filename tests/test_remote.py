@@ -153,6 +153,12 @@ def test_prefixes_allow_nothing_beside_them(url: str, prefix: str) -> None:
     assert refused.value.reason == "forbidden_url"
 
 
+def test_a_password_in_a_source_is_refused_and_not_repeated() -> None:
+    with pytest.raises(Refused) as refused:
+        require_allowed("https://me:secret@good.org/a.jpg", ["https://good.org/"])
+    assert "https://me:***@good.org/a.jpg" in refused.value.message
+
+
 @pytest.mark.parametrize(
     ("url", "prefix"),
     [

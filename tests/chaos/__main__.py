@@ -16,6 +16,7 @@ from typing import Any
 TESTS = Path(__file__).parents[1]
 sys.path[:0] = [str(TESTS)]
 
+import client_faults  # noqa: E402, F401
 from faults import FAULTS, WEIGHTS  # noqa: E402
 from stage import Stage  # noqa: E402
 from verdict import Ledger, Verdict, judge, read_ledgers  # noqa: E402

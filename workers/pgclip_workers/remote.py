@@ -13,6 +13,7 @@ from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit, urlunsp
 
 import httpcore
 
+from pgclip.settings import masked
 from pgclip_workers.guarded import Guarded
 from pgclip_workers.refused import Refused
 
@@ -75,11 +76,11 @@ def require_allowed(url: str, prefixes: Iterable[str]) -> None:
         if plain and any(_is_below(parts, urlsplit(prefix)) for prefix in prefixes):
             return
     except ValueError as error:  # a port that is no number, a bracket that is not closed
-        raise Refused("forbidden_url", f"{url} is not a URL: {error}") from error
+        raise Refused("forbidden_url", f"{masked(url)} is not a URL: {error}") from error
     raise Refused(
         "forbidden_url",
-        f"{url} is not below a URL that this worker may fetch; the operator allows prefixes with "
-        "PGCLIP_URLS",
+        f"{masked(url)} is not below a URL that this worker may fetch; the operator allows "
+        "prefixes with PGCLIP_URLS",
     )
 
 
