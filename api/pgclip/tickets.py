@@ -24,6 +24,8 @@ _VERSION = 1
 # A flag that a ticket is waiting, so that single submissions do not publish one each. Workers
 # clear it before they claim; the limit is for a flag whose ticket was lost.
 _FLAG_SECONDS = 10
+# A ticket that a worker took and lost (a broken connection, SIGKILL) is another's after this.
+_VISIBILITY_SECONDS = 300
 # After a failure to reach Redis, how long no further attempt delays anyone.
 _PAUSE_SECONDS = 5.0
 
@@ -66,6 +68,7 @@ def make_app(settings: Settings) -> "Celery":
         "socket_connect_timeout": settings.connect_timeout,
         "socket_timeout": settings.connect_timeout,
         "socket_keepalive": True,
+        "visibility_timeout": _VISIBILITY_SECONDS,
     }
     app.conf.update(
         accept_content=["json"],

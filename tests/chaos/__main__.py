@@ -16,11 +16,16 @@ from typing import Any
 TESTS = Path(__file__).parents[1]
 sys.path[:0] = [str(TESTS)]
 
-import client_faults  # noqa: E402, F401
+import client_faults  # noqa: E402
+import postgres_faults  # noqa: E402
+import redis_faults  # noqa: E402
+import worker_faults  # noqa: E402
 from faults import FAULTS, WEIGHTS  # noqa: E402
 from stage import Stage  # noqa: E402
 from verdict import Ledger, Verdict, judge, read_ledgers  # noqa: E402
 
+# They register what they have.
+assert all((client_faults, postgres_faults, redis_faults, worker_faults))
 # Poison items end whole workers several times over before they are blamed.
 _SETTLE_SECONDS = 300
 

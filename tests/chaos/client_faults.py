@@ -51,4 +51,4 @@ fault("network: connections to Postgres dropped", 6)(
 def kill_submitter(stage: Stage, random: Random) -> None:
     pause(random, 0.3)
     process = random.choice(list(stage.submitters.values()))
-    process.sendsend(signal.SIGKILL)
+    process.send_signal(signal.SIGKILL)

@@ -121,7 +121,7 @@ def _judge(
 
 
 def _is_of(vector: Any, content: Content) -> bool:
-    return bool(np.dot(vector, content.vector()) > 0.9999)
+    return np.array_equal(vector, content.vector().astype(np.float16))
 
 
 def _shown(possible: list[Content | None]) -> str:
@@ -167,13 +167,13 @@ def _leftovers(cursor: Any) -> Iterator[str]:
 
 
 def _redis_keys(url: str) -> Iterator[str]:
-    """Tickets that wait though there is no work, and what was taken and not acknowledged."""
+    """Tickets that wait though there is no work, and what is not known at all."""
     client = redis.Redis.from_url(url)
     try:
         for key in client.scan_iter("*"):
             name = key.decode()
-            if name.startswith("_kombu.binding") or name.endswith(".waiting"):
-                continue  # of constant number
+            if name.startswith(("_kombu.binding", "unacked")) or name.endswith(".waiting"):
+                continue  # of constant number; Celery takes back what is not acknowledged
             kind = client.type(key)
             size = (
                 client.llen(key) if kind == b"list" else client.hlen(key) if kind == b"hash" else 1
