@@ -150,3 +150,31 @@ def test_a_query_whose_worker_died_is_taken_again(sql: Sql) -> None:
     assert sql(take) == []
     sql("UPDATE pgclip.query_request SET taken_at = taken_at - interval '3 s'")
     assert sql(take) == [("text",)]
+
+
+def test_a_rare_word_is_found_among_many_that_have_a_common_one(sql: Sql) -> None:
+    for n in range(2100):
+        sql("SELECT pgclip.submit_text(%s, %s)", f"a red thing, the {n}th", f"red-{n}")
+    for key, text in {"rare": "a red xylophone", "rarer": "one harpsichord"}.items():
+        sql("SELECT pgclip.submit_text(%s, %s)", text, key)
+    # As if they had vectors: those of i30.
+    sql(
+        "INSERT INTO pgclip.embedding_set (item_id, model_id, generation, kind, content_hash, "
+        "vector_ids) SELECT i.id, 1, 1, 'text', i.content_hash, e.vector_ids FROM pgclip.item i, "
+        "pgclip.embedding_set e JOIN pgclip.item o ON o.id = e.item_id AND o.key = 'i30' "
+        "WHERE i.key LIKE 'r%'"
+    )
+    for query, key in {"a red xylophone": "rare", "red harpsichord, a red one": "rarer"}.items():
+        sql("SELECT pgclip.request_embedding(%s)", query)
+        sql("SELECT pgclip.answer_query(1::smallint, kind, hash, '{1,0,0,0,0,0,0,0}') "
+            "FROM pgclip.query_request")  # fmt: skip
+        by_words = "SELECT key FROM pgclip.hybrid(%s, k => 50) ORDER BY text_rank LIMIT 5"
+        assert (key,) in sql(by_words, query)
+
+
+def test_words_that_are_odd(sql: Sql) -> None:
+    for query in (r"it's a \ backslash", "https://example.org/a?b=c&d", "x'y'' | & ! (", "the"):
+        sql("SELECT ranking @@ to_tsvector(%s) FROM pgclip._words_wanted(%s)", query, query)
+    url = "https://example.org/a?b=c"
+    wanted = "SELECT to_tsvector('see example.org') @@ ranking FROM pgclip._words_wanted(%s)"
+    assert sql(wanted, url) == [(True,)]

@@ -468,7 +468,7 @@ def test_weighted_queries_that_make_no_sense(planted: Planted, query: Any, messa
         ("duplicate_groups(neighbours => 0)", "PC001", "neighbours must be from 1 to 500"),
         ("duplicate_groups(neighbours => NULL)", "PC001", "neighbours must be from 1 to 500"),
         ("duplicate_groups(min_score => 0)", "PC001", "must hold"),
-        ("duplicate_groups(min_score => 0.99)", "PC001", "must hold"),
+        ("duplicate_groups(min_score => 0.99, near => 0.97)", "PC001", "must hold"),
         ("duplicate_groups(min_score => 'NaN')", "PC001", "must hold"),
         ("duplicate_groups(near => 'NaN')", "PC001", "must hold"),
         ("duplicate_groups(near => 1.5)", "PC001", "must hold"),
@@ -604,7 +604,7 @@ def test_harmful_words_are_only_words(planted: Planted) -> None:
         "!",
     ]
     for words in [*NASTY, *operators]:
-        assert len(planted.sql("SELECT pgclip._words_wanted(%s)", words)) == 1
+        assert len(planted.sql("SELECT (pgclip._words_wanted(%s)).ranking", words)) == 1
 
 
 @pytest.mark.parametrize(
@@ -621,7 +621,7 @@ def test_harmful_words_are_only_words(planted: Planted) -> None:
     ],
 )
 def test_a_text_is_found_by_its_own_words(planted: Planted, text: str) -> None:
-    found = "SELECT to_tsvector('english', %s) @@ pgclip._words_wanted(%s)"
+    found = "SELECT to_tsvector('english', %s) @@ (pgclip._words_wanted(%s)).ranking"
     for query in (text, *(word for word in text.split() if len(word) > 4)):
         assert planted.sql(found, text, query) == [(True,)], query
 
@@ -633,7 +633,9 @@ def test_a_text_is_found_by_its_own_words(planted: Planted, text: str) -> None:
 def test_any_of_the_words_will_do_unless_quotes_or_a_minus_say_otherwise(
     planted: Planted, query: str
 ) -> None:
-    found = "SELECT to_tsvector('english', 'a slice of pizza') @@ pgclip._words_wanted(%s)"
+    found = (
+        "SELECT to_tsvector('english', 'a slice of pizza') @@ (pgclip._words_wanted(%s)).ranking"
+    )
     assert planted.sql(found, query) == [(True,)]
     assert planted.sql(found, f"{query} -slice") == [(False,)]
     assert planted.sql(found, f'{query} "pizza slice"') == [(False,)]

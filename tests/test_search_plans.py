@@ -177,7 +177,7 @@ def narrowing(
 def test_a_search_merges_what_the_indexes_give(
     store: Store, collection: str | None, kind: str | None, filter: Any, limit: int
 ) -> None:
-    ((vectors,),) = store.sql("SELECT pgclip._vectors(1::smallint)")
+    ((vectors,),) = store.sql("SELECT pgclip._vectors(1::smallint, %s)", kind)
     where = narrowing(store.sql, collection, kind, filter)
     statement = statement_of(store.sql, NEAREST).replace("%s", "{}").format(vectors, where)
     statement = statement.replace("$1", f"'{store.query}'::halfvec").replace("$2", str(limit))
@@ -275,10 +275,11 @@ def test_what_has_no_index_does_not_count_as_indexed(store: Store, filter: dict[
 
 def test_words_read_their_index(store: Store) -> None:
     statement = statement_of(store.sql, "pgclip.hybrid").replace("%s", "true")
-    words = "pgclip._words_wanted('w17')"
-    ((wanted,),) = store.sql(f"SELECT {words}::text")
+    words = "SELECT ranking::text, narrowest::text FROM pgclip._words_wanted('w17 w18')"
+    ((ranking, narrowest),) = store.sql(words)
     statement = statement.replace("$2", "1").replace("$3", "100")
-    statement = statement.replace("$1", f"$w${wanted}$w$::tsquery")
+    statement = statement.replace("$1", f"$w${ranking}$w$::tsquery")
+    statement = statement.replace("$4", f"$w${narrowest}$w$::tsquery[]")
     plan = plan_of(store.sql, "pgclip.hybrid", statement)
     assert "item_text_words" in indexes(plan)
 

@@ -1,7 +1,7 @@
 """Connections to Postgres: pooled, with timeouts, the schema checked once."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from pgclip.errors import ConfigurationError, ConnectionFailed, SchemaError, translated
@@ -63,8 +63,11 @@ class Database:
 
     def cancel(self) -> None:
         """Ends the statements that are running, as if Postgres had cancelled them."""
+        from psycopg2 import Error
+
         for connection in tuple(self._in_use):
-            connection.cancel()
+            with suppress(Error):  # it may have broken, or ended by itself
+                connection.cancel()
 
     @contextmanager
     def transaction(self, what: str) -> Iterator["Cursor"]:

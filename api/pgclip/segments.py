@@ -13,6 +13,7 @@ from pgclip import statements
 from pgclip.database import Database
 from pgclip.errors import PgclipError, sqlstate
 from pgclip.settings import Settings
+from pgclip.submission import Kind
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ _LOCK_NOT_AVAILABLE = "55P03"
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A segment of a model's vectors; sizes in bytes.
+    """A segment of a model's vectors; sizes in bytes. `kind` is None of one that has both.
 
     state: hot (takes new vectors), closed (full, without an index), sealed (with its index), built
     (about to replace others) or retired (replaced, to be dropped).
@@ -36,6 +37,7 @@ class Segment:
     model: str
     number: int
     state: str
+    kind: Kind | None
     vectors: int
     table_bytes: int
     index_bytes: int
@@ -117,10 +119,10 @@ class Maintenance:
                 log.warning("building with %d parallel workers failed: %s", workers, error)
             else:
                 if built:
-                    log.info("built segment %d of segments %s", built, sources)
+                    log.info("built segments %s of segments %s", built, sources)
                 if any("maintenance_work_mem" in notice for notice in self._notices):
                     log.warning(
-                        "building took long: the index of segment %d needs more memory than "
+                        "building took long: an index of segments %s needs more memory than "
                         "PGCLIP_BUILD_MEMORY, %d MiB",
                         built,
                         self._settings.build_memory // 2**20,
@@ -131,7 +133,7 @@ class Maintenance:
     def _exchange(self) -> None:
         replaced = self._step(statements.EXCHANGE_SEGMENTS)
         if replaced:
-            log.info("segment %d took the place of its sources", replaced)
+            log.info("segments %s took the place of their sources", replaced)
 
     def _step(self, statement: str, *arguments: object) -> Any:
         """A function's value, in a transaction of its own.

@@ -120,6 +120,11 @@ class Settings:
                 raise ConfigurationError(f"PGCLIP_{name.upper()} must not be negative")
         if self.max_segments < 2:
             raise ConfigurationError("PGCLIP_MAX_SEGMENTS must be at least 2")
+        if self.max_unindexed < 2 * self.segment_rows:
+            raise ConfigurationError(
+                f"PGCLIP_MAX_UNINDEXED ({self.max_unindexed}) must be at least twice "
+                f"PGCLIP_SEGMENT_ROWS ({self.segment_rows}), so that there is something to build"
+            )
         if self.build_memory < 2**20:
             raise ConfigurationError("PGCLIP_BUILD_MEMORY must be at least 1048576 bytes")
         if self.precision not in ("auto", "float32", "bfloat16", "float16"):

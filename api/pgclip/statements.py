@@ -89,7 +89,7 @@ EMBED_IMAGE = "CALL pgclip.embed(image => %s, timeout => make_interval(secs => %
 STATEMENT_TIMEOUT = "SELECT set_config('statement_timeout', %s, false)"
 _NARROWED = "k => %s::int, collection => %s, kind => %s, filter => %s::jsonb"
 _OPTIONS = f"""{_NARROWED}, min_score => %s::real, min_relevance => %s::real,
-    exact => %s, after_score => %s::real, after_item => %s"""
+    exact => %s::boolean, after_score => %s::real, after_item => %s"""
 SEARCH_TEXT = f"SELECT * FROM pgclip.search(%s, {_OPTIONS})"
 SEARCH_IMAGE = f"SELECT * FROM pgclip.search_image(%s, {_OPTIONS})"
 SIMILAR = f"SELECT * FROM pgclip.similar(%s, of_collection => %s, {_OPTIONS})"
@@ -102,16 +102,16 @@ ITEM_EMBEDDING = "pgclip.item_embedding(%s, %s)"
 SEARCH_WEIGHTED = f"""
     SELECT * FROM pgclip.search_vector(pgclip.weigh(ARRAY[{{}}], %s), {_OPTIONS}, query_kind => %s)
 """
-HYBRID = f"SELECT * FROM pgclip.hybrid(%s, {_NARROWED}, depth => %s)"
+HYBRID = f"SELECT * FROM pgclip.hybrid(%s, {_NARROWED}, depth => %s::int)"
 DUPLICATES_OF = """
     SELECT item_id, collection, key, kind, tier, score
-    FROM pgclip.duplicates_of(%s, %s, %s, %s::real, %s::real, %s)
+    FROM pgclip.duplicates_of(%s, %s, %s, %s::real, %s::real, %s::int)
 """
 DUPLICATE_GROUPS = """
     SELECT "group", item_id, item_collection, key, item_kind, tier, score
-    FROM pgclip.duplicate_groups(%s, %s, %s::real, %s::real, %s)
+    FROM pgclip.duplicate_groups(%s, %s, %s::real, %s::real, %s::int)
 """
-CALIBRATE = "SELECT pgclip.calibrate(%s)"
+CALIBRATE = "SELECT pgclip.calibrate(%s::int)"
 SET_CALIBRATION = "SELECT pgclip.set_calibration(%s, %s, %s::real, %s::real)"
 CALIBRATIONS = """
     SELECT model, query_kind, item_kind, midpoint, slope, mean, deviation
@@ -185,6 +185,6 @@ EXCHANGE_SEGMENTS = "SELECT pgclip.exchange_segments(%s::smallint)"
 DROP_RETIRED = "SELECT pgclip.drop_retired(%s::smallint, make_interval(secs => %s))"
 UNINDEXED = "SELECT pgclip.unindexed(%s::smallint)"
 SEGMENTS = """
-    SELECT model, number, state, vectors, table_bytes, index_bytes, created_at, retired_at
+    SELECT model, number, state, kind, vectors, table_bytes, index_bytes, created_at, retired_at
     FROM pgclip.segments ORDER BY model, number
 """

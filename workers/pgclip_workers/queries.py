@@ -8,6 +8,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from pgclip.database import Database
 from pgclip.errors import PgclipError
 from pgclip.submission import Kind
@@ -120,4 +122,8 @@ class QueryDesk:
             log.exception("a query could not be encoded")
             return f"{type(error).__name__}: {error}"
         mean: Floats = vectors.mean(axis=0)
-        return mean
+        norm = np.linalg.norm(mean)
+        if not np.isfinite(norm) or norm == 0:
+            return "the model gave no finite vector"
+        unit: Floats = mean / norm
+        return unit

@@ -66,6 +66,7 @@ _TEXTS: tuple[tuple[str, Callable[[Hit], str]], ...] = (
 
 def _preview(hit: Hit, client: Client) -> RenderableType:
     try:
+        from PIL import Image
         from rich_pixels import Pixels
     except ModuleNotFoundError:
         return Text("pip install 'pgclip[preview]'", style="dim")
@@ -75,7 +76,7 @@ def _preview(hit: Hit, client: Client) -> RenderableType:
             file.write(data)
             file.flush()
             return Group(Pixels.from_image_path(file.name, resize=_PREVIEW), "")
-    except (NotFound, OSError):
+    except (NotFound, OSError, ValueError, Image.DecompressionBombError):
         return Text("not at hand", style="dim")
 
 

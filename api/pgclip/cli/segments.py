@@ -34,10 +34,16 @@ def segments(
         print_json(found)
         return
     print_table(
-        ("model", "number", "state", "vectors", "table", "indexes", "age"),
+        ("model", "number", "state", "kind", "vectors", "table", "indexes", "age"),
         (
             (
-                *(segment.model, segment.number, segment.state, segment.vectors),
+                *(
+                    segment.model,
+                    segment.number,
+                    segment.state,
+                    segment.kind or "",
+                    segment.vectors,
+                ),
                 *(shown_bytes(segment.table_bytes), shown_bytes(segment.index_bytes)),
                 shown_age(segment.created_at),
             )

@@ -30,7 +30,9 @@ CREATE FUNCTION pgclip._least_scores(
 ) RETURNS real[]
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
-    v_least  real[] := ARRAY[coalesce(p_min_score, -1), coalesce(p_min_score, -1)];
+    v_least  real[] := ARRAY(  -- 2, which no score is, of a kind that is not wanted
+        SELECT CASE WHEN k = p_kind OR p_kind IS NULL THEN coalesce(p_min_score, -1) ELSE 2 END
+        FROM unnest(enum_range(NULL::pgclip.kind)) k ORDER BY k);
     v_scale  record;
     v_wanted pgclip.kind[] := CASE WHEN p_kind IS NULL THEN enum_range(NULL::pgclip.kind)
                                    ELSE ARRAY[p_kind] END;
@@ -65,8 +67,8 @@ END $$;
 
 -- Measures how unrelated pairs score, by the live model, and derives from it what is relevant: a
 -- score of 3.5 standard deviations above their mean has relevance 0.5, of 4.5 0.88, of 2.5 0.12.
--- Pairs are drawn from the items (at most "sample" of each kind) and, where there are too few
--- texts, from the queries that were asked. Directions with fewer than 30 vectors on a side are
+-- Pairs are drawn from the items (at most "sample" of each kind) and, as texts that ask, from as many
+-- queries that were asked. Directions with fewer than 30 vectors on a side are
 -- left out. Returns how many were calibrated.
 CREATE FUNCTION pgclip.calibrate(sample int DEFAULT 300) RETURNS int
 LANGUAGE plpgsql AS $$
@@ -109,6 +111,8 @@ BEGIN
     $q$, v_model, pgclip._vectors(v_model)) USING sample;
     GET DIAGNOSTICS v_count = ROW_COUNT;
     RETURN v_count;
+EXCEPTION WHEN undefined_table THEN
+    PERFORM pgclip._raise_exchanged();
 END $$;
 
 -- Sets what is relevant by hand, of the live model: "midpoint" is the score of relevance 0.5, and

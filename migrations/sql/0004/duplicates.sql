@@ -62,39 +62,39 @@ BEGIN
 END $$;
 
 -- Pairs of items that are duplicates: each item with its nearest ones, by one search through the
--- index for each content. Of items with the same bytes the first one searches for all.
+-- index for each content, with the mean of its vectors. Of items with the same bytes the first one
+-- searches for all, beyond all of them.
 CREATE FUNCTION pgclip._duplicate_pairs(
     p_collection text, p_kind pgclip.kind, p_min_score real, p_neighbours int,
     OUT a bigint[], OUT b bigint[], OUT score real[]
 ) LANGUAGE plpgsql STABLE AS $$
 DECLARE
-    v_model   smallint := pgclip._live_model();
-    v_vectors text := pgclip._vectors(v_model);
-    v_where   pgclip.narrowing := pgclip._narrowing(v_model, p_collection, p_kind, NULL, NULL);
+    v_model smallint := pgclip._live_model();
+    v_where pgclip.narrowing := pgclip._narrowing(v_model, p_collection, p_kind, NULL, NULL);
 BEGIN
     EXECUTE format($q$
         WITH narrowing AS MATERIALIZED (
             SELECT k.kind, pgclip._narrowing($1, $2, k.kind, NULL, NULL) AS of_kind
             FROM unnest(enum_range(NULL::pgclip.kind)) k(kind)
         ), item AS MATERIALIZED (
-            SELECT s.item_id, s.kind, s.vector_ids[1] AS vector_id,
-                   min(s.item_id) OVER (PARTITION BY s.kind, s.content_hash) AS first
+            SELECT s.item_id, s.kind, min(s.item_id) OVER w AS first, count(*) OVER w AS copies
             FROM pgclip.embedding_set s JOIN pgclip.item i ON i.id = s.item_id
-            WHERE s.model_id = %s AND %s
+            WHERE s.model_id = $1 AND %s
+            WINDOW w AS (PARTITION BY s.kind, s.content_hash)
         ), pair AS (
             SELECT first AS a, item_id AS b, 1::real AS score FROM item WHERE item_id <> first
             UNION ALL
             SELECT least(t.item_id, n.item_id), greatest(t.item_id, n.item_id), max(n.score)
             FROM item t JOIN narrowing w ON w.kind = t.kind
-            CROSS JOIN LATERAL (SELECT x.embedding FROM %s x WHERE x.id = t.vector_id OFFSET 0) v
-            CROSS JOIN LATERAL pgclip._best(  -- one more: the item itself
-                $1, v.embedding, $3 + 1, w.of_kind, ARRAY[$4, $4], false, NULL, NULL) r
+            CROSS JOIN LATERAL pgclip._best(
+                $1, pgclip._mean_vector(t.item_id), ($3 + t.copies)::int, w.of_kind,
+                ARRAY[$4, $4], false, NULL, NULL) r
             CROSS JOIN LATERAL unnest(r.items, r.scores) n(item_id, score)
             WHERE t.item_id = t.first AND n.item_id <> t.item_id
             GROUP BY 1, 2
         )
         SELECT array_agg(a), array_agg(b), array_agg(score) FROM pair
-    $q$, v_model, v_where.of_items, v_vectors) INTO a, b, score
+    $q$, v_where.of_items) INTO a, b, score
     USING v_model, p_collection, p_neighbours, p_min_score;
 END $$;
 
@@ -124,16 +124,22 @@ BEGIN
     v_pairs := pgclip._duplicate_pairs(collection, kind, min_score, neighbours);
     v_items := ARRAY(SELECT DISTINCT u FROM unnest(v_pairs.a || v_pairs.b) u ORDER BY u);
     v_roots := v_items;
-    LOOP  -- every item takes the lowest root of those it is paired with, until none changes
+    -- Every item takes the lowest root of those it is paired with, and then that one's own, until
+    -- none changes: a chain is halved by every round.
+    LOOP
         v_next := ARRAY(
-            WITH root AS MATERIALIZED (SELECT i, r FROM unnest(v_items, v_roots) t(i, r))
-            SELECT least(o.r, min(p.r)) FROM root o
-            LEFT JOIN (SELECT x.b AS i, r.r FROM unnest(v_pairs.a, v_pairs.b) x(a, b)
-                       JOIN root r ON r.i = x.a
-                       UNION ALL
-                       SELECT x.a, r.r FROM unnest(v_pairs.a, v_pairs.b) x(a, b)
-                       JOIN root r ON r.i = x.b) p ON p.i = o.i
-            GROUP BY o.i, o.r ORDER BY o.i);
+            WITH root AS MATERIALIZED (
+                SELECT i, r FROM unnest(v_items, v_roots) t(i, r)
+            ), lower AS MATERIALIZED (
+                SELECT o.i, least(o.r, min(p.r)) AS r FROM root o
+                LEFT JOIN (SELECT x.b AS i, r.r FROM unnest(v_pairs.a, v_pairs.b) x(a, b)
+                           JOIN root r ON r.i = x.a
+                           UNION ALL
+                           SELECT x.a, r.r FROM unnest(v_pairs.a, v_pairs.b) x(a, b)
+                           JOIN root r ON r.i = x.b) p ON p.i = o.i
+                GROUP BY o.i, o.r
+            )
+            SELECT n.r FROM lower o JOIN lower n ON n.i = o.r ORDER BY o.i);
         EXIT WHEN v_next = v_roots;
         v_roots := v_next;
     END LOOP;

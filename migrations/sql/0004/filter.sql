@@ -313,7 +313,8 @@ BEGIN
     ANALYZE pgclip.item;
 END $$;
 
--- Drops such an index. Returns whether there was one.
+-- Drops such an index. Returns whether there was one. Fails after 2 s behind a transaction that reads
+-- items for longer (55P03).
 CREATE FUNCTION pgclip.drop_metadata_index(path text) RETURNS boolean
 LANGUAGE plpgsql AS $$
 #variable_conflict use_column
@@ -323,6 +324,8 @@ BEGIN
     DELETE FROM pgclip.metadata_index m WHERE m.path = drop_metadata_index.path
     RETURNING name INTO v_name;
     IF FOUND THEN
+        -- Those who come after it wait with it.
+        PERFORM set_config('lock_timeout', '2s', true);
         EXECUTE format('DROP INDEX pgclip.%I', v_name);
     END IF;
     RETURN v_name IS NOT NULL;

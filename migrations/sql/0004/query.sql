@@ -44,6 +44,12 @@ LANGUAGE sql STABLE AS $$
                                 pgclip._query_data(query, image))
 $$;
 
+-- What is too small for a real is 0 there, rather than an error.
+CREATE FUNCTION pgclip._as_real(p_value double precision) RETURNS real
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT CASE WHEN abs(p_value) > 1e-30 THEN p_value ELSE 0 END::real
+$$;
+
 -- Numbers as a vector of norm 1, for search_vector. Raises PC001 for NaN, infinity and all zeros.
 CREATE FUNCTION pgclip.as_vector(numbers double precision[]) RETURNS @vector@.halfvec
 LANGUAGE plpgsql IMMUTABLE AS $$
@@ -53,11 +59,11 @@ DECLARE
 BEGIN
     IF coalesce(cardinality(numbers), 0) NOT BETWEEN 1 AND 16000 OR array_position(numbers, NULL) IS NOT NULL
        OR NOT v_most BETWEEN 1e-300 AND 1e300 THEN  -- NaN is greater than any number
-        RAISE EXCEPTION 'a vector needs finite numbers that are not all 0' USING ERRCODE = 'PC001';
+        RAISE EXCEPTION 'a vector needs 1 to 16000 finite numbers that are not all 0' USING ERRCODE = 'PC001';
     END IF;
     v_norm := v_most * (SELECT sqrt(sum((x / v_most) ^ 2)) FROM unnest(numbers) x);
-    RETURN (SELECT array_agg(x / v_norm ORDER BY nth)
-            FROM unnest(numbers) WITH ORDINALITY n(x, nth))::real[]::@vector@.halfvec;
+    RETURN (SELECT array_agg(pgclip._as_real(x / v_norm) ORDER BY nth)
+            FROM unnest(numbers) WITH ORDINALITY n(x, nth))::@vector@.halfvec;
 END $$;
 
 -- One query of several: the sum of the unit vectors, each times its weight, normalised. A vector
@@ -93,6 +99,6 @@ BEGIN
         RAISE EXCEPTION 'the weights cancel each other out: nothing is left to search for'
             USING ERRCODE = 'PC001';
     END IF;
-    RETURN (SELECT array_agg(s.value / v_norm ORDER BY s.nth)
-            FROM unnest(v_sum) WITH ORDINALITY s(value, nth))::real[]::@vector@.halfvec;
+    RETURN (SELECT array_agg(pgclip._as_real(s.value / v_norm) ORDER BY s.nth)
+            FROM unnest(v_sum) WITH ORDINALITY s(value, nth))::@vector@.halfvec;
 END $$;

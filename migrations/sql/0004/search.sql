@@ -19,6 +19,14 @@ CREATE TYPE pgclip.nearest AS (
     farthest  double precision
 );
 
+-- For functions that read segments: the snapshot's may be dropped.
+CREATE FUNCTION pgclip._raise_exchanged() RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'segments have been exchanged since this transaction took its snapshot'
+        USING ERRCODE = 'PC008', HINT = 'End the transaction and search in a new one.';
+END $$;
+
 -- The p_limit nearest vectors, of which those count that pass the check, a condition on n. Segments
 -- are read in the order of the distance, as far as is needed (iterative scan); nothing else may be
 -- sorted by, or no index is used. The check comes after the limit: pushed into the scan it would
@@ -47,6 +55,8 @@ BEGIN
         FROM item
     $q$, p_vectors, p_check) INTO v_near USING p_query, p_limit;
     RETURN v_near;
+EXCEPTION WHEN undefined_table THEN
+    PERFORM pgclip._raise_exchanged();
 END $$;
 
 -- The p_limit nearest vectors of those that the condition lets through, by comparing all of
@@ -71,13 +81,16 @@ BEGIN
         FROM item
     $q$, p_vectors, p_where) INTO v_near USING p_query, p_limit, p_ids;
     RETURN v_near;
+EXCEPTION WHEN undefined_table THEN
+    PERFORM pgclip._raise_exchanged();
 END $$;
 
 -- What narrows a search, in the forms in which it is used.
 CREATE TYPE pgclip.narrowing AS (
-    of_items text,     -- on pgclip.item i, for all items at once
-    of_near  text,     -- on n, vectors that are near; NULL: nothing narrows
-    few      bigint[]  -- the vectors that match, if indexes say that few do; else NULL
+    kind     pgclip.kind,  -- the only one wanted; NULL: both
+    of_items text,         -- on pgclip.item i, for all items at once, the kind included
+    of_near  text,         -- on n, vectors of the kind that are near; NULL: nothing else narrows
+    few      bigint[]      -- the vectors that match, if indexes say that few do; else NULL
 );
 
 -- The vectors of the items that match, if there are at most p_most such items; else NULL. It reads
@@ -119,7 +132,6 @@ BEGIN
     END IF;
     IF p_kind IS NOT NULL THEN
         v_items := v_items || format('i.kind = %L', p_kind);
-        v_near := v_near || format('n.kind = %L', p_kind);
     END IF;
     IF p_without IS NOT NULL THEN
         v_items := v_items || format('i.id <> %s', p_without);
@@ -130,6 +142,7 @@ BEGIN
         v_near := v_near || format('(SELECT %s FROM pgclip.item i WHERE i.id = n.item_id)',
                                    pgclip._condition(v_filter, p_model, true));
     END IF;
+    v_where.kind := p_kind;
     v_where.of_items := array_to_string(v_items, ' AND ');
     v_where.of_near := nullif(array_to_string(v_near, ' AND '), '');
     IF p_collection IS NOT NULL OR pgclip._is_indexed(v_filter) THEN
@@ -141,7 +154,7 @@ END $$;
 -- The cosine. Half precision would let it be 1.0002 of two equal vectors.
 CREATE FUNCTION pgclip._score(p_distance double precision, p_norm double precision) RETURNS real
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT greatest(-1, least(1, -p_distance / p_norm))::real
+    SELECT CASE WHEN p_distance IS NOT NULL THEN greatest(-1, least(1, -p_distance / p_norm)) END::real
 $$;
 
 -- The k best of what is near, in order. A page begins after a hit: the same score and a higher id,
@@ -173,7 +186,7 @@ CREATE FUNCTION pgclip._best(
     OUT items bigint[], OUT scores real[]
 ) LANGUAGE plpgsql STABLE AS $$
 DECLARE
-    v_vectors text := pgclip._vectors(p_model);
+    v_vectors text := pgclip._vectors(p_model, p_narrowing.kind);
     v_norm    double precision := @vector@.l2_norm(p_query);
     v_exact   boolean := p_exact OR p_narrowing.few IS NOT NULL OR NOT EXISTS (
                   SELECT FROM pgclip.segment WHERE model_id = p_model AND state = 'sealed');
@@ -258,9 +271,6 @@ BEGIN
         coalesce(p_exact, false), p_after_score, p_after_item);
     RETURN QUERY
         SELECT * FROM pgclip._hits(v_model.id, p_query_kind, v_best.items, v_best.scores);
-EXCEPTION WHEN undefined_table THEN
-    RAISE EXCEPTION 'segments have been exchanged since this transaction took its snapshot'
-        USING ERRCODE = 'PC008', HINT = 'End the transaction and search in a new one.';
 END $$;
 
 -- The k items nearest to a vector, best first. The score is the cosine; half precision would

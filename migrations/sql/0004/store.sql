@@ -149,4 +149,6 @@ BEGIN
             WHERE s.item_id = $1 AND s.model_id = %1$s ORDER BY v.nth
         $q$, v_model, pgclip._vectors(v_model)) USING p_item;
     END IF;
+EXCEPTION WHEN undefined_table THEN
+    PERFORM pgclip._raise_exchanged();
 END $$;

@@ -94,12 +94,23 @@ BEGIN
     WHERE i.id = t.item_id AND i.kind = 'image' AND configure_text_search.fields = '{}';
 END $$;
 
--- What to look for: any of the words; all of them if some are excluded (-word) or in quotes.
-CREATE FUNCTION pgclip._words_wanted(p_query text) RETURNS tsquery
-LANGUAGE sql STABLE AS $$
-    SELECT CASE WHEN p_query ~ '"|(^|\s)-' THEN q ELSE replace(q::text, '&', '|')::tsquery END
-    FROM (SELECT websearch_to_tsquery(language, p_query) AS q FROM pgclip.text_search) s
-$$;
+-- What to look for, the narrowest first: all of the words, then each of them; and what ranks it. If
+-- some are excluded (-word) or in quotes, it is that and nothing else.
+CREATE FUNCTION pgclip._words_wanted(p_query text, OUT narrowest tsquery[], OUT ranking tsquery)
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_language regconfig := (SELECT language FROM pgclip.text_search);
+    v_words    text[] := ARRAY(  -- quoted as a tsquery has it
+        SELECT '''' || replace(replace(w, '\', '\\'), '''', '''''') || ''''
+        FROM unnest(tsvector_to_array(to_tsvector(v_language, p_query))) w);
+BEGIN
+    ranking := websearch_to_tsquery(v_language, p_query);
+    narrowest := ARRAY[ranking];
+    IF p_query !~ '"|(^|\s)-' AND v_words <> '{}' THEN
+        ranking := array_to_string(v_words, '|')::tsquery;
+        narrowest := array_to_string(v_words, '&')::tsquery || v_words::tsquery[];
+    END IF;
+END $$;
 
 CREATE TYPE pgclip.hybrid_hit AS (
     item_id     bigint,
@@ -120,7 +131,8 @@ CREATE TYPE pgclip.hybrid_hit AS (
 -- Items by words and by vectors together: reciprocal rank fusion (Cormack, Clarke and Büttcher,
 -- SIGIR 2009), the sum of 1 / (60 + rank) over both rankings, of which the first "depth" count
 -- (NULL: 100, or k). An item that only one ranking has says NULL for its rank in the other. score is
--- the cosine in any case. Of the items that have the words, 10,000 at most are ranked.
+-- the cosine in any case. At most 2,000 items that have all of the words are ranked, and 2,000 of each
+-- word: which ones of a word that more have is left open.
 CREATE FUNCTION pgclip.hybrid(
     query text, k int DEFAULT 10, collection text DEFAULT NULL, kind pgclip.kind DEFAULT NULL,
     filter jsonb DEFAULT NULL, depth int DEFAULT NULL
@@ -131,6 +143,7 @@ DECLARE
     v_vector  @vector@.halfvec := pgclip.query_embedding(query);
     v_where   pgclip.narrowing := pgclip._narrowing(v_model, collection, kind, filter, NULL);
     v_nearest record;
+    v_words   record := pgclip._words_wanted(query);
     v_worded  bigint[];
     v_fused   record;
 BEGIN
@@ -143,13 +156,17 @@ BEGIN
     EXECUTE format($q$
         SELECT array_agg(id ORDER BY rank DESC, id) FROM (
             SELECT id, ts_rank(words, $1) AS rank FROM (
-                SELECT i.id, t.words FROM pgclip.item_text t JOIN pgclip.item i ON i.id = t.item_id
-                WHERE t.words @@ $1 AND %s
-                  AND EXISTS (SELECT FROM pgclip.embedding_set s
-                              WHERE s.item_id = i.id AND s.model_id = $2)
-                LIMIT 10000) found
+                SELECT DISTINCT f.id, f.words FROM unnest($4) q(words)
+                CROSS JOIN LATERAL (
+                    SELECT i.id, t.words
+                    FROM pgclip.item_text t JOIN pgclip.item i ON i.id = t.item_id
+                    WHERE t.words @@ q.words AND %s
+                      AND EXISTS (SELECT FROM pgclip.embedding_set s
+                                  WHERE s.item_id = i.id AND s.model_id = $2)
+                    LIMIT 2000) f) found
             ORDER BY rank DESC, id LIMIT $3) ranked
-    $q$, v_where.of_items) INTO v_worded USING pgclip._words_wanted(query), v_model, depth;
+    $q$, v_where.of_items) INTO v_worded
+    USING v_words.ranking, v_model, depth, v_words.narrowest;
 
     SELECT array_agg(b.item_id ORDER BY b.fused DESC, b.item_id) AS items,
            array_agg(b.fused ORDER BY b.fused DESC, b.item_id) AS fused,
