@@ -51,7 +51,8 @@ class PlantedEncoder:
             resize=(8, 8), crop=(8, 8), resample=3, scale=1 / 255, mean=(0.0,) * 3, std=(1.0,) * 3,
             fast_decode=False,
         )  # fmt: skip
-        self.fingerprint: dict[str, Any] = {"fatal": {"weights": "planted"}, "recorded": {}}
+        weights = os.environ.get("PLANTED_WEIGHTS", "planted")
+        self.fingerprint: dict[str, Any] = {"fatal": {"weights": weights}, "recorded": {}}
 
     def encode_images(self, pixels: Sequence[Bytes]) -> Floats:
         return np.stack([vector_of(picture.tobytes()) for picture in pixels])

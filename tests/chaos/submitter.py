@@ -121,7 +121,8 @@ class Submitter:
         number = self._about_to(entries)
 
         def die(*_: Any, **__: Any) -> None:
-            self._was(number, "accepted")  # it is committed
+            # It is committed.
+            self._was(number, "accepted", fault="submitter: SIGKILL between commit and ticket")
             os.kill(os.getpid(), signal.SIGKILL)
 
         TicketOffice.announce = die  # type: ignore[method-assign]
@@ -151,8 +152,8 @@ class Submitter:
         self._write({"number": self._count, "ops": ops})
         return self._count
 
-    def _was(self, number: int, what: str) -> None:
-        self._write({"number": number, "was": what})
+    def _was(self, number: int, what: str, **more: str) -> None:
+        self._write({"number": number, "was": what, **more})
 
     def _write(self, line: dict[str, Any]) -> None:
         self._ledger.write(json.dumps({"at": time.monotonic(), **line}) + "\n")

@@ -49,6 +49,8 @@ def read_ledgers(folder: Path) -> Ledger:
     planted: dict[str, int] = defaultdict(int)
     accepted = 0
     for _, name, entry in sorted(lines, key=lambda line: line[:2]):
+        if "fault" in entry:
+            planted[entry["fault"]] += 1
         outcome = came_of.get((name, entry["number"]), "unknown")
         if "ops" not in entry or outcome == "rolled back":
             continue

@@ -120,6 +120,11 @@ def another_model(stage: Stage, random: Random) -> None:
     _refused_worker(stage, PGCLIP_MODEL_NAME="another")
 
 
+@fault("worker with the same model and other weights", 1)
+def other_weights(stage: Stage, random: Random) -> None:
+    _refused_worker(stage, PLANTED_WEIGHTS="others")
+
+
 def _refused_worker(stage: Stage, **environ: str) -> None:
     worker = Worker(99, stage, **environ)
     try:

@@ -10,9 +10,9 @@ LANGUAGE sql IMMUTABLE AS $$
         'submit_image', 'submit_text', 'submit_batch', 'open_staging', 'submit_staged', 'delete',
         'delete_items', 'retry', 'cancel', 'list_items', 'count_items', 'content_of', 'waiting',
         'ticket_queues', '_live_model', '_query_data', 'request_embedding', 'embed',
-        'query_embedding', 'item_embedding', 'as_vector', '_as_real', 'weigh', 'search', 'search_image',
-        'search_vector', 'similar', 'hybrid', 'duplicates_of', 'duplicate_groups', 'labels_of',
-        'vectors_of', '_segment_table', '_rows_in']
+        'query_embedding', 'item_embedding', 'as_vector', '_as_real', 'weigh', 'search',
+        'search_image', 'search_vector', 'similar', 'hybrid', 'duplicates_of', 'duplicate_groups',
+        'labels_of', 'vectors_of', '_segment_table', '_rows_in']
     WHEN 'worker' THEN ARRAY[
         'register_model', '_ticket_queue', 'sign_on', 'heartbeat', 'sign_off', 'claim', 'release',
         'known_embeddings', 'keep_label_vector', 'open_results', 'store', 'notify_settled',
@@ -144,7 +144,8 @@ BEGIN
     FOR v_function IN
         SELECT oid FROM pg_proc WHERE pronamespace = 'pgclip'::regnamespace AND proname = ANY(
             pgclip._functions_of('client') || pgclip._functions_of('worker'))
-            AND proname NOT IN ('embed', '_query_data', 'as_vector', '_as_real', 'weigh', '_segment_table')
+            AND proname NOT IN ('embed', '_query_data', 'as_vector', '_as_real', 'weigh',
+                                '_segment_table')
     LOOP
         EXECUTE format('ALTER FUNCTION %s SECURITY DEFINER SET search_path = pg_catalog, pg_temp',
                        v_function);
