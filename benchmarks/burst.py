@@ -24,7 +24,7 @@ from pgclip import Client
 ASKED_EXACTLY = 40
 # Less than a segment lacks an index, and nothing would be built even without patience.
 INDEXED = """
-    SELECT NOT EXISTS (SELECT FROM pgclip.segment WHERE state IN ('closed', 'built'))
+    SELECT NOT EXISTS (SELECT FROM pgclip.segment WHERE state IN ('closed', 'copied', 'built'))
            AND pgclip.unindexed(id) < 20000 AND pgclip.next_build(id, 8, 0.2, 0, 1073741824) IS NULL
     FROM pgclip.model
 """

@@ -119,6 +119,7 @@ def seal(sql: Sql) -> None:
     ((hot,),) = sql("SELECT number FROM pgclip.segment WHERE state = 'hot'")
     assert sql("SELECT pgclip.close_segment(1::smallint, %s)", SEALED) == [(True,)]
     built = sql("SELECT pgclip.build_segment(1::smallint, %s, '64MB', 0)", [hot])
+    assert sql("SELECT pgclip.announce_segments(1::smallint)") == [(True,)]
     assert sql("SELECT pgclip.exchange_segments(1::smallint)") == built
 
 

@@ -153,6 +153,8 @@ def test_what_is_deleted_while_the_copy_is_built_does_not_come_back(
     assert shelf.sql("SELECT pgclip.build_segment(1::smallint, '{1}', '64MB', 0)") == [([3],)]
     shelf.delete("k7")
     shelf.put({"k8": "a replacement"})
+    assert shelf.sql("SELECT pgclip.announce_segments(1::smallint)") == [(True,)]
+    shelf.delete("k9")
     assert shelf.sql("SELECT pgclip.exchange_segments(1::smallint)") == [([3],)]
     assert shelf.nearest("text 7") != "k7"
     assert shelf.nearest("a replacement") == "k8"
@@ -161,8 +163,9 @@ def test_what_is_deleted_while_the_copy_is_built_does_not_come_back(
 
 @pytest.mark.parametrize(
     "statement",
-    ["pgclip.build_segment(1::smallint, '{1}', '64MB', 0)", "pgclip.exchange_segments(1::smallint)",
-     "pgclip.drop_retired(1::smallint, '0')", "pgclip.close_segment(1::smallint, 100)"],
+    ["pgclip.build_segment(1::smallint, '{1}', '64MB', 0)", "pgclip.announce_segments(1::smallint)",
+     "pgclip.exchange_segments(1::smallint)", "pgclip.drop_retired(1::smallint, '0')",
+     "pgclip.close_segment(1::smallint, 100)"],
 )  # fmt: skip
 def test_a_step_that_is_cut_off_leaves_nothing_and_is_done_again(
     shelf: Shelf, maintenance: Maintenance, database_url: str, statement: str
@@ -170,8 +173,10 @@ def test_a_step_that_is_cut_off_leaves_nothing_and_is_done_again(
     shelf.put(texts(0, 120))
     if "close" not in statement:
         shelf.sql("SELECT pgclip.close_segment(1::smallint, 100)")
-    if "exchange" in statement or "drop" in statement:
+    if any(name in statement for name in ("announce", "exchange", "drop")):
         shelf.sql("SELECT pgclip.build_segment(1::smallint, '{1}', '64MB', 0)")
+    if "exchange" in statement or "drop" in statement:
+        shelf.sql("SELECT pgclip.announce_segments(1::smallint)")
     if "drop" in statement:
         shelf.sql("SELECT pgclip.exchange_segments(1::smallint)")
     before = shelf.states()
@@ -195,6 +200,7 @@ def test_an_exchange_under_way_holds_up_no_search(
     shelf.put(texts(0, 120))
     shelf.sql("SELECT pgclip.close_segment(1::smallint, 100)")
     shelf.sql("SELECT pgclip.build_segment(1::smallint, '{1}', '64MB', 0)")
+    shelf.sql("SELECT pgclip.announce_segments(1::smallint)")
     exchanging = new_shelf()
     exchanging.connection.autocommit = False
     exchanging.sql("SELECT pgclip.exchange_segments(1::smallint)")
@@ -304,7 +310,7 @@ def test_an_open_transaction_that_deletes_delays_the_exchange_only(
     user.sql("BEGIN")
     user.delete("k7")
     maintenance.run()  # builds, and does not get to exchange
-    assert shelf.states() == {1: "closed", 2: "hot", 3: "built"}
+    assert shelf.states() == {1: "closed", 2: "hot", 3: "copied"}
     shelf.put(texts(120, 130))
     user.sql("COMMIT")
     maintenance.run()
@@ -394,6 +400,29 @@ def test_what_is_built_next(
         )  # fmt: skip
     fits = 261 * (2 * DIMENSION + 720)  # rows
     assert shelf.sql("SELECT pgclip.next_build(1::smallint, 6, 0.2, 0, %s)", fits) == [(expected,)]
+
+
+def test_a_deletion_by_a_snapshot_older_than_the_copy_fails_rather_than_miss(
+    shelf: Shelf, new_shelf: Callable[[], Shelf], maintenance: Maintenance, database_url: str
+) -> None:
+    shelf.put(texts(0, 120))
+    shelf.sql("SELECT pgclip.close_segment(1::smallint, 100)")
+    deleter = new_shelf()
+    deleter.sql("BEGIN ISOLATION LEVEL REPEATABLE READ")
+    deleter.sql("SELECT count(*) FROM pgclip.item")
+    shelf.sql("SELECT pgclip.build_segment(1::smallint, '{1}', '64MB', 0)")
+    shelf.sql("SELECT pgclip.announce_segments(1::smallint)")
+    with pytest.raises(psycopg2.errors.SerializationFailure):
+        deleter.delete("k7")
+    deleter.sql("ROLLBACK")
+    deleter.sql("BEGIN ISOLATION LEVEL REPEATABLE READ")
+    deleter.delete("k8")  # from both
+    shelf.sql("SET lock_timeout = '200ms'")
+    with pytest.raises(psycopg2.errors.LockNotAvailable):  # it waits for a deletion under way
+        shelf.sql("SELECT pgclip.exchange_segments(1::smallint)")
+    deleter.sql("COMMIT")
+    shelf.sql("SELECT pgclip.exchange_segments(1::smallint)")
+    assert_ledger_is_true(database_url)
 
 
 def test_a_build_that_comes_too_late_copies_nothing(
@@ -559,4 +588,4 @@ def test_a_worker_stops_while_it_builds(
     eventually(lambda: sql(SLEEPING) == [(1,)])
     worker.kill(signal.SIGTERM)
     assert worker.wait(20) == 0
-    assert sql("SELECT count(*) FROM pgclip.segment WHERE state = 'built'") == [(0,)]
+    assert sql("SELECT count(*) FROM pgclip.segment WHERE state IN ('copied', 'built')") == [(0,)]

@@ -154,6 +154,10 @@ class Queue(RuleBasedStateMachine):
             self._sql("SELECT pgclip.build_segment(1::smallint, %s, '4MB', 0)", sources)
 
     @rule()
+    def announce_segments(self) -> None:
+        self._sql("SELECT pgclip.announce_segments(1::smallint)")
+
+    @rule()
     def exchange_segments(self) -> None:
         self._sql("SELECT pgclip.exchange_segments(1::smallint)")
 

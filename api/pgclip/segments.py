@@ -30,8 +30,8 @@ _LOCK_NOT_AVAILABLE = "55P03"
 class Segment:
     """A segment of a model's vectors; sizes in bytes. `kind` is None of one that has both.
 
-    state: hot (takes new vectors), closed (full, without an index), sealed (with its index), built
-    (about to replace others) or retired (replaced, to be dropped).
+    state: hot (takes new vectors), closed (full, without an index), sealed (with its index), copied
+    or built (about to replace others) or retired (replaced, to be dropped).
     """
 
     model: str
@@ -131,6 +131,7 @@ class Maintenance:
         return False
 
     def _exchange(self) -> None:
+        self._step(statements.ANNOUNCE_SEGMENTS)
         replaced = self._step(statements.EXCHANGE_SEGMENTS)
         if replaced:
             log.info("segments %s took the place of their sources", replaced)

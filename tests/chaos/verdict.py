@@ -160,7 +160,7 @@ def _leftovers(cursor: Any) -> Iterator[str]:
         "failures of items that are done": "SELECT f.item_id FROM pgclip.failure f "
         "JOIN pgclip.embedding_set e USING (item_id, model_id, generation)",
         "segments neither hot nor sealed": "SELECT number FROM pgclip.segment "
-        "WHERE state = 'built'",
+        "WHERE state IN ('copied', 'built')",
     }.items():
         cursor.execute(statement)
         found = cursor.fetchall()

@@ -18,7 +18,7 @@ LANGUAGE sql IMMUTABLE AS $$
         'known_embeddings', 'keep_label_vector', 'open_results', 'store', 'notify_settled',
         'sweep', 'collect_contents', 'expire_queries', 'backlog', 'take_queries', 'answer_query',
         'refuse_query', 'unindexed', 'close_segment', 'next_build', 'build_segment',
-        'exchange_segments', 'drop_retired', '_segment_table', '_rows_in']
+        'announce_segments', 'exchange_segments', 'drop_retired', '_segment_table', '_rows_in']
     END
 $$;
 

@@ -11,14 +11,16 @@
 
 ALTER TABLE pgclip.segment DROP CONSTRAINT segment_state_check;
 ALTER TABLE pgclip.segment
-    -- hot: takes new vectors. closed: takes none, has no index yet. sealed: has its index. built:
-    -- a copy of "sources" that will take their place. retired: replaced; dropped a while later.
-    ADD CHECK (state IN ('hot', 'closed', 'sealed', 'built', 'retired')),
+    -- hot: takes new vectors. closed: takes none, has no index yet. sealed: has its index. copied:
+    -- a copy of "sources". built: one from which deletions are made as well, about to take their
+    -- place. retired: replaced; dropped a while later.
+    ADD CHECK (state IN ('hot', 'closed', 'sealed', 'copied', 'built', 'retired')),
     ADD COLUMN kind pgclip.kind,  -- of what has an index; NULL: both
     ADD COLUMN rows bigint,  -- when its index was built
     ADD COLUMN sources int[],
     ADD COLUMN retired_at timestamptz;
-CREATE UNIQUE INDEX segment_built ON pgclip.segment (model_id, kind) WHERE state = 'built';
+CREATE UNIQUE INDEX segment_built ON pgclip.segment (model_id, kind)
+    WHERE state IN ('copied', 'built');
 
 -- Tables that were partitions stand by themselves.
 DO $$
@@ -109,8 +111,10 @@ DECLARE
     v_number int;
 BEGIN
     PERFORM pgclip._hold_segments(p_model);
-    FOR v_number IN SELECT number FROM pgclip.segment
-                    WHERE model_id = p_model AND state IN ('hot', 'closed', 'sealed') LOOP
+    FOR v_number IN
+        SELECT number FROM pgclip.segment
+        WHERE model_id = p_model AND state IN ('hot', 'closed', 'sealed', 'built') ORDER BY number
+    LOOP
         EXECUTE format('DELETE FROM %s WHERE id = ANY($1)',
                        pgclip._segment_table(p_model, v_number)) USING p_ids;
     END LOOP;
@@ -221,7 +225,8 @@ DECLARE
     v_quiet    int[];
     v_smallest int[];
 BEGIN
-    IF EXISTS (SELECT FROM pgclip.segment WHERE model_id = p_model AND state = 'built')
+    IF EXISTS (SELECT FROM pgclip.segment
+               WHERE model_id = p_model AND state IN ('copied', 'built'))
        OR pgclip._hot_for(p_model) < '10 s' AND pgclip.unindexed(p_model) < p_patience THEN
         RETURN NULL;
     END IF;
@@ -250,8 +255,7 @@ BEGIN
 END $$;
 
 -- Copies segments into new ones, one for each kind, and builds their indexes. Nobody waits for it:
--- what is deleted meanwhile is deleted from the sources, and from the copies when they take their
--- place. Returns the numbers; NULL if the sources are not there to be copied any more, because
+-- what is deleted meanwhile is deleted from the sources, and from the copies later. Returns the numbers; NULL if the sources are not there to be copied any more, because
 -- another process has done so. A transaction that ends early leaves nothing behind.
 CREATE FUNCTION pgclip.build_segment(
     p_model smallint, p_sources int[], p_memory text, p_workers int
@@ -266,7 +270,8 @@ BEGIN
     IF EXISTS (SELECT FROM unnest(p_sources) n WHERE n NOT IN (
                    SELECT number FROM pgclip.segment
                    WHERE model_id = p_model AND state IN ('closed', 'sealed')))
-       OR EXISTS (SELECT FROM pgclip.segment WHERE model_id = p_model AND state = 'built') THEN
+       OR EXISTS (SELECT FROM pgclip.segment
+                  WHERE model_id = p_model AND state IN ('copied', 'built')) THEN
         RETURN NULL;
     END IF;
     PERFORM set_config('maintenance_work_mem', p_memory, true);
@@ -298,36 +303,57 @@ BEGIN
     EXECUTE format('CREATE INDEX ON %s USING hnsw (embedding @vector@.halfvec_ip_ops)', v_table);
     EXECUTE format('ANALYZE %s (item_id, collection_id, kind)', v_table);
     INSERT INTO pgclip.segment (model_id, number, state, kind, rows, sources)
-    VALUES (p_model, p_number, 'built', p_kind, v_rows, p_sources);
+    VALUES (p_model, p_number, 'copied', p_kind, v_rows, p_sources);
+END $$;
+
+-- From here on deletions are made from the copies as well. It waits for those under way, and others
+-- wait for it, for a moment; a lock_timeout bounds that. Returns whether there were any copies.
+CREATE FUNCTION pgclip.announce_segments(p_model smallint) RETURNS boolean
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_sources int[];
+BEGIN
+    SELECT sources INTO v_sources FROM pgclip.segment
+    WHERE model_id = p_model AND state = 'copied' LIMIT 1;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    PERFORM pg_advisory_xact_lock(731199447, p_model);
+    UPDATE pgclip.segment SET state = 'built' WHERE model_id = p_model AND state = 'copied';
+    -- So that an older snapshot, which does not see the copies, can't hold the sources any more.
+    UPDATE pgclip.segment SET state = state WHERE model_id = p_model AND number = ANY(v_sources);
+    RETURN true;
 END $$;
 
 -- Puts built segments in the place of their sources; returns their numbers, or NULL if there are
--- none. What was deleted since they were copied is deleted from them first. Those who write wait
--- meanwhile, those who read do not; a lock_timeout bounds how long it waits for a writer.
+-- none. What was deleted before they were announced is deleted from them first, which nobody waits
+-- for; what is deleted now is deleted from both. Then those who write wait for a moment, those who
+-- read do not; a lock_timeout bounds how long it waits for a writer.
 CREATE FUNCTION pgclip.exchange_segments(p_model smallint) RETURNS int[]
 LANGUAGE plpgsql AS $$
 DECLARE
     v_segment record;
     v_built   int[];
+    v_sources int[];
 BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE EXCEPTION 'segments can be exchanged in READ COMMITTED only';
     END IF;
-    IF NOT EXISTS (SELECT FROM pgclip.segment WHERE model_id = p_model AND state = 'built') THEN
-        RETURN NULL;
-    END IF;
-    PERFORM pg_advisory_xact_lock(731199447, p_model);
     FOR v_segment IN SELECT number, sources FROM pgclip.segment
                      WHERE model_id = p_model AND state = 'built' ORDER BY number LOOP
         EXECUTE format('DELETE FROM %s n WHERE NOT EXISTS (SELECT FROM %s s WHERE s.id = n.id)',
                        pgclip._segment_table(p_model, v_segment.number),
                        pgclip._union_of(p_model, v_segment.sources));
-        UPDATE pgclip.segment SET state = 'retired', retired_at = clock_timestamp()
-        WHERE model_id = p_model AND number = ANY(v_segment.sources);
-        UPDATE pgclip.segment SET state = 'sealed', sources = NULL
-        WHERE model_id = p_model AND number = v_segment.number;
         v_built := v_built || v_segment.number;
+        v_sources := v_segment.sources;
     END LOOP;
+    IF v_built IS NOT NULL THEN
+        PERFORM pg_advisory_xact_lock(731199447, p_model);
+        UPDATE pgclip.segment SET state = 'retired', retired_at = clock_timestamp()
+        WHERE model_id = p_model AND number = ANY(v_sources);
+        UPDATE pgclip.segment SET state = 'sealed', sources = NULL
+        WHERE model_id = p_model AND number = ANY(v_built);
+    END IF;
     RETURN v_built;
 END $$;
 
