@@ -415,13 +415,28 @@ def test_a_deletion_by_a_snapshot_older_than_the_copy_fails_rather_than_miss(
     with pytest.raises(psycopg2.errors.SerializationFailure):
         deleter.delete("k7")
     deleter.sql("ROLLBACK")
-    deleter.sql("BEGIN ISOLATION LEVEL REPEATABLE READ")
-    deleter.delete("k8")  # from both
-    shelf.sql("SET lock_timeout = '200ms'")
-    with pytest.raises(psycopg2.errors.LockNotAvailable):  # it waits for a deletion under way
-        shelf.sql("SELECT pgclip.exchange_segments(1::smallint)")
-    deleter.sql("COMMIT")
     shelf.sql("SELECT pgclip.exchange_segments(1::smallint)")
+    assert_ledger_is_true(database_url)
+
+
+def test_a_deletion_under_way_when_segments_are_exchanged_is_made_from_the_copy_too(
+    shelf: Shelf, new_shelf: Callable[[], Shelf], database_url: str
+) -> None:
+    shelf.put(texts(0, 120))
+    shelf.sql("SELECT pgclip.close_segment(1::smallint, 100)")
+    shelf.sql("SELECT pgclip.build_segment(1::smallint, '{1}', '64MB', 0)")
+    shelf.sql("SELECT pgclip.announce_segments(1::smallint)")
+    deleter, exchanging = new_shelf(), new_shelf()
+    deleter.sql("BEGIN")
+    deleter.delete("k8")
+    exchange = "SELECT pgclip.exchange_segments(1::smallint)"
+    thread = threading.Thread(target=exchanging.sql, args=(exchange,))
+    thread.start()
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'advisory'"
+    eventually(lambda: shelf.sql(waiting) == [(1,)])
+    deleter.sql("COMMIT")
+    thread.join()
+    assert shelf.states()[3] == "sealed"
     assert_ledger_is_true(database_url)
 
 

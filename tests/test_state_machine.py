@@ -6,6 +6,7 @@ were lost are kept and used again later, as a worker does that was frozen.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 from uuid import uuid4
 
@@ -25,6 +26,13 @@ KEYS = ["a", "b", "c"]
 # Texts and their vectors; "bad" is one on which the model fails.
 VECTORS = {"x": [1, 0, 0], "y": [0, 1, 0], "z": [0, 0, 1]}
 CONTENTS = [*VECTORS, "bad"]
+MAINTENANCE = [
+    "SELECT pgclip.close_segment(1::smallint, 1)",
+    "SELECT pgclip.build_segment(1::smallint, %s, '4MB', 0)",
+    "SELECT pgclip.announce_segments(1::smallint)",
+    "SELECT pgclip.exchange_segments(1::smallint)",
+    "SELECT pgclip.drop_retired(1::smallint, interval '0')",
+]
 NEVER = 1000  # strikes until a job is given up: blame has tests of its own
 
 
@@ -51,6 +59,7 @@ class Queue(RuleBasedStateMachine):
         self.expected: dict[str, str] = {}
         self.held: list[Held] = []
         self.workers = [self._sign_on() for _ in range(2)]
+        self._steps = cycle(MAINTENANCE)
 
     def _sql(self, statement: str, *arguments: Any) -> list[Any]:
         with self._connection.cursor() as cursor:
@@ -62,16 +71,28 @@ class Queue(RuleBasedStateMachine):
         ((worker,),) = self._sql(statement)
         return int(worker)
 
-    @rule(key=st.sampled_from(KEYS), content=st.sampled_from(CONTENTS))
-    def submit(self, key: str, content: str) -> None:
-        self._sql("SELECT pgclip.submit_text(%s, key => %s)", content, key)
-        self.expected[key] = content
-
-    @rule(key=st.sampled_from(KEYS), content=st.sampled_from(CONTENTS))
-    def roll_back(self, key: str, content: str) -> None:
+    @rule(
+        items=st.dictionaries(st.sampled_from(KEYS), st.sampled_from(CONTENTS), min_size=1),
+        commit=st.sampled_from([True, True, True, False]),
+    )
+    def submit(self, items: dict[str, str], commit: bool) -> None:
         self._sql("BEGIN")
-        self._sql("SELECT pgclip.submit_text(%s, key => %s)", content, key)
-        self._sql("ROLLBACK")
+        for key, content in items.items():
+            self._sql("SELECT pgclip.submit_text(%s, key => %s)", content, key)
+        self._sql("COMMIT" if commit else "ROLLBACK")
+        if commit:
+            self.expected |= items
+
+    def _is_queued(self) -> bool:
+        return self._sql("SELECT count(*) FROM pgclip.job WHERE lease IS NULL") > [(0,)]
+
+    @precondition(_is_queued)
+    @rule()
+    def work(self) -> None:
+        """As it mostly goes."""
+        self.claim(0, 3)
+        if self.held:
+            self._store(self.held[-1])
 
     @precondition(lambda self: self.expected)
     @rule(data=st.data())
@@ -80,6 +101,7 @@ class Queue(RuleBasedStateMachine):
         self._sql("SELECT pgclip.delete(%s)", key)
         del self.expected[key]
 
+    @precondition(_is_queued)
     @rule(which=st.integers(0, 1), limit=st.integers(1, 3))
     def claim(self, which: int, limit: int) -> None:
         lease, worker = str(uuid4()), self.workers[which]
@@ -132,38 +154,25 @@ class Queue(RuleBasedStateMachine):
             "heartbeat_at = now() - interval '1 s' WHERE id = %s",
             self.workers[which],
         )
-        self.sweep()
+        self._sql("SELECT pgclip.sweep(%s)", NEVER)
         self.workers[which] = self._sign_on()
 
     @rule()
     def sweep(self) -> None:
+        """What a steward does."""
         self._sql("SELECT pgclip.sweep(%s)", NEVER)
-
-    @rule()
-    def collect(self) -> None:
         self._sql("SELECT pgclip.collect_contents(100)")
 
     @rule()
-    def close_segment(self) -> None:
-        self._sql("SELECT pgclip.close_segment(1::smallint, 1)")
-
-    @rule()
-    def build_segment(self) -> None:
-        ((sources,),) = self._sql("SELECT pgclip.next_build(1::smallint, 3, 0.2, 0, 10000000)")
-        if sources:
-            self._sql("SELECT pgclip.build_segment(1::smallint, %s, '4MB', 0)", sources)
-
-    @rule()
-    def announce_segments(self) -> None:
-        self._sql("SELECT pgclip.announce_segments(1::smallint)")
-
-    @rule()
-    def exchange_segments(self) -> None:
-        self._sql("SELECT pgclip.exchange_segments(1::smallint)")
-
-    @rule()
-    def drop_retired(self) -> None:
-        self._sql("SELECT pgclip.drop_retired(1::smallint, interval '0')")
+    def maintain(self) -> None:
+        """The next of the steps that segments go through; anything may happen between two."""
+        statement = next(self._steps)
+        if "build_segment" in statement:
+            ((sources,),) = self._sql("SELECT pgclip.next_build(1::smallint, 3, 0.2, 0, 10000000)")
+            if sources:
+                self._sql(statement, sources)
+        else:
+            self._sql(statement)
 
     @invariant()
     def nothing_is_lost_or_doubled(self) -> None:
@@ -204,7 +213,7 @@ class Queue(RuleBasedStateMachine):
         assert ended == {
             key: "failed" if content == "bad" else "done" for key, content in self.expected.items()
         }
-        self.collect()
+        self.sweep()
         left = "SELECT convert_from(data, 'UTF8') FROM pgclip.content ORDER BY 1"
         assert [text for (text,) in self._sql(left)] == sorted(set(self.expected.values()))
         self._connection.close()
@@ -225,7 +234,7 @@ def test_no_interleaving_breaks_the_promise(queue: type[Queue]) -> None:
     run_state_machine_as_test(
         queue,
         settings=settings(
-            max_examples=60, stateful_step_count=40, deadline=None, derandomize=True,
+            max_examples=80, stateful_step_count=60, deadline=None, derandomize=True,
             suppress_health_check=list(HealthCheck),
         ),
     )  # fmt: skip
