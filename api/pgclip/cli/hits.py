@@ -66,18 +66,20 @@ _TEXTS: tuple[tuple[str, Callable[[Hit], str]], ...] = (
 
 def _preview(hit: Hit, client: Client) -> RenderableType:
     try:
-        from PIL import Image
         from rich_pixels import Pixels
     except ModuleNotFoundError:
         return Text("pip install 'pgclip[preview]'", style="dim")
     try:
         data = _bytes_of(hit, client)
-        with tempfile.NamedTemporaryFile() as file:
-            file.write(data)
-            file.flush()
-            return Group(Pixels.from_image_path(file.name, resize=_PREVIEW), "")
-    except (NotFound, OSError, ValueError, Image.DecompressionBombError):
+    except (NotFound, OSError):
         return Text("not at hand", style="dim")
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        try:
+            return Group(Pixels.from_image_path(file.name, resize=_PREVIEW), "")
+        except Exception:  # whatever Pillow says of a picture that it does not read
+            return Text("can't be shown", style="dim")
 
 
 def _bytes_of(hit: Hit, client: Client) -> bytes:
