@@ -18,6 +18,7 @@ from burst import INDEXED, items, through_a_whole_worker, through_the_store, wai
 from checkpoint import make_checkpoint
 from figures import Figure, keep, quantile, show
 from here import DATA
+from kinds import across_kinds
 from plain import plain
 from run import queries
 from sequential import Sequential
@@ -56,6 +57,7 @@ def main() -> int:
         figures += show(bytes_of(client, url))
         figures += show(through_the_store(client, urls, PREPARED, rows, more))
         figures += show(through_a_whole_worker(client, urls, PREPARED, rows + more, more))
+    figures += show(across_kinds(rows // 2))
     figures += show(plain(np.load(PREPARED)[:rows], clustered(QUERIES, seed=2), FILTERS))
     figures += show(through_a_worker())
     keep(figures, f"make bench-search, {rows} rows", "search")
