@@ -264,7 +264,7 @@ class TestSegments:
     def test_shows_and_builds_them(self, quiet: Run) -> None:
         header, line = quiet("segments").stdout.splitlines()
         assert header.split() == [
-            *("model", "number", "state", "vectors", "table", "indexes"),
+            *("model", "number", "state", "kind", "vectors", "table", "indexes"),
             "age",
         ]
         assert line.split()[:3] == ["planted", "1", "hot"]
@@ -277,8 +277,8 @@ class TestSegments:
         assert (told.returncode, told.stderr) == (0, "")
         rows = [line.split() for line in told.stdout.splitlines()[1:]]
         assert [row[2] for row in rows] == ["retired", "hot", "sealed"]
-        assert rows[2][:4] == ["planted", "3", "sealed", "25"]
-        assert rows[2][5] == "KiB"
+        assert rows[2][:5] == ["planted", "3", "sealed", "text", "25"]
+        assert rows[2][6] == "KiB"
 
         assert "1 sealed segment, about 0 vectors without an index" in quiet("status").stdout
         (model,) = json.loads(quiet("status", "--json").stdout)["models"]
