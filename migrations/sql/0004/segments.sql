@@ -255,8 +255,9 @@ BEGIN
 END $$;
 
 -- Copies segments into new ones, one for each kind, and builds their indexes. Nobody waits for it:
--- what is deleted meanwhile is deleted from the sources, and from the copies later. Returns the numbers; NULL if the sources are not there to be copied any more, because
--- another process has done so. A transaction that ends early leaves nothing behind.
+-- what is deleted meanwhile is deleted from the sources, and from the copies later. Returns their
+-- numbers; NULL if the sources are not there to be copied any more, because another process has
+-- done so. A transaction that ends early leaves nothing behind.
 CREATE FUNCTION pgclip.build_segment(
     p_model smallint, p_sources int[], p_memory text, p_workers int
 ) RETURNS int[]
