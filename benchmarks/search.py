@@ -39,6 +39,7 @@ def main() -> int:
     options.add_argument("--burst", type=int, default=50_000)
     options.add_argument("--sizes", type=int, nargs="*", default=[10_000, 50_000])
     options.add_argument("--grow", action="store_true", help="sizes alone")
+    options.add_argument("--bursts", action="store_true", help="bursts alone")
     chosen = options.parse_args()
     rows, more = chosen.rows, chosen.burst
     DATA.mkdir(parents=True, exist_ok=True)
@@ -51,12 +52,16 @@ def main() -> int:
         return 0
     with loaded(rows, 2 * more) as (client, urls, took):
         url = urls["database_url"]
-        figures += show(growth(rows, url, took))
-        figures += show(at_rest(rows, url))
-        figures += show(filtered(rows, url))
-        figures += show(bytes_of(client, url))
+        if not chosen.bursts:
+            figures += show(growth(rows, url, took))
+            figures += show(at_rest(rows, url))
+            figures += show(filtered(rows, url))
+            figures += show(bytes_of(client, url))
         figures += show(through_the_store(client, urls, PREPARED, rows, more))
         figures += show(through_a_whole_worker(client, urls, PREPARED, rows + more, more))
+    if chosen.bursts:
+        keep(figures, f"search.py --bursts --sizes, {rows} rows", "search-bursts")
+        return 0
     figures += show(across_kinds(rows // 2))
     figures += show(plain(np.load(PREPARED)[:rows], clustered(QUERIES, seed=2), FILTERS))
     figures += show(through_a_worker())
