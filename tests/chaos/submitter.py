@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -121,6 +122,8 @@ class Submitter:
         number = self._about_to(entries)
 
         def die(*_: Any, **__: Any) -> None:
+            if threading.current_thread() is not threading.main_thread():
+                return  # a ticket of an earlier transaction of the caller's
             # It is committed.
             self._was(number, "accepted", fault="submitter: SIGKILL between commit and ticket")
             os.kill(os.getpid(), signal.SIGKILL)
