@@ -16,7 +16,7 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 # a network, and IPv4 as IPv6 once had it.
 _NOT_PUBLIC = [
     ipaddress.ip_network(network)
-    for network in (*("192.0.0.0/24", "168.63.129.16/32", "fec0::/10", "64:ff9b:1::/48", "::/96"),)
+    for network in ("192.0.0.0/24", "168.63.129.16/32", "fec0::/10", "64:ff9b:1::/48", "::/96")
 ]
 
 
