@@ -14,109 +14,110 @@ from random import Random
 from typing import Any
 
 TESTS = Path(__file__).parents[1]
-sys.path[:0] = [str(TESTS)]
+sys.path[:0] = [str(TESTS), str(TESTS.parent / "benchmarks")]
 
 import client_faults  # noqa: E402
 import postgres_faults  # noqa: E402
 import redis_faults  # noqa: E402
+import throughput  # noqa: E402
 import worker_faults  # noqa: E402
-from faults import FAULTS, WEIGHTS  # noqa: E402
-from stage import Stage  # noqa: E402
+from faults import FAULTS, WEIGHTS, Missed  # noqa: E402
+from here import machine  # noqa: E402
+from recovery import until_leases_are_back, until_progress, until_settled  # noqa: E402
+from stage import LEASE, SETTINGS, Stage  # noqa: E402
 from verdict import Ledger, Verdict, judge, read_ledgers  # noqa: E402
 
 # They register what they have.
 assert all((client_faults, postgres_faults, redis_faults, worker_faults))
-# Poison items end whole workers several times over before they are blamed.
-_SETTLE_SECONDS = 300
 
 
 def main() -> int:
     """Returns 0 if nothing was lost, doubled, stuck, wrongly failed or left behind."""
     options = argparse.ArgumentParser(prog="chaos", description=__doc__)
     options.add_argument("--seed", type=int, default=1)
-    options.add_argument("--faults", type=int, default=400, help="besides what is submitted")
+    options.add_argument("--faults", type=int, default=1000, help="besides poison submitted")
     options.add_argument("--workers", type=int, default=3)
     options.add_argument("--submitters", type=int, default=3)
     options.add_argument("--only", nargs="*", help="faults whose names contain one of these")
+    options.add_argument("--long", action="store_true", help="also what takes minutes")
+    options.add_argument("--throughput", action="store_true", help="then the rate after each kind")
     options.add_argument("--report", type=Path, help="a file for the report as JSON")
     options.add_argument("--keep", type=Path, help="a folder for logs and data, which stay")
     chosen = options.parse_args()
+    names = [name for name in FAULTS if _is_wanted(name, chosen)]
     with tempfile.TemporaryDirectory(prefix="chaos-") as temporary:
         folder = chosen.keep or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
-        report = run(chosen, folder)
+        report = {"command": " ".join(sys.argv), "machine": machine()}
+        report |= run(chosen, folder / "chaos", names)
+        if chosen.throughput:
+            rates = throughput.measure(folder / "rates", chosen.seed, chosen.workers, names)
+            report["throughput"] = rates
+            report["clean"] &= not rates["missing_or_not_done"] and not rates["troubles"]
     print(json.dumps(report, indent=1, ensure_ascii=False))
     if chosen.report:
         chosen.report.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     return 0 if report["clean"] else 1
 
 
-def run(chosen: argparse.Namespace, folder: Path) -> dict[str, Any]:
+def _is_wanted(name: str, chosen: argparse.Namespace) -> bool:
+    is_named = not chosen.only or any(part in name for part in chosen.only)
+    return is_named and (chosen.long or WEIGHTS[name] > 0)
+
+
+class Injections:
+    """What hit, what missed its instant, and how long each kind took to recover from."""
+
+    def __init__(self) -> None:
+        self.hits: Counter[str] = Counter()
+        self.misses: Counter[str] = Counter()
+        self.progress: dict[str, list[float]] = defaultdict(list)
+        self.leases: dict[str, list[float]] = defaultdict(list)
+
+    def inject(self, name: str, stage: Stage, random: Random) -> None:
+        """One fault, and the wait for what comes after it."""
+        try:
+            FAULTS[name](stage, random)
+        except Missed:
+            self.misses[name] += 1
+            return
+        self.hits[name] += 1
+        self.leases[name].append(until_leases_are_back(stage))
+        self.progress[name].append(until_progress(stage))
+
+
+def run(chosen: argparse.Namespace, folder: Path, names: list[str]) -> dict[str, Any]:
     """The whole of it; the report."""
     random = Random(chosen.seed)
-    names = [
-        name for name in FAULTS
-        if not chosen.only or any(part in name for part in chosen.only)
-    ]  # fmt: skip
-    # Every kind once, then by weight.
-    order = names + random.choices(
-        names, [WEIGHTS[name] for name in names], k=max(0, chosen.faults - len(names))
-    )
-    order = order[: chosen.faults]
-    random.shuffle(order)
-    recovery: dict[str, list[float]] = defaultdict(list)
     began = time.monotonic()
+    injections = Injections()
     stage = Stage(folder, chosen.seed, chosen.workers, chosen.submitters)
     try:
-        wait_for_progress(stage)
-        for number, name in enumerate(order, 1):
-            print(f"{time.monotonic() - began:7.1f} s  {number:4}  {name}", flush=True)
-            FAULTS[name](stage, random)
-            recovery[name].append(wait_for_progress(stage))
+        until_progress(stage)
+        while (number := injections.hits.total()) < chosen.faults:
+            name = _next(names, injections, chosen.faults, random)
+            print(f"{time.monotonic() - began:7.1f} s  {number + 1:4}  {name}", flush=True)
+            injections.inject(name, stage, random)
             time.sleep(random.random() * 0.5)
         stage.stop_submitting()
-        settled = wait_until_settled(stage)
+        settled = until_settled(stage)
         ledger = read_ledgers(folder)
         verdict = judge(ledger, stage.database_url, stage.redis_url)
-        return report_of(chosen, order, recovery, stage, ledger, verdict, settled, began)
+        return report_of(chosen, injections, stage, ledger, verdict, settled, began)
     finally:
         stage.close()
 
 
-def wait_for_progress(stage: Stage) -> float:
-    """Seconds until something is stored or failed that was not at the time of the call."""
-    start = time.monotonic()
-    ((now,),) = stage.sql("SELECT clock_timestamp()")
-    later = """
-        SELECT EXISTS (SELECT FROM pgclip.embedding_set WHERE stored_at > %s)
-            OR EXISTS (SELECT FROM pgclip.failure WHERE failed_at > %s)
-    """
-    while stage.sql(later, now, now) != [(True,)]:
-        if time.monotonic() - start > 120:
-            stage.troubles.append("nothing was stored for two minutes")
-            break
-        time.sleep(0.05)
-    return time.monotonic() - start
-
-
-def wait_until_settled(stage: Stage) -> float:
-    """Seconds until nothing is queued and nothing is left to be collected."""
-    start = time.monotonic()
-    left = """
-        SELECT (SELECT count(*) FROM pgclip.job) + (SELECT count(*) FROM pgclip.content c
-                WHERE NOT EXISTS (SELECT FROM pgclip.item i
-                                  WHERE i.content_hash = c.hash AND i.kind = c.kind))
-    """
-    while stage.sql(left) != [(0,)] and time.monotonic() - start < _SETTLE_SECONDS:
-        time.sleep(0.2)
-    time.sleep(3)  # for tickets that are on their way
-    return time.monotonic() - start
+def _next(names: list[str], injections: Injections, faults: int, random: Random) -> str:
+    """By weight; towards the end those that have not hit yet, but for any that never does."""
+    missing = [n for n in names if not injections.hits[n] and injections.misses[n] < 20]
+    if len(missing) >= faults - injections.hits.total():
+        return random.choice(missing)
+    return random.choices(names, [WEIGHTS[name] or 0.1 for name in names])[0]
 
 
 def report_of(
     chosen: argparse.Namespace,
-    order: list[str],
-    recovery: dict[str, list[float]],
+    injections: Injections,
     stage: Stage,
     ledger: Ledger,
     verdict: Verdict,
@@ -124,12 +125,13 @@ def report_of(
     began: float,
 ) -> dict[str, Any]:
     """The figures, and what is wrong."""
-    injections = Counter(order) + Counter(ledger.planted)
     return {
         "seed": chosen.seed,
         "clean": verdict.is_clean and not stage.troubles,
-        "injections": sum(injections.values()),
-        "kinds": len(injections),
+        "faults_injected": injections.hits.total(),
+        "kinds_of_faults": len(injections.hits),
+        "poison_submitted": sum(ledger.planted.values()),
+        "kinds_of_poison": len(ledger.planted),
         "items_accepted": ledger.accepted,
         "keys": len(ledger.possible),
         **{name: len(found) for name, found in verdict._asdict().items()},
@@ -138,11 +140,17 @@ def report_of(
         "workers_started_again": stage.restarts,
         "seconds": round(time.monotonic() - began),
         "seconds_to_settle": round(settled, 1),
-        "by_kind": dict(sorted(injections.items())),
-        "longest_recovery_seconds": {
-            name: round(max(times), 1) for name, times in sorted(recovery.items())
-        },
+        "faults": dict(sorted(injections.hits.items())),
+        "missed_their_instant": dict(sorted(injections.misses.items())),
+        "poison": dict(sorted(ledger.planted.items())),
+        "lease_and_steward_seconds": LEASE + float(SETTINGS["PGCLIP_STEWARD_INTERVAL"]),
+        "longest_seconds_until_leases_returned": _longest(injections.leases),
+        "longest_seconds_until_progress": _longest(injections.progress),
     }
+
+
+def _longest(times: dict[str, list[float]]) -> dict[str, float]:
+    return {name: round(max(found), 1) for name, found in sorted(times.items())}
 
 
 if __name__ == "__main__":

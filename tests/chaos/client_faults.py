@@ -5,13 +5,14 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from faults import Fault, fault, pause
+from faults import Fault, Missed, fault, pause, send
 from stage import LEASE, Stage, Worker
+from worker_faults import some_worker
 
 
 def _network(cut: Callable[[Worker], None], heal: Callable[[Worker], None], most: float) -> Fault:
     def bring_about(stage: Stage, random: Random) -> None:
-        worker = random.choice(stage.workers)
+        worker = some_worker(stage, random)
         cut(worker)
         pause(random, most)
         heal(worker)
@@ -50,5 +51,7 @@ fault("network: connections to Postgres dropped", 6)(
 @fault("submitter: SIGKILL at any instant", 10)
 def kill_submitter(stage: Stage, random: Random) -> None:
     pause(random, 0.3)
-    process = random.choice(list(stage.submitters.values()))
-    process.send_signal(signal.SIGKILL)
+    submitters = list(stage.submitters.values())
+    if not submitters:
+        raise Missed
+    send(random.choice(submitters).pid, signal.SIGKILL)

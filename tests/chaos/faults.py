@@ -4,15 +4,18 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from random import Random
 
 from stage import Stage
 
 Fault = Callable[[Stage, Random], None]
 FAULTS: dict[str, Fault] = {}
-# How often each is chosen beside the others.
+# How often each is chosen beside the others, once each had its turn.
 WEIGHTS: dict[str, int] = {}
+
+
+class Missed(Exception):
+    """The instant that a fault waits for did not come: nothing was injected."""
 
 
 def fault(name: str, weight: int = 4) -> Callable[[Fault], Fault]:
@@ -25,12 +28,16 @@ def fault(name: str, weight: int = 4) -> Callable[[Fault], Fault]:
     return register
 
 
-def pause(random: Random, most: float) -> None:
+def pause(random: Random, most: float, least: float = 0) -> None:
     """A random instant."""
-    time.sleep(random.random() * most)
+    time.sleep(least + random.random() * (most - least))
 
 
 def send(pid: int | None, number: signal.Signals) -> None:
-    if pid is not None:
-        with suppress(ProcessLookupError):
-            os.kill(pid, number)
+    """Raises Missed if there is no such process."""
+    if pid is None:
+        raise Missed
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        raise Missed from None

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from random import Random
 
 import psycopg2
-from faults import fault, pause, send
+from faults import Missed, fault, pause, send
 from stage import SETTINGS, Stage
 
 from pgclip.database import Database
@@ -30,6 +30,8 @@ def end_connections(stage: Stage, random: Random) -> None:
         "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'pgclip%%' AND pid <> "
         "pg_backend_pid()"
     )
+    if not pids:
+        raise Missed
     for (pid,) in random.sample(pids, min(len(pids), 6)):
         stage.sql("SELECT pg_terminate_backend(%s)", pid)
         pause(random, 0.1)
@@ -46,7 +48,7 @@ def _for_new_connections(stage: Stage, setting: str, value: str, random: Random)
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
         "WHERE application_name LIKE 'pgclip%%' AND pid <> pg_backend_pid()"
     )
-    pause(random, 3)
+    pause(random, 3, 0.5)
     stage.sql(f"ALTER DATABASE pgclip RESET {setting}")
     stage.sql(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
@@ -57,16 +59,23 @@ def _for_new_connections(stage: Stage, setting: str, value: str, random: Random)
 @fault("Postgres: disk full (planted)", 3)
 def disk_full(stage: Stage, random: Random) -> None:
     table = random.choice(["pgclip.embedding_set", "pgclip.job", "pgclip.item"])
+    # A sequence counts who met it: what it gives is not rolled back.
+    stage.sql("CREATE SEQUENCE public.chaos_hits")
     stage.sql(
         "CREATE OR REPLACE FUNCTION public.chaos_disk_full() RETURNS trigger LANGUAGE plpgsql AS "
-        "$$BEGIN RAISE EXCEPTION 'could not extend file: No space left on device (planted)' "
+        "$$BEGIN PERFORM nextval('public.chaos_hits'); "
+        "RAISE EXCEPTION 'could not extend file: No space left on device (planted)' "
         "USING ERRCODE = '53100'; END$$"
     )
     stage.sql(
         f"CREATE TRIGGER chaos BEFORE INSERT ON {table} EXECUTE FUNCTION public.chaos_disk_full()"
     )
-    pause(random, 2)
+    pause(random, 2, 0.2)
     stage.sql(f"DROP TRIGGER chaos ON {table}")
+    ((met,),) = stage.sql("SELECT is_called FROM public.chaos_hits")
+    stage.sql("DROP SEQUENCE public.chaos_hits")
+    if not met:
+        raise Missed
 
 
 @fault("Postgres: a lock held for longer than lock_timeout", 2)

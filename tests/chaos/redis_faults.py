@@ -11,7 +11,6 @@ from typing import Any
 import redis
 from faults import fault, pause, send
 from stage import Stage
-from worker_faults import kill_worker
 
 
 @contextmanager
@@ -41,30 +40,39 @@ def blips(stage: Stage, random: Random) -> None:
 
 @fault("Redis: SIGSTOP for a while", 2)
 def freeze_redis(stage: Stage, random: Random) -> None:
+    _freeze(stage, 2 + random.random() * 6)
+
+
+@fault("Redis: SIGSTOP for two minutes", 0)
+def freeze_redis_for_long(stage: Stage, random: Random) -> None:
+    _freeze(stage, 120)
+
+
+def _freeze(stage: Stage, seconds: float) -> None:
     pid = stage.services.redis_pid
     send(pid, signal.SIGSTOP)
-    time.sleep(2 + random.random() * 6)
+    time.sleep(seconds)
     send(pid, signal.SIGCONT)
 
 
 @fault("Redis: FLUSHALL", 10)
 def flush(stage: Stage, random: Random) -> None:
-    with _redis(stage) as client, suppress(redis.RedisError):
+    with _redis(stage) as client:
         client.flushall()
 
 
 @fault("Redis: maxmemory reached")
 def full_redis(stage: Stage, random: Random) -> None:
-    with _redis(stage) as client, suppress(redis.RedisError):
+    with _redis(stage) as client:
         client.config_set("maxmemory", 1)
-        pause(random, 2)
+        pause(random, 2, 0.5)
         client.config_set("maxmemory", 0)
 
 
 @fault("Redis and a worker killed at once", 2)
 def worker_and_redis(stage: Stage, random: Random) -> None:
-    together = [Thread(target=each, args=(stage, random)) for each in (kill_worker, kill_redis)]
-    for thread in together:
-        thread.start()
-    for thread in together:
-        thread.join()
+    restart = Thread(target=kill_redis, args=(stage, random))
+    restart.start()
+    with suppress(ProcessLookupError):
+        random.choice(stage.workers).process.kill()
+    restart.join()

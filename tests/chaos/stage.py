@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -43,7 +42,6 @@ class Worker:
         self.postgres, self.redis = (
             Proxy((host_of(url), port_of(url))) for url in (stage.database_url, stage.redis_url)
         )
-        self.stopped = False  # by a fault; nobody starts it again meanwhile
         self.process = self.start(**environ)
 
     def start(self, **environ: str) -> "subprocess.Popen[bytes]":
@@ -51,7 +49,7 @@ class Worker:
         environment = self._stage.environment(
             PGCLIP_DATABASE_URL=through(self._stage.database_url, self.postgres),
             PGCLIP_REDIS_URL=through(self._stage.redis_url, self.redis),
-            PYTHONPATH=os.pathsep.join([str(TESTS / "planted"), str(TESTS)]),
+            PYTHONPATH=python_path(TESTS / "planted", TESTS),
             **environ,
         )
         with self._log.open("ab") as log:
@@ -59,15 +57,14 @@ class Worker:
             self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         return self.process
 
-    def signal(self, number: signal.Signals) -> None:
-        """Harmless if the process has ended."""
-        self.process.send_signal(number)
+    @property
+    def lives(self) -> bool:
+        """Whether its process has not ended."""
+        return self.process.poll() is None
 
     def close(self) -> None:
         """Ends it."""
-        with suppress(ProcessLookupError):
-            self.signal(signal.SIGCONT)
-            self.signal(signal.SIGKILL)
+        self.process.kill()
         self.process.wait()
         self.postgres.close()
         self.redis.close()
@@ -76,11 +73,14 @@ class Worker:
 class Stage:
     """Starts all of it, and starts again what dies, as an orchestrator would."""
 
-    def __init__(self, folder: Path, seed: int, workers: int, submitters: int) -> None:
+    def __init__(
+        self, folder: Path, seed: int, workers: int, submitters: int, **environ: str
+    ) -> None:
         self.folder = folder
         self.references = folder / "references"
-        self.references.mkdir()
+        self.references.mkdir(parents=True)
         self._seed = seed
+        self._environ = environ
         self.services = LocalServices(folder / "services", timeout=60).start()
         self.database_url, self.redis_url = self.services.database_url, self.services.redis_url
         migrate(self.database_url)
@@ -95,7 +95,12 @@ class Stage:
 
     def environment(self, **more: str) -> dict[str, str]:
         """Of the processes."""
-        return {**os.environ, **SETTINGS, "PGCLIP_ROOTS": str(self.references), **more}
+        roots = str(self.references)
+        return {**os.environ, **SETTINGS, "PGCLIP_ROOTS": roots, **self._environ, **more}
+
+    def worker_behind(self, port: int) -> Worker | None:
+        """The worker whose connection Postgres sees as coming from this port."""
+        return next((each for each in self.workers if each.postgres.dials_from(port)), None)
 
     def sql(self, statement: str, *arguments: Any) -> list[Any]:
         """Past the proxies, in autocommit; waits for Postgres if it is away."""
@@ -141,7 +146,7 @@ class Stage:
         number = 0
         while not self._stopping.wait(0.2):
             for worker in self.workers:
-                if worker.process.poll() is not None and not worker.stopped:
+                if not worker.lives:
                     self.restarts += 1
                     worker.start()
             for place in range(self._wanted):
@@ -159,7 +164,7 @@ class Stage:
         skew = (0, 600, -600)[place % 3]
         environment = self.environment(
             PGCLIP_DATABASE_URL=self.database_url, PGCLIP_REDIS_URL=self.redis_url,
-            PYTHONPATH=os.pathsep.join([str(HERE / "skewed"), str(TESTS)]),
+            PYTHONPATH=python_path(HERE / "skewed", TESTS),
             CHAOS_SKEW=str(skew),
         )  # fmt: skip
         command = [sys.executable, str(HERE / "submitter.py"), str(place), seed]
@@ -167,6 +172,12 @@ class Stage:
             return subprocess.Popen(
                 [*command, str(self.references)], env=environment, stdout=log, stderr=log
             )
+
+
+def python_path(*first: Path) -> str:
+    """These folders, then those of this process."""
+    given = os.environ.get("PYTHONPATH")
+    return os.pathsep.join([*map(str, first), *([given] if given else [])])
 
 
 def host_of(url: str) -> str:

@@ -3,38 +3,45 @@
 import signal
 import subprocess
 import time
+from contextlib import closing
 from random import Random
 
 import psycopg2
-from faults import fault, pause
+from faults import Missed, fault, pause, send
 from stage import LEASE, Stage, Worker
+
+
+def some_worker(stage: Stage, random: Random) -> Worker:
+    """One whose process lives. Raises Missed if there is none."""
+    living = [worker for worker in stage.workers if worker.lives]
+    if not living:
+        raise Missed
+    return random.choice(living)
 
 
 @fault("worker: SIGKILL at any instant", 12)
 def kill_worker(stage: Stage, random: Random) -> None:
     pause(random, 0.5)
-    random.choice(stage.workers).signal(signal.SIGKILL)
+    send(some_worker(stage, random).process.pid, signal.SIGKILL)
 
 
 def _kill_when(stage: Stage, condition: str) -> None:
-    """Kills the worker for which Postgres sees the condition; whichever comes first, for 2 s."""
+    """Kills the first worker for which Postgres sees the condition. Raises Missed after 3 s."""
     statement = f"""
         SELECT client_port FROM pg_stat_activity
         WHERE application_name = 'pgclip worker' AND {condition}
     """
-    connection = psycopg2.connect(stage.database_url)
-    connection.autocommit = True
-    deadline = time.monotonic() + 2
-    with connection.cursor() as cursor:
-        while time.monotonic() < deadline:
-            cursor.execute(statement)
-            for (port,) in cursor.fetchall():
-                for worker in stage.workers:
-                    if worker.postgres.dials_from(port):
-                        worker.signal(signal.SIGKILL)
-                        connection.close()
+    deadline = time.monotonic() + 3
+    with closing(psycopg2.connect(stage.database_url)) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            while time.monotonic() < deadline:
+                cursor.execute(statement)
+                for (port,) in cursor.fetchall():
+                    if worker := stage.worker_behind(port):
+                        send(worker.process.pid, signal.SIGKILL)
                         return
-    connection.close()
+    raise Missed
 
 
 @fault("worker: SIGKILL while it claims")
@@ -56,36 +63,45 @@ def kill_after_commit(stage: Stage, random: Random) -> None:
 @fault("worker: SIGKILL while it decodes")
 def kill_in_decode(stage: Stage, random: Random) -> None:
     stage.sql("SELECT pgclip.submit_image(key => 'hanging', image => 'HANG a while')")
-    _kill_when(stage, "query LIKE '%%FETCH%%' OR query LIKE '%%unnest%%hash%%'")
-    stage.sql("SELECT pgclip.delete('hanging')")
+    _kill_who_has(stage, random, "hanging")
 
 
 @fault("worker: SIGKILL while it encodes")
 def kill_in_encode(stage: Stage, random: Random) -> None:
     stage.sql("SELECT pgclip.submit_text(key => 'slow', body => 'sleep 1 second')")
-    time.sleep(0.6)
-    leased = "SELECT worker_id FROM pgclip.job j JOIN pgclip.item i ON i.id = j.item_id " \
-             "WHERE i.key = 'slow' AND lease IS NOT NULL"  # fmt: skip
-    for (number,) in stage.sql(leased):
-        for (pid,) in stage.sql("SELECT pid FROM pgclip.worker WHERE id = %s", number):
-            for worker in stage.workers:
-                if worker.process.pid == pid:
-                    worker.signal(signal.SIGKILL)
-    stage.sql("SELECT pgclip.delete('slow')")
+    _kill_who_has(stage, random, "slow")
+
+
+def _kill_who_has(stage: Stage, random: Random, key: str) -> None:
+    """Kills who has leased an item that takes a second or two, once its work has begun."""
+    leased = """
+        SELECT pid FROM pgclip.worker w JOIN pgclip.job j ON j.worker_id = w.id
+        JOIN pgclip.item i ON i.id = j.item_id WHERE i.key = %s AND j.lease IS NOT NULL
+    """
+    try:
+        deadline = time.monotonic() + 5
+        while not stage.sql(leased, key):
+            if time.monotonic() > deadline:
+                raise Missed
+            time.sleep(0.02)
+        pause(random, 0.7, 0.2)
+        found = stage.sql(leased, key)
+        if not found:
+            raise Missed
+        send(found[0][0], signal.SIGKILL)
+    finally:
+        stage.sql("SELECT pgclip.delete(%s)", key)
 
 
 @fault("worker: SIGTERM with a part-filled batch", 6)
 def terminate(stage: Stage, random: Random) -> None:
     pause(random, 0.5)
-    random.choice(stage.workers).signal(signal.SIGTERM)
+    send(some_worker(stage, random).process.pid, signal.SIGTERM)
 
 
 @fault("worker: SIGSTOP for longer than its lease, then SIGCONT")
 def freeze(stage: Stage, random: Random) -> None:
-    worker = random.choice(stage.workers)
-    worker.signal(signal.SIGSTOP)
-    time.sleep(LEASE * (1.5 + random.random()))
-    worker.signal(signal.SIGCONT)
+    _freeze(some_worker(stage, random), LEASE * (1.5 + random.random()))
 
 
 @fault("worker: SIGSTOP while its steward holds the lock")
@@ -95,22 +111,32 @@ def freeze_steward(stage: Stage, random: Random) -> None:
         WHERE l.locktype = 'advisory' AND l.granted
           AND (l.classid::bigint << 32 | l.objid::bigint) = 7311994463
     """
-    deadline = time.monotonic() + 3
+    deadline = time.monotonic() + 5
     while time.monotonic() < deadline:
         for (port,) in stage.sql(holder):
-            for worker in stage.workers:
-                if worker.postgres.dials_from(port):
-                    worker.signal(signal.SIGSTOP)
-                    time.sleep(LEASE * 1.5)
-                    worker.signal(signal.SIGCONT)
+            if worker := stage.worker_behind(port):
+                send(worker.process.pid, signal.SIGSTOP)
+                # Stopped a moment late, it has let go of the lock.
+                held = (port,) in stage.sql(holder)
+                time.sleep(LEASE * 1.5 if held else 0)
+                send(worker.process.pid, signal.SIGCONT)
+                if held:
                     return
+    raise Missed
+
+
+def _freeze(worker: Worker, seconds: float) -> None:
+    pid = worker.process.pid
+    send(pid, signal.SIGSTOP)
+    time.sleep(seconds)
+    send(pid, signal.SIGCONT)
 
 
 @fault("rolling deploy: SIGKILL of every worker, five times over", 1)
 def rolling_deploy(stage: Stage, random: Random) -> None:
     for _ in range(5):
         for worker in stage.workers:
-            worker.signal(signal.SIGKILL)
+            worker.process.kill()
             pause(random, 1)
         time.sleep(2)
 
