@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 # With pgclip[heic], HEIF is one more.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP", "TIFF")
 
+# A JPEG, alone or the first of several. Others answer a request for less with another picture:
+# HEIF with the thumbnail that the file carries.
+_DRAFTED = ("JPEG", "MPO")
 _ORIENTATION = 0x0112  # EXIF
 _HEIC_BRANDS = tuple(b"ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"heis", b"mif1"))
 
@@ -85,7 +88,8 @@ def decode(
             data = read_source(source or "", limits)
         return Pixels(hashlib.sha256(data).digest(), _pixels(data, preprocessing, limits))
     except Refused as refused:
-        return refused
+        # Anew: by its traceback, the one that was raised keeps the picture in memory.
+        return Refused(refused.reason, refused.message)
     except MemoryError:
         return Refused("decoder_memory", "decoding it takes more memory than PGCLIP_DECODER_MEMORY")
 
@@ -114,16 +118,17 @@ def _pixels(
                 f"the image has {image.width} × {image.height} pixels; the limit is "
                 f"{limits.max_pixels} (PGCLIP_MAX_IMAGE_PIXELS)",
             )
-        if preprocessing.fast_decode:
+        if preprocessing.fast_decode and image.format in _DRAFTED:
             _draft(image, preprocessing)
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
         image = _rgb(image)
         return np.asarray(_fit(image, preprocessing))
+    except (Refused, MemoryError):
+        raise
     except UnidentifiedImageError:
         raise _unknown(data, formats) from None
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, KeyError) as error:
-        # Pillow's decoders report broken files by all of these.
+    except Exception as error:  # Pillow's decoders report broken files by errors of many kinds
         raise Refused("unreadable_image", f"the image can't be decoded: {error}") from error
 
 
