@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN    := .venv/bin
 
-.PHONY: install demo test test-open-clip lint chaos bench bench-encode bench-sweep bench-search clean
+.PHONY: install constraints audit demo test test-open-clip lint chaos bench bench-encode bench-sweep bench-search clean
 
 install: .venv/.installed
 
@@ -11,6 +11,18 @@ install: .venv/.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[worker,local,dev]'
 	@touch $@
+
+# The newest versions that go together; torch stays as it is pinned.
+constraints: install
+	$(BIN)/python tests/renew_constraints.py
+
+# Known vulnerabilities of the pinned versions. Asks pypi.org, by a tool in an environment of its own.
+audit: .venv-audit/bin/pip-audit
+	.venv-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict
+
+.venv-audit/bin/pip-audit:
+	@test -x .venv-audit/bin/pip || $(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/pip install --quiet --disable-pip-version-check pip-audit
 
 demo: install
 	@$(BIN)/python demo/demo.py
@@ -37,7 +49,7 @@ lint: install
 
 # Faults at random against real services; python tests/chaos --help says what can be chosen.
 chaos: install
-	$(BIN)/python tests/chaos --seed 1 --faults 400 --report tests/chaos/report.json
+	$(BIN)/python tests/chaos --seed 1 --faults 1000 --long --throughput --report tests/chaos/report.json
 
 bench: install
 	$(BIN)/python benchmarks/run.py
@@ -53,4 +65,4 @@ bench-sweep: install
 	$(BIN)/python benchmarks/sweep.py
 
 clean:
-	rm -rf .venv .venv-open-clip .pgclip
+	rm -rf .venv .venv-audit .venv-open-clip .pgclip

@@ -6,6 +6,7 @@ nothing of theirs is in pgclip's. `peers/*_peer.py` run in there.
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,8 @@ from here import DATA, HERE
 
 PEERS = ("sentence-transformers", "infinity")
 SCRIPTS = HERE / "peers"
-CONSTRAINTS = HERE.parent / "constraints.txt"
+# As in pgclip's own environment; of the rest, peers need other versions.
+(TORCH,) = re.findall("^torch==.*$", (HERE.parent / "constraints.txt").read_text(), re.MULTILINE)
 TIMEOUT = 3600
 # pgclip_workers sets these in the process that imports it; peers get what a user has.
 OURS = ("OMP_WAIT_POLICY", "OPENBLAS_NUM_THREADS", "TOKENIZERS_PARALLELISM")
@@ -75,15 +77,15 @@ def environment(peer: str) -> Path:
     """The Python of a peer, with its requirements as they are now."""
     folder = DATA / "peers" / peer
     requirements = SCRIPTS / f"requirements-{peer}.txt"
-    wanted = CONSTRAINTS.read_text() + requirements.read_text()
+    wanted = f"{TORCH}\n{requirements.read_text()}"
     python = folder / "bin" / "python"
     installed = folder / "installed.txt"
     if installed.exists() and installed.read_text() == wanted:
         return python
     subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-    pip = [python, "-m", "pip", "install", "--quiet", "-c", CONSTRAINTS]
+    pip = [python, "-m", "pip", "install", "--quiet", TORCH]
     # torch first: what needs it then takes the build that is there.
-    subprocess.run([*pip, "torch"], check=True)
+    subprocess.run(pip, check=True)
     subprocess.run([*pip, "-r", requirements], check=True)
     installed.write_text(wanted)
     return python

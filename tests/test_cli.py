@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -459,7 +460,12 @@ def test_up_runs_everything_and_stops_it(tmp_path: Path) -> None:
         assert "guitar.jpg" in pgclip("search", "a guitar", **data).stdout
         doctor = pgclip("doctor", **data)
         assert doctor.returncode == 0, doctor.stdout
-        assert (tmp_path / "data" / "urls.json").stat().st_mode & 0o777 == 0o600
+        file = tmp_path / "data" / "urls.json"
+        assert file.stat().st_mode & 0o777 == 0o600
+        passwords = re.findall(":([^:]*)@", file.read_text())
+        assert len(passwords) == 2
+        assert str(file) in log.read_text()
+        assert not any(password in log.read_text() for password in passwords)
         second = pgclip("up", "--model", DEMO_MODEL, **data)
         assert (second.returncode, "runs already" in second.stderr) == (1, True)
         up.send_signal(signal.SIGINT)

@@ -125,6 +125,11 @@ def _translate(error: Exception, what: str) -> PgclipError:
             f"{message}. Postgres is overloaded, or a lock is held; nothing was changed. The limit "
             "is PGCLIP_STATEMENT_TIMEOUT"
         )
+    if isinstance(error, psycopg2.OperationalError) and "certificate" in text:
+        return ConnectionFailed(
+            f"{message} Does sslrootcert in PGCLIP_DATABASE_URL name the file of the authority "
+            "that signed the server's certificate, and does that hold the host's name?"
+        )
     if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):
         return ConnectionFailed(f"{message} Is Postgres running, and PGCLIP_DATABASE_URL right?")
     if isinstance(error, psycopg2.DataError | psycopg2.IntegrityError):

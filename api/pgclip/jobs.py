@@ -8,6 +8,7 @@ from pgclip import statements
 from pgclip.errors import ItemFailed, NotCommitted, NotFound, WaitTimeout
 from pgclip.following import Followed, Follower, Steps, run, run_async
 from pgclip.items import State
+from pgclip.settings import masked
 
 if TYPE_CHECKING:
     from psycopg2.extensions import cursor as Cursor
@@ -90,7 +91,7 @@ class Job:
                 self._follower.forget([item], futures)
 
     def __str__(self) -> str:
-        return f"item {self.key!r} in collection {self.collection!r}"
+        return f"item {masked(self.key)!r} in collection {self.collection!r}"
 
 
 def _require_commit(cursor: "Cursor", transaction: str, what: str) -> None:
@@ -113,6 +114,10 @@ class ItemFailure:
     key: str | None
     reason: str
     message: str
+
+    def __str__(self) -> str:
+        name = masked(self.key) if self.key else self.position
+        return f"{name!r}: {self.message}"
 
 
 class Batch:
@@ -200,7 +205,7 @@ class Batch:
                 finally:
                     self._follower.forget(last, futures)
         if failures := self._failures(failed):
-            first = "; ".join(f"{f.key or f.position!r}: {f.message}" for f in failures[:5])
+            first = "; ".join(map(str, failures[:5]))
             raise ItemFailed(
                 f"{len(failures)} of {self.submitted} items failed: {first}", failures[0].reason
             )

@@ -9,9 +9,16 @@ from typing import Any
 
 from pgclip.errors import ConfigurationError
 
+# At most one "@": another, or a "/" before it, is a password's that was not percent-encoded, and
+# libraries would repeat parts of it in their errors.
+_SERVICE_URL = re.compile(r"[\w+.-]+://([^@/?#]*@)?(\[[^]@]*\]|[^@:/?#]*)(:\d*)?([/?#][^@]*)?")
+# Parts of a query that may be seen: whom TLS trusts.
+_SEEN = ("sslmode=", "sslrootcert=", "ssl_cert_reqs=", "ssl_ca_certs=")
 
-def _setting(default: Any, description: str, read: Any = str) -> Any:
-    return field(default=default, metadata={"description": description, "read": read})
+
+def _setting(default: Any, description: str, read: Any = str, secret: bool = False) -> Any:
+    metadata = {"description": description, "read": read}
+    return field(default=default, repr=not secret, metadata=metadata)
 
 
 def _boolean(text: str) -> bool:
@@ -36,8 +43,12 @@ def _prefixes(text: str) -> tuple[str, ...]:
 class Settings:
     """The settings of a client or a worker. Times are seconds, sizes are bytes."""
 
-    database_url: str = _setting("", "Postgres, postgresql://user:password@host:port/database")
-    redis_url: str = _setting("", "Redis or Valkey, redis://host:port/0; carries tickets only")
+    database_url: str = _setting(
+        "", "Postgres, postgresql://user:password@host:port/database", secret=True
+    )
+    redis_url: str = _setting(
+        "", "Redis or Valkey, redis://host:port/0; carries tickets only", secret=True
+    )
 
     connect_timeout: float = _setting(5.0, "connecting to Postgres or Redis", float)
     pool_size: int = _setting(10, "connections that a client keeps at most", int)
@@ -101,13 +112,20 @@ class Settings:
                     values[name] = setting.metadata["read"](environ[variable])
                 except (ValueError, KeyError) as error:
                     raise ConfigurationError(
-                        f"{variable}={environ[variable]!r} can't be read: {error}"
+                        f"{variable}={masked(environ[variable])!r} can't be read: {error}"
                     ) from error
         settings = cls(**values)
         settings._check()
         return settings
 
     def _check(self) -> None:
+        for name in ("database_url", "redis_url"):
+            value = getattr(self, name)
+            if value and not _SERVICE_URL.fullmatch(value):
+                raise ConfigurationError(
+                    f"PGCLIP_{name.upper()} is not a URL. Special characters of a user or password "
+                    "are percent-encoded: / as %2F, @ as %40"
+                )
         for name in ("connect_timeout", "heartbeat", "lease", "idle_poll", "steward_interval",
                      "decode_timeout", "encode_timeout", "pool_size", "max_image_bytes",
                      "max_image_pixels", "decoder_memory", "strikes", "segment_rows",
@@ -151,6 +169,11 @@ class Settings:
 
 
 def masked(url: str) -> str:
-    """A URL without its password, for people's eyes."""
-    url = re.sub(r"(://[^/@]*?:)[^/@]+@", r"\1***@", url)
-    return re.sub(r"([?&](?:password|sslpassword)=)[^&]+", r"\1***", url)
+    """A URL for people's eyes: no password, and no signature or token. Other text stays."""
+    if "://" not in url:
+        return url
+    url = re.sub(r"(://[^/@:]*:)(?!\d*(?:[/?#]|$))(?:[^/]+|.+)@", r"\1***@", url)
+    url = re.sub(r"(https?://)[^/@:]+@", r"\1***@", url)  # a token in place of a name
+    place, mark, query = url.partition("?")
+    seen = (part if part.startswith(_SEEN) else "***" for part in query.split("&"))
+    return place + mark + "&".join(seen if mark else ())

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any, Literal, TypeAlias
 
 from pgclip.errors import InvalidItem
+from pgclip.settings import masked
 
 Kind: TypeAlias = Literal["image", "text"]
 Image: TypeAlias = bytes | bytearray | memoryview | Path | str | IO[bytes]
@@ -43,7 +44,7 @@ class Submission:
 
     def __str__(self) -> str:
         if self.key is None:
-            return f"{self.kind} {self.source!r}" if self.source else f"{self.kind} without a key"
+            return _name(self.kind, self.source)
         return _name(self.kind, self.key) + f" in collection {self.collection!r}"
 
 
@@ -143,6 +144,8 @@ def _bytes(image: Any, what: str) -> bytes:
 
 def _name(kind: str, key: object) -> str:
     """For messages; a key may be long and anything."""
+    if isinstance(key, str):
+        key = masked(key)  # it may be the URL of a picture
     return f"{kind} without a key" if key is None else f"{kind} {key!r:.100}"
 
 

@@ -18,6 +18,7 @@ import torch
 from checkpoints import WORDS
 from pictures import encoded, noise
 from PIL import Image
+from test_pickles import Runs
 
 from pgclip.errors import ConfigurationError
 from pgclip.settings import Settings
@@ -325,6 +326,14 @@ def test_files_that_are_no_weights_of_the_model(tmp_path: Path) -> None:
     for path in (garbage, others):
         with pytest.raises(ConfigurationError, match="can't be loaded"):
             OpenClipCheckpoint(f"ViT-S-32/{path}", fast_decode=True)
+
+
+def test_what_is_pickled_beside_weights_does_not_run(tmp_path: Path) -> None:
+    weights = tmp_path / "weights.pt"
+    torch.save({"x": torch.ones(1), "more": Runs(tmp_path / "ran")}, weights)
+    with pytest.raises(ConfigurationError, match="can't be loaded"):
+        OpenClipCheckpoint(f"ViT-S-32/{weights}", fast_decode=True)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_folders_that_are_refused(tmp_path: Path) -> None:

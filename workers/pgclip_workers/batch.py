@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 from uuid import UUID
 
+from pgclip.settings import masked
 from pgclip.submission import Kind
 from pgclip_workers.encoder import Bytes, Floats
 
@@ -29,7 +30,7 @@ class Job:
     source: str | None
 
     def __str__(self) -> str:
-        return f"item {self.key!r} in collection {self.collection!r}"
+        return f"item {masked(self.key)!r} in collection {self.collection!r}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,14 @@ import sys
 import threading
 import time
 
-from pgclip.settings import Settings
+from pgclip.settings import Settings, masked
 from pgclip_workers.batch import Batch
 
 log = logging.getLogger(__name__)
 
+# Other libraries are heard from warnings on: below, HTTP clients log the URLs that they ask, with
+# their signatures.
+_BY_LEVEL = ("pgclip", "pgclip_workers", "celery", "kombu")
 _TEXT = "%(asctime)s %(levelname)s %(threadName)s %(name)s: %(message)s"
 
 
@@ -23,7 +26,10 @@ def configure(settings: Settings) -> None:
     handler = logging.StreamHandler(sys.stderr)
     as_json = settings.log_format == "json"
     handler.setFormatter(_json_formatter() if as_json else logging.Formatter(_TEXT))
-    logging.basicConfig(level=settings.log_level, handlers=[handler])
+    level = logging.getLevelNamesMapping()[settings.log_level]
+    logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler])
+    for name in _BY_LEVEL:
+        logging.getLogger(name).setLevel(level)
     logging.captureWarnings(True)
     if as_json:
         _adopt_other_output()
@@ -41,7 +47,7 @@ def settled(batch: Batch) -> None:
             failure.reason,
             failure.message,
             extra={
-                "item": job.key,
+                "item": masked(job.key),
                 "collection": job.collection,
                 "job": job.id,
                 "reason": failure.reason,

@@ -46,10 +46,10 @@ def read_url(url: str, prefixes: tuple[str, ...], private: bool, max_bytes: int)
         except (httpcore.TimeoutException, httpcore.NetworkError, _Transient) as error:
             if pause is None:
                 name = str(error) or type(error).__name__
-                raise Refused("fetch_failed", f"{url}: {name}") from error
+                raise Refused("fetch_failed", f"{masked(url)}: {name}") from error
             time.sleep(pause)
         except (httpcore.ProtocolError, httpcore.UnsupportedProtocol, ValueError) as error:
-            raise Refused("fetch_failed", f"{url}: {error}") from error
+            raise Refused("fetch_failed", f"{masked(url)}: {error}") from error
     raise AssertionError("unreachable")
 
 
@@ -64,7 +64,7 @@ def _in_ascii(url: str) -> str:
         path, query = (quote(part, safe="/%:@!$&'()*+,;=?~-._") for part in parts[2:4])
         return urlunsplit((parts.scheme, netloc, path or "/", query, ""))
     except ValueError as error:
-        raise Refused("forbidden_url", f"{url} is not a URL: {error}") from error
+        raise Refused("forbidden_url", f"{masked(url)} is not a URL: {error}") from error
 
 
 def require_allowed(url: str, prefixes: Iterable[str]) -> None:
@@ -76,7 +76,7 @@ def require_allowed(url: str, prefixes: Iterable[str]) -> None:
         if plain and any(_is_below(parts, urlsplit(prefix)) for prefix in prefixes):
             return
     except ValueError as error:  # a port that is no number, a bracket that is not closed
-        raise Refused("forbidden_url", f"{masked(url)} is not a URL: {error}") from error
+        raise Refused("forbidden_url", "it is not a URL, or leads to what is none") from error
     raise Refused(
         "forbidden_url",
         f"{masked(url)} is not below a URL that this worker may fetch; the operator allows "
@@ -112,18 +112,18 @@ def _get(url: str, prefixes: tuple[str, ...], backend: Guarded, max_bytes: int) 
                     continue
                 _require_picture(url, response.status, header, max_bytes)
                 return _body(url, response.iter_stream(), max_bytes)
-    raise Refused("fetch_failed", f"{url}: more than {_REDIRECTS} redirects")
+    raise Refused("fetch_failed", f"{masked(url)}: more than {_REDIRECTS} redirects")
 
 
 def _require_picture(url: str, status: int, header: dict[bytes, bytes], max_bytes: int) -> None:
     if status in (404, 410):
-        raise Refused("missing_file", f"{url}: HTTP status {status}")
+        raise Refused("missing_file", f"{masked(url)}: HTTP status {status}")
     if status in _TRANSIENT:
         raise _Transient(f"HTTP status {status}")
     if status != 200:
-        raise Refused("fetch_failed", f"{url}: HTTP status {status}")
+        raise Refused("fetch_failed", f"{masked(url)}: HTTP status {status}")
     if header.get(b"content-encoding", b"identity") not in (b"identity", b""):
-        raise Refused("fetch_failed", f"{url} is compressed, which was not asked for")
+        raise Refused("fetch_failed", f"{masked(url)} is compressed, which was not asked for")
     if int(header.get(b"content-length", b"0")) > max_bytes:
         raise _too_large(url, max_bytes)
 
@@ -139,7 +139,7 @@ def _body(url: str, parts: Iterable[bytes], max_bytes: int) -> bytes:
 
 def _too_large(url: str, max_bytes: int) -> Refused:
     limit = f"the limit is {max_bytes} (PGCLIP_MAX_IMAGE_BYTES)"
-    return Refused("too_large", f"{url} has too many bytes; {limit}")
+    return Refused("too_large", f"{masked(url)} has too many bytes; {limit}")
 
 
 def _read_by_fsspec(url: str, max_bytes: int) -> bytes:
@@ -149,19 +149,21 @@ def _read_by_fsspec(url: str, max_bytes: int) -> bytes:
     try:
         filesystem, path = fsspec.core.url_to_fs(url)
         if any(part.startswith("..") for part in re.split(r"[/\\]", unquote(path))):
-            raise Refused("forbidden_url", f"{url} leads out of its folder")
+            raise Refused("forbidden_url", f"{masked(url)} leads out of its folder")
         if (filesystem.size(path) or 0) > max_bytes:
             raise _too_large(url, max_bytes)
         data: bytes = filesystem.cat_file(path, end=max_bytes + 1)
     except FileNotFoundError as error:
-        raise Refused("missing_file", f"{url} is not there") from error
+        raise Refused("missing_file", f"{masked(url)} is not there") from error
     except (ImportError, ValueError) as error:
-        message = f"{url}: this worker can't read {scheme}:// ({error})"
+        message = f"{masked(url)}: this worker can't read {scheme}:// ({error})"
         raise Refused("unknown_scheme", message) from error
     except Refused:
         raise
     except Exception as error:  # every storage has its own
-        raise Refused("fetch_failed", f"{url}: {type(error).__name__}: {error}") from error
+        query = url.partition("?")[2]
+        text = str(error).replace(query, "***") if query else str(error)
+        raise Refused("fetch_failed", f"{masked(url)}: {type(error).__name__}: {text}") from error
     if len(data) > max_bytes:
         raise _too_large(url, max_bytes)
     return data

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from pgclip.settings import masked
 from pgclip_workers.refused import Refused
 
 
@@ -33,14 +34,14 @@ def read_source(source: str, limits: Limits) -> bytes:
         return read_url(source, limits.urls, limits.private_urls, limits.max_bytes)
     parts = urlsplit(source)
     if parts.netloc not in ("", "localhost"):
-        raise Refused("unknown_scheme", f"{source}: a file:// URL has three slashes")
+        raise Refused("unknown_scheme", f"{masked(source)}: a file:// URL has three slashes")
     try:
         path = _allowed(unquote(parts.path), source, limits.roots)
         return _read(path, source, limits.max_bytes)
     except (OSError, ValueError) as error:
         reason = "missing_file" if isinstance(error, FileNotFoundError) else "unreadable_file"
         message = getattr(error, "strerror", None) or str(error)
-        raise Refused(reason, f"{source}: {message}") from error
+        raise Refused(reason, f"{masked(source)}: {message}") from error
 
 
 def _allowed(path: str, source: str, roots: tuple[Path, ...]) -> str:
@@ -51,8 +52,8 @@ def _allowed(path: str, source: str, roots: tuple[Path, ...]) -> str:
             return real
     raise Refused(
         "forbidden_path",
-        f"{source} is not below a folder that this worker may read; the operator allows folders "
-        "with PGCLIP_ROOTS",
+        f"{masked(source)} is not below a folder that this worker may read; the operator allows "
+        "folders with PGCLIP_ROOTS",
     )
 
 
@@ -63,11 +64,11 @@ def _read(path: str, source: str, max_bytes: int) -> bytes:
     with open(descriptor, "rb") as file:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise Refused("unreadable_file", f"{source} is not a regular file")
+            raise Refused("unreadable_file", f"{masked(source)} is not a regular file")
         if status.st_size > max_bytes:
             raise Refused(
                 "too_large",
-                f"{source} has {status.st_size} bytes; the limit is {max_bytes} "
+                f"{masked(source)} has {status.st_size} bytes; the limit is {max_bytes} "
                 "(PGCLIP_MAX_IMAGE_BYTES)",
             )
         return file.read(max_bytes + 1)[:max_bytes]

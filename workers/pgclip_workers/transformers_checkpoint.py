@@ -1,6 +1,7 @@
 """Checkpoints of transformers: every model with get_image_features and get_text_features."""
 
 from collections.abc import Sequence
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ class TransformersCheckpoint:
     def __init__(self, source: str, fast_decode: bool) -> None:
         try:
             config = AutoConfig.from_pretrained(source)
+            # model.safetensors where there is one; of a pickle, tensors and nothing that runs.
             self.module = AutoModel.from_pretrained(source, dtype="auto").eval()
             processor = AutoImageProcessor.from_pretrained(source, backend="pil")
             self._tokenizer = AutoTokenizer.from_pretrained(source)
@@ -33,6 +35,12 @@ class TransformersCheckpoint:
             raise ConfigurationError(
                 f"PGCLIP_MODEL={source!r} can't be loaded; it is a hub id or a folder with config, "
                 f"weights, tokenizer and image processor: {error}"
+            ) from error
+        except UnpicklingError as error:
+            raise ConfigurationError(
+                f"PGCLIP_MODEL={source!r} is not loaded: its weights are a pickle of more than "
+                "tensors, which could run anything. Take a checkpoint with model.safetensors; if "
+                "you trust this one, make that of it with safetensors.torch.save_file"
             ) from error
         if not hasattr(self.module, "get_image_features"):
             raise ConfigurationError(

@@ -112,7 +112,7 @@ def settings(as_json: AsJson = False) -> None:
         value = getattr(loaded, field.name)
         if isinstance(value, tuple):
             value = os.pathsep.join(map(str, value))
-        if field.name.endswith("_url"):
+        if isinstance(value, str):
             value = masked(value)
         rows.append(
             {

@@ -31,7 +31,7 @@ _READY = """
 Ready; Ctrl-C stops everything. In another terminal:
   pgclip index ~/Pictures
   pgclip search "a cat on a sofa" --open
-  psql '{url}'
+The URLs of the services, passwords included, are in {file}
 """
 
 
@@ -178,7 +178,7 @@ def _announce(process: "subprocess.Popen[bytes]", settings: Settings) -> None:
             with database.transaction("worker") as cursor:
                 cursor.execute(statements.WORKER_ALIVE, (process.pid,))
                 if cursor.fetchone() == (True,):
-                    typer.echo(_READY.format(url=settings.database_url))
+                    typer.echo(_READY.format(file=urls_file(settings)))
                     break
         except PgclipError:
             pass
