@@ -17,9 +17,9 @@ from bare import bare
 from checkpoint import make_checkpoint
 from figures import Figure, keep, show, timed
 from here import DATA
-from memory import memory
 from run import queue_and_store
 from sequential import Sequential
+from soak import soak
 from system import working
 from workload import make_workload, paths
 
@@ -48,7 +48,7 @@ def main() -> int:
     figures += show(whole(model, workload, loop))
     figures += show(flat(model, workload))
     figures += show(queue_and_store())
-    figures += show(memory())
+    figures += show(soak())
     if measured:
         figures += show(against(measured, figures))
     keep(figures, "make bench-encode", "encode", peers=measured)

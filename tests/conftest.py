@@ -6,6 +6,7 @@ Where they can't be had, tests are skipped at a desk and fail in CI.
 import itertools
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -185,6 +186,12 @@ def start_worker(tmp_path: Path, services: LocalServices) -> Iterator[WorkerFact
     factory = WorkerFactory(tmp_path, services.redis_url)
     yield factory
     factory.stop()
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
 
 
 def eventually(condition: Callable[[], object], timeout: float = 60) -> None:

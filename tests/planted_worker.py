@@ -6,6 +6,7 @@
     out of memory  TooLarge
     not finite     a vector of NaN
     fail           an exception of the model
+    end the thread FILE  an exception that no thread survives, if FILE does not exist yet
 
 PLANTED_PACE is what each text takes, in seconds; none unless it is set. Everything else is the
 product's own. Vectors depend on the content alone. With tests/planted on PYTHONPATH, the decoding
@@ -79,6 +80,9 @@ class PlantedEncoder:
                 raise TooLarge("the device has too little memory for this one alone")
             case ["not", "finite", *_]:
                 return np.full((1, DIMENSION), np.nan, np.float32)
+            case ["end", "the", "thread", path] if not Path(path).exists():
+                Path(path).touch()
+                raise SystemExit
             case ["fail", *_]:
                 raise RuntimeError("the model failed")
         return vector_of(text.encode())[None]

@@ -10,8 +10,6 @@ import json
 import os
 import re
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -26,7 +24,7 @@ import kubernetes_validate
 import pytest
 import redis
 import yaml
-from conftest import ROOT, WorkerFactory, eventually
+from conftest import ROOT, eventually
 
 from pgclip.local import LocalServices
 from pgclip.settings import Settings
@@ -39,7 +37,7 @@ LONG_RUNNING = ("postgres", "redis", *WORKERS)
 ENV_EXAMPLE = dict(re.findall(r"^(\w+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE))
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 KUSTOMIZATION = yaml.safe_load((KUBERNETES / "kustomization.yaml").read_text())
-HEALTHCHECK = ROOT / "docker" / "healthcheck.py"
+HEALTH = ["pgclip", "health"]
 ONE_GPU = ROOT / "docker" / "one_gpu.py"
 DEPLOY_FILES = [
     ROOT / "docker-compose.yml", ROOT / ".env.example", ROOT / "deploy" / "README.md",
@@ -476,16 +474,14 @@ def test_workers_are_replaced_without_a_spare_gpu() -> None:
     assert "replicas" not in spec
 
 
-def test_all_probes_run_the_health_check_that_is_in_the_image() -> None:
-    *scripts, folder = dockerfile()["worker"].last("COPY").split()
-    assert f"docker/{HEALTHCHECK.name}" in scripts
-    command = ["python", f"{folder}{HEALTHCHECK.name}"]
+def test_all_probes_run_the_health_check() -> None:
     for name in WORKERS:
-        assert SERVICES[name]["healthcheck"]["test"] == ["CMD", *command]
+        assert SERVICES[name]["healthcheck"]["test"] == ["CMD", *HEALTH]
     (container,) = pods(the("Deployment"))
-    assert container["startupProbe"]["exec"]["command"] == command
-    assert container["readinessProbe"]["exec"]["command"] == command
-    assert container["livenessProbe"]["exec"]["command"] == [*command, "--restart"]
+    assert container["startupProbe"]["exec"]["command"] == HEALTH
+    assert container["readinessProbe"]["exec"]["command"] == HEALTH
+    assert container["livenessProbe"]["exec"]["command"] == [*HEALTH, "--restart"]
+    *scripts, folder = dockerfile()["worker"].last("COPY").split()
     entrypoint = json.loads(dockerfile()["worker"].last("ENTRYPOINT"))
     assert f"{folder}{ONE_GPU.name}" in entrypoint
     assert f"docker/{ONE_GPU.name}" in scripts
@@ -541,45 +537,7 @@ def test_the_autoscaler_counts_what_waits(sql: Callable[..., list[Any]]) -> None
     assert sql(query) == [(1,)]
 
 
-# Health and GPUs
-
-
-def health(database_url: str, *arguments: str) -> int:
-    environ = {**os.environ, "PGCLIP_DATABASE_URL": database_url}
-    command = [sys.executable, str(HEALTHCHECK), *arguments]
-    return subprocess.run(command, env=environ, capture_output=True, timeout=30).returncode
-
-
-def test_health_is_the_heartbeat(
-    database_url: str, start_worker: WorkerFactory, sql: Callable[..., list[Any]]
-) -> None:
-    assert health(database_url) == 1
-    worker = start_worker(database_url)
-    assert health(database_url) == health(database_url, "--restart") == 0
-    assert health(database_url.replace("postgresql://", "postgresql+psycopg2://")) == 0
-    # Frozen, its process runs and it is not alive all the same.
-    worker.kill(signal.SIGSTOP)
-    eventually(lambda: health(database_url) == 1)
-    assert health(database_url, "--restart") == 1
-    worker.kill(signal.SIGCONT)
-    eventually(lambda: health(database_url) == 0)
-    # Other containers' workers don't count.
-    sql("UPDATE pgclip.worker SET host = 'elsewhere'")
-    assert health(database_url) == 1
-    sql("UPDATE pgclip.worker SET host = %s", socket.gethostname())
-    assert health(database_url) == 0
-    worker.kill(signal.SIGKILL)
-    worker.wait()
-    eventually(lambda: health(database_url) == 1)
-
-
-def test_health_without_postgres_or_schema(services: LocalServices, tmp_path: Path) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        nowhere = f"postgresql://u:p@127.0.0.1:{taken.getsockname()[1]}/d"
-        assert health(nowhere) == 2
-        assert health(nowhere, "--restart") == 0
-    assert health(services.database_url) == 1
+# GPUs
 
 
 @pytest.fixture

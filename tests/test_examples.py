@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import ROOT, Live, eventually, run_sql
+from conftest import ROOT, Live, eventually, free_port, run_sql
 from packaging.requirements import Requirement
 from pictures import jpeg
 
@@ -53,12 +53,6 @@ def required(program: str) -> str:
             pytest.fail(f"{program} is not installed")
         pytest.skip(f"{program} is not installed")
     return found
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 def environment(database_url: str, redis_url: str, **more: str) -> Environment:

@@ -318,26 +318,6 @@ def test_postgres_connections_that_break_are_made_again(
     assert_ledger_is_true(database_url)
 
 
-def test_messages_that_are_no_tickets_are_refused(
-    client: Client,
-    database_url: str,
-    sql: Sql,
-    services: LocalServices,
-    start_worker: WorkerFactory,
-) -> None:
-    from pgclip.settings import Settings
-    from pgclip.tickets import TASK, make_app
-
-    worker = start_worker(database_url)
-    (queue,) = sql("SELECT unnest(pgclip.ticket_queues())")[0]
-    app = make_app(Settings.load({}, redis_url=services.redis_url))
-    app.send_task(TASK, kwargs={"queue": queue, "version": 99}, queue=queue)
-    app.send_task(TASK, kwargs={"run": "rm -rf /"}, queue=queue)
-    eventually(lambda: worker.log.read_text().count("refused a message: not a ticket") == 2)
-    client.submit_text("hello").wait(WAIT)
-    app.close()
-
-
 def test_a_worker_with_another_model_is_refused(
     client: Client, database_url: str, start_worker: WorkerFactory
 ) -> None:

@@ -23,11 +23,13 @@ from pgclip.items import (
     Calibration,
     Collection,
     Duplicate,
+    Healed,
     Hit,
     Item,
     ItemInfo,
     Label,
     LabelSet,
+    Missing,
 )
 from pgclip.jobs import Batch, ItemFailure, Job
 from pgclip.searching import Like
@@ -42,6 +44,7 @@ __all__ = [
     "ConfigurationError",
     "ConnectionFailed",
     "Duplicate",
+    "Healed",
     "Hit",
     "InvalidItem",
     "Item",
@@ -52,6 +55,7 @@ __all__ = [
     "Label",
     "LabelSet",
     "Like",
+    "Missing",
     "ModelMismatch",
     "NotCommitted",
     "NotFound",

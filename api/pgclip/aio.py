@@ -84,6 +84,8 @@ class AsyncClient:
     cancel = _awaited(Client.cancel)
     delete = _awaited(Client.delete)
     delete_items = _awaited(Client.delete_items)
+    missing = _awaited(Client.missing)
+    heal = _awaited(Client.heal)
     label_sets = _awaited(Client.label_sets)
     define_label_set = _awaited(Client.define_label_set)
     drop_label_set = _awaited(Client.drop_label_set)

@@ -8,10 +8,20 @@ from pgclip.database import Database
 from pgclip.errors import InvalidItem, NotFound
 from pgclip.following import Follower
 from pgclip.intake import Intake
-from pgclip.items import Collection, Item, ItemInfo, LabelSet, State, info_from, labels_from
+from pgclip.items import (
+    Collection,
+    Healed,
+    Item,
+    ItemInfo,
+    LabelSet,
+    Missing,
+    State,
+    info_from,
+    labels_from,
+)
 from pgclip.jobs import Batch, Job
 from pgclip.searching import Searching
-from pgclip.settings import Settings
+from pgclip.settings import Settings, masked
 from pgclip.submission import (
     Image,
     Kind,
@@ -265,6 +275,27 @@ class Client(Searching):
         arguments = (collection, kind, state, reason, contains, _keys(keys))
         return self._in_pages(statements.DELETE_ITEMS, arguments, "delete items")
 
+    def missing(self, *, collection: str | None = None, limit: int = 1000) -> list[Missing]:
+        """What lacks a current vector or label, and why; at most `limit`, oldest items first."""
+        with self._database.transaction("missing") as cursor:
+            cursor.execute(statements.LOCAL_TIMEOUT, ("0",))  # it looks at every item
+            cursor.execute(statements.MISSING, (collection, collection, limit))
+            return [Missing(*row) for row in cursor.fetchall()]
+
+    def heal(self) -> Healed:
+        """Queues what has neither vector, failure nor job, and has outdated labels made anew.
+
+        For all items and models that take work. Labels are made from the stored vectors, nothing is
+        encoded for them. Items that failed are left alone; see retry.
+        """
+        with self._database.transaction("heal") as cursor:
+            cursor.execute(statements.LOCAL_TIMEOUT, ("0",))
+            cursor.execute(statements.HEAL)
+            jobs, relabeled, queues = cursor.fetchone() or (0, 0, [])
+        if jobs:
+            self._tickets.announce(queues)
+        return Healed(jobs, relabeled)
+
     def label_sets(self) -> list[LabelSet]:
         """Every label set."""
         with self._database.transaction("label sets") as cursor:
@@ -340,7 +371,7 @@ def _item(key: str, collection: str) -> str:
     """For messages, once it is clear that Postgres can look for it. Raises InvalidItem."""
     name_text(key, "key")
     name_text(collection, "collection")
-    return f"item {key!r:.100} in collection {collection!r:.100}"
+    return f"item {masked(key)!r:.100} in collection {collection!r:.100}"
 
 
 def _contains(metadata: Mapping[str, Any] | None) -> str | None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 # The revision of migrations/versions that this package speaks to.
-SCHEMA_VERSION = "0004"
+SCHEMA_VERSION = "0005"
 
 
 class Database:
@@ -151,7 +151,7 @@ def make_engine(url: str, **options: Any) -> "Engine":
 
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         raise ConfigurationError("PGCLIP_DATABASE_URL is not a URL") from None
     if parsed.drivername.split("+")[0] not in ("postgresql", "postgres"):
         raise ConfigurationError(

@@ -82,6 +82,32 @@ class Calibration:
     deviation: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """What an item lacks of a model: its current vectors, or its labels of `label_set`.
+
+    `reason`: "queued" or "leased" (it will come), "never_queued" or "outdated" (heal brings it),
+    or why the item failed, with the `error`.
+    """
+
+    item_id: int
+    collection: str
+    key: str
+    kind: Kind
+    model: str
+    label_set: str | None
+    reason: str
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Healed:
+    """Jobs queued for missing vectors, and items that workers label anew."""
+
+    jobs: int
+    relabeled: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ItemInfo:
     """An item as lists show it.

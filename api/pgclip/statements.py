@@ -141,9 +141,28 @@ STATUS_QUEUE = """
 """
 STATUS_WORKERS = """
     SELECT id, host, pid, model, device, precision, batch_size, alive, jobs,
-           extract(epoch FROM clock_timestamp() - heartbeat_at)::float
+           extract(epoch FROM clock_timestamp() - heartbeat_at)::float, trouble
     FROM pgclip.workers ORDER BY id
 """
+# Of a host, and of one process there if it is named; the one that lives longest comes first.
+WORKERS_OF = """
+    SELECT id, pid, alive, extract(epoch FROM clock_timestamp() - heartbeat_at)::float, jobs,
+           trouble
+    FROM pgclip.workers WHERE host = %s AND (%s::int IS NULL OR pid = %s)
+    ORDER BY heartbeat_at DESC, id DESC
+"""
+
+MISSING = """
+    SELECT m.item_id, m.collection, m.key, m.kind, m.model, m.label_set, m.reason, m.error
+    FROM pgclip.missing m WHERE %s::text IS NULL OR m.collection = %s
+    ORDER BY m.item_id, m.model, m.label_set NULLS FIRST LIMIT %s
+"""
+# What pgclip.heal would bring; counted up to a limit.
+HEALABLE = """
+    SELECT count(*) FROM (SELECT FROM pgclip.missing
+                          WHERE reason IN ('never_queued', 'outdated') LIMIT %s) counted
+"""
+HEAL = "SELECT jobs, relabeled, pgclip.ticket_queues() FROM pgclip.heal()"
 STATUS_FAILURES = """
     SELECT reason, count(*) FROM pgclip.items WHERE reason IS NOT NULL
     GROUP BY reason ORDER BY count(*) DESC

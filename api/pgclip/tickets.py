@@ -63,7 +63,8 @@ def make_app(settings: Settings) -> "Celery":
     """The Celery app that carries tickets; the same for clients and workers."""
     from celery import Celery
 
-    app = Celery("pgclip", broker=settings.required("redis_url"), set_as_current=False)
+    broker = _verifying(settings.required("redis_url"))
+    app = Celery("pgclip", broker=broker, set_as_current=False)
     limits = {
         "socket_connect_timeout": settings.connect_timeout,
         "socket_timeout": settings.connect_timeout,
@@ -88,6 +89,13 @@ def make_app(settings: Settings) -> "Celery":
         worker_send_task_events=False,
     )
     return app
+
+
+def _verifying(url: str) -> str:
+    """The URL as Celery needs it: without ssl_cert_reqs it would trust any server, unlike redis."""
+    if not url.startswith("rediss://") or "ssl_cert_reqs=" in url:
+        return url
+    return f"{url}{'&' if '?' in url else '?'}ssl_cert_reqs=required"
 
 
 class TicketOffice:
@@ -118,6 +126,14 @@ class TicketOffice:
     def waiting(self, queue: str) -> int:
         """How many tickets wait in a queue. Raises redis.RedisError."""
         return int(self._connected()[1].llen(queue))
+
+    def unreachable(self) -> str | None:
+        """Why Redis can't be asked at this moment; None if it can."""
+        try:
+            self._connected()[1].ping()
+        except Exception as error:
+            return f"Redis does not answer ({type(error).__name__}: {error})"
+        return None
 
     def taken(self, queue: str) -> None:
         """A worker has taken a ticket and is about to claim: from now on publish again."""

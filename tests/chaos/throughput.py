@@ -10,9 +10,10 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import redis
 from faults import FAULTS, Missed
 from recovery import until_leases_are_back, until_settled
-from stage import Stage
+from stage import SETTINGS, Stage
 
 from pgclip import Client
 from pgclip.errors import PgclipError
@@ -75,6 +76,7 @@ def measure(folder: Path, seed: int, workers: int, names: list[str]) -> dict[str
         after = {name: _after(stage, random, name, usual) for name in names}
         accepted = feeder.stop()
         until_settled(stage)
+        wiped = _after_wipes(stage)
         unlike = """SELECT count(*) FROM pgclip.items WHERE state <> 'done'"""
         ((unlike_done,),) = stage.sql(unlike)
         ((items,),) = stage.sql("SELECT count(*) FROM pgclip.items")
@@ -89,6 +91,8 @@ def measure(folder: Path, seed: int, workers: int, names: list[str]) -> dict[str
         "troubles": stage.troubles,
         "longest_seconds_until_back": max(each["seconds_until_back"] for each in hit.values()),
         "lowest_ratio_after": min(each["ratio_after"] for each in hit.values()),
+        "steward_seconds": float(SETTINGS["PGCLIP_STEWARD_INTERVAL"]),
+        "longest_seconds_of_a_submission_wiped_from_redis": round(wiped, 2),
         "by_kind": hit,
     }
 
@@ -121,6 +125,21 @@ def _after(stage: Stage, random: Random, name: str, usual: float) -> dict[str, f
     }
     print(f"{name}: {figures}", flush=True)
     return figures
+
+
+def _after_wipes(stage: Stage) -> float:
+    """The longest of twenty submissions to idle workers, Redis being emptied after each commit."""
+    times = []
+    with redis.Redis.from_url(stage.redis_url) as client:
+        for number in range(20):
+            stage.sql("SELECT pgclip.submit_text(key => '0', body => %s)", f"wiped {number}")
+            client.flushall()
+            start = time.monotonic()
+            while stage.sql("SELECT state FROM pgclip.items WHERE key = '0'") != [("done",)]:
+                time.sleep(0.02)
+            times.append(time.monotonic() - start)
+            time.sleep(number / 20)  # at other moments of the steward's
+    return max(times)
 
 
 def _rate(stage: Stage, window: float) -> float:

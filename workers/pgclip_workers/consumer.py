@@ -2,10 +2,12 @@
 
 import logging
 import socket
+from collections.abc import Callable
 from typing import Any
 
 from celery.signals import setup_logging, worker_shutting_down
 from celery.worker import state
+from celery.worker.consumer import Consumer
 
 from pgclip.errors import PgclipError
 from pgclip.settings import Settings
@@ -17,17 +19,27 @@ log = logging.getLogger(__name__)
 
 
 def consume(
-    settings: Settings, queue: str, name: str, tickets: TicketOffice, pipeline: Pipeline
+    settings: Settings,
+    queue: str,
+    name: str,
+    tickets: TicketOffice,
+    pipeline: Pipeline,
+    refused: Callable[[], object],
 ) -> int:
-    """Runs a Celery worker in this thread until SIGTERM or SIGINT; returns its exit status."""
+    """Runs a Celery worker in this thread until SIGTERM or SIGINT; returns its exit status.
+
+    `refused` is called for every message that is no ticket; nothing else is done with it.
+    """
     app = make_app(settings)
+    app.conf.worker_consumer = _counting(refused)
 
     @app.task(name=TASK)  # type: ignore[untyped-decorator]
-    def work(**message: Any) -> None:
+    def work(*given: Any, **message: Any) -> None:
         try:
-            ticket = Ticket.decode(message)
+            ticket = Ticket.decode({"": given, **message} if given else message)
         except BadTicket as error:
             log.warning("refused a message: %s", error)
+            refused()
             return
         tickets.taken(ticket.queue)
         try:
@@ -60,6 +72,29 @@ def consume(
     finally:
         worker_shutting_down.disconnect(stop)
     return int(worker.exitcode or 0)
+
+
+def _counting(refused: Callable[[], object]) -> type[Consumer]:
+    """Celery's consumer, which logs and drops what it can't read or has no task for, counted."""
+
+    class Counting(Consumer):  # type: ignore[misc]
+        def on_decode_error(self, *of_message: Any) -> None:
+            refused()
+            super().on_decode_error(*of_message)
+
+        def on_unknown_message(self, *of_message: Any) -> None:
+            refused()
+            super().on_unknown_message(*of_message)
+
+        def on_unknown_task(self, *of_message: Any) -> None:
+            refused()
+            super().on_unknown_task(*of_message)
+
+        def on_invalid_task(self, *of_message: Any) -> None:
+            refused()
+            super().on_invalid_task(*of_message)
+
+    return Counting
 
 
 def _keep(**_: Any) -> None:

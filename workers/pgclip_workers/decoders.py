@@ -78,7 +78,7 @@ class Decoders:
         self._stopped = threading.Event()
         self._renewing = threading.Lock()
         self._pool = self._new_pool()
-        self._moved = time.monotonic()  # when a task was last begun or ended
+        self.moved = time.monotonic()  # when a task was last begun or ended
 
     def warm_up(self) -> None:
         """Returns when a process answers."""
@@ -155,7 +155,7 @@ class Decoders:
         raise RuntimeError("the decoding processes can't be started")
 
     def _note_move(self, _: _Answers) -> None:
-        self._moved = time.monotonic()
+        self.moved = time.monotonic()
 
     def _renew(self, broken: ProcessPool) -> None:
         with self._renewing:
@@ -207,7 +207,7 @@ class Decoders:
         """The task if its pool is at work, else another for the same picture."""
         if self._stopped.is_set():
             raise Interrupted
-        if time.monotonic() - self._moved > self._timeout + _STALL_SECONDS:
+        if time.monotonic() - self.moved > self._timeout + _STALL_SECONDS:
             self._renew(task.pool)
         return task if task.pool is self._pool else self._schedule(arguments)
 

@@ -11,18 +11,32 @@ import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pgclip import binarycopy
 from pgclip.database import Database
 from pgclip.submission import Kind
 from pgclip_workers import statements
 from pgclip_workers.encoder import Encoder, Floats
 
+if TYPE_CHECKING:
+    from psycopg2.extensions import cursor as Cursor
+
 log = logging.getLogger(__name__)
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
+
+# Rows of binary COPY as numpy records, so that a batch is encoded in one go.
+_ROW = np.dtype(
+    [
+        *(("fields", ">i2"), ("owner_length", ">i4"), ("owner", ">i8")),
+        *(("label_length", ">i4"), ("label", ">i4")),
+        *(("version_length", ">i4"), ("version", ">i4")),
+        *(("score_length", ">i4"), ("score", ">f4")),
+    ]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +161,17 @@ class LabelShelf:
                     statements.KEEP_LABEL_VECTOR,
                     (label_id, self._model, version, vectors[label_id].tolist()),
                 )
+
+
+def stage(cursor: "Cursor", owners: Sequence[int], labels: Labels) -> None:
+    """Writes labels to the staging table; `owners` are the ids that their rows stand for."""
+    rows = np.zeros(len(labels.rows), _ROW)
+    rows["fields"] = 4
+    rows["owner_length"], rows["owner"] = 8, np.array(owners)[labels.rows]
+    rows["label_length"], rows["label"] = 4, labels.label_ids
+    rows["version_length"], rows["version"] = 4, labels.versions
+    rows["score_length"], rows["score"] = 4, labels.scores
+    binarycopy.copy_in_encoded(cursor, statements.STAGED_LABELS, rows.tobytes())
 
 
 def _softmax(logits: Floats) -> Floats:

@@ -87,6 +87,11 @@ class Metrics(Observer):
             "pgclip_encoded", "Contents encoded for items.", ["kind"], registry=registry
         )
         self._tickets = Counter("pgclip_tickets", "Tickets taken from Redis.", registry=registry)
+        self._refused = Counter(
+            "pgclip_refused_messages",
+            "Messages from Redis that are no tickets.",
+            registry=registry,
+        )
         self._batch_items = Histogram(
             "pgclip_batch_items", "Jobs in a batch.", buckets=_BATCH_ITEMS, registry=registry
         )
@@ -133,6 +138,10 @@ class Metrics(Observer):
     def answered(self, seconds: float) -> None:
         """Counts a query."""
         self._queries.observe(seconds)
+
+    def refused_message(self) -> None:
+        """Counts a message."""
+        self._refused.inc()
 
     def stop(self) -> None:
         """Closes the port."""

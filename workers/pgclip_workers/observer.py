@@ -21,5 +21,8 @@ class Observer:
     def answered(self, seconds: float) -> None:
         """A query has its vector, or is refused."""
 
+    def refused_message(self) -> None:
+        """A message from Redis is no ticket, and is dropped."""
+
     def stop(self) -> None:
         """The worker ends."""

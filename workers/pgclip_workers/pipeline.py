@@ -27,7 +27,7 @@ class Pipeline:
     """Works the queue down. A batch that a stage can't finish goes back to the queue, whole.
 
     `device_lost` is called when the device is lost to this process; it should not return.
-    `stopping` is set once stop was called.
+    `progressed` is called whenever a stage has ended. `stopping` is set once stop was called.
     """
 
     def __init__(
@@ -37,9 +37,11 @@ class Pipeline:
         encode: Stage,
         store: Stage,
         device_lost: Callable[[], None],
+        progressed: Callable[[], object],
     ) -> None:
         self._leases = leases
         self._device_lost = device_lost
+        self._progressed = progressed
         self._draining = threading.Lock()
         self._in_flight = 0
         self._changed = threading.Condition()
@@ -58,6 +60,11 @@ class Pipeline:
     def idle(self) -> bool:
         """Whether nobody is draining the queue at this moment."""
         return not self._draining.locked()
+
+    @property
+    def threads(self) -> list[threading.Thread]:
+        """Those that the stages run in."""
+        return [thread for _, threads in self._stages for thread in threads]
 
     def drain(self) -> int:
         """Claims and works until the queue is empty; returns how many batches.
@@ -142,6 +149,7 @@ class Pipeline:
                 self._failures += 1
                 self._give_up(batch)
             else:
+                self._progressed()
                 if outbox is not None:
                     outbox.put(batch)
                 else:

@@ -4,9 +4,7 @@ import logging
 import os
 import socket
 import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from uuid import UUID, uuid4
 
 from pgclip.database import Database
@@ -14,10 +12,9 @@ from pgclip.errors import PgclipError
 from pgclip.settings import Settings
 from pgclip_workers import statements
 from pgclip_workers.encoder import Encoder
+from pgclip_workers.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
-
-STUCK_EXIT = 70  # EX_SOFTWARE
 
 
 class Presence:
@@ -25,12 +22,23 @@ class Presence:
 
     A lease is noted here before it is asked for, and forgotten when its batch has ended, in
     whatever way. Every heartbeat asks the database which ones it has for this worker, and releases
-    those that are not held here: so no lease outlives the knowledge of it.
+    those that are not held here: so no lease outlives the knowledge of it. It also says what
+    `trouble` says, for those who ask about this worker, and lets the watchdog look.
     """
 
-    def __init__(self, settings: Settings, database: Database, model: int, encoder: Encoder):
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        model: int,
+        encoder: Encoder,
+        watchdog: Watchdog,
+        trouble: Callable[[], str | None],
+    ):
         self._settings = settings
         self._database = database
+        self._watchdog = watchdog
+        self._trouble = trouble
         self._row = (
             model,
             socket.gethostname(),
@@ -42,7 +50,6 @@ class Presence:
         )
         self._lock = threading.Lock()
         self._held: set[UUID] = set()
-        self._encoding_since: dict[object, float] = {}
         self._stopping = threading.Event()
         self.worker_id = self._sign_on()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
@@ -59,16 +66,6 @@ class Presence:
         """The lease's batch has ended; jobs still under it go back with the next heartbeat."""
         with self._lock:
             self._held.discard(lease)
-
-    @contextmanager
-    def encoding(self) -> Iterator[None]:
-        """Surrounds what asks the device, in any thread: the watchdog looks how long it takes."""
-        call = object()
-        self._encoding_since[call] = time.monotonic()
-        try:
-            yield
-        finally:
-            del self._encoding_since[call]
 
     def stop(self) -> None:
         """Ends the heartbeat and hands everything back."""
@@ -88,7 +85,7 @@ class Presence:
 
     def _beat(self) -> None:
         while not self._stopping.wait(self._settings.heartbeat):
-            self._end_if_stuck()
+            self._watchdog.look(len(self._held))
             try:
                 self._tell()
             except PgclipError as error:
@@ -98,7 +95,8 @@ class Presence:
 
     def _tell(self) -> None:
         with self._database.transaction("heartbeat") as cursor:
-            cursor.execute(statements.HEARTBEAT, (self.worker_id, self._settings.lease))
+            told = (self.worker_id, self._settings.lease, self._trouble())
+            cursor.execute(statements.HEARTBEAT, told)
             (leases,) = cursor.fetchone() or (None,)
         if leases is None:
             self.worker_id = self._sign_on()
@@ -113,14 +111,3 @@ class Presence:
         if unknown:
             with self._database.transaction("release") as cursor:
                 cursor.execute(statements.RELEASE, (self.worker_id, unknown))
-
-    def _end_if_stuck(self) -> None:
-        """A device call that never returns can't be interrupted, only ended with the process."""
-        since = min(self._encoding_since.copy().values(), default=None)
-        if since is not None and time.monotonic() - since > self._settings.encode_timeout:
-            log.critical(
-                "a forward pass has not returned for %g s (PGCLIP_ENCODE_TIMEOUT); exiting so that "
-                "the work is done elsewhere",
-                self._settings.encode_timeout,
-            )
-            os._exit(STUCK_EXIT)

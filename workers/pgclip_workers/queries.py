@@ -56,13 +56,13 @@ class QueryDesk:
         self._device_lost = device_lost
         self._answered = answered
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="queries", daemon=True)
-        self._thread.start()
+        self.thread = threading.Thread(target=self._run, name="queries", daemon=True)
+        self.thread.start()
 
     def stop(self) -> None:
         """Ends after the queries at hand."""
         self._stopping.set()
-        self._thread.join()
+        self.thread.join()
 
     def _run(self) -> None:
         while not self._stopping.is_set():

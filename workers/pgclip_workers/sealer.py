@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 from pgclip import statements
 from pgclip.database import Database
@@ -34,32 +35,33 @@ class Sealer:
         self._stopping = threading.Event()
         self._counted_at = 0.0
         self._unindexed = 0
-        self._thread = threading.Thread(target=self._run, name="segments", daemon=True)
-        self._thread.start()
+        self.trouble: str | None = None
+        self.thread = threading.Thread(target=self._run, name="segments", daemon=True)
+        self.thread.start()
 
-    def wait_for_room(self) -> None:
+    def wait_for_room(self, waiting: Callable[[], object]) -> None:
         """Returns once few enough vectors are without an index, or the worker stops.
 
-        Every search compares those one by one, so storing waits rather than searching.
+        Every search compares those one by one, so storing waits rather than searching; `waiting` is
+        called again and again meanwhile.
         """
-        told = False
         while self._count() > self._settings.max_unindexed and not self._stopping.is_set():
-            if not told:
-                told = True
-                log.warning(
-                    "storing waits: %d vectors have no index yet, more than PGCLIP_MAX_UNINDEXED "
-                    "(%d); indexes are being built",
-                    self._unindexed,
-                    self._settings.max_unindexed,
+            if self.trouble is None:
+                self.trouble = (
+                    f"storing waits: {self._unindexed} vectors have no index yet, more than "
+                    f"PGCLIP_MAX_UNINDEXED ({self._settings.max_unindexed}); it is being made"
                 )
+                log.warning("%s", self.trouble)
+            waiting()
             self._stopping.wait(_LOOK_SECONDS)
+        self.trouble = None
 
     def stop(self) -> None:
         """Gives up what is being built; another worker, or the next start, builds it."""
         self._stopping.set()
-        while self._thread.is_alive():
+        while self.thread.is_alive():
             self._own.cancel()
-            self._thread.join(0.2)
+            self.thread.join(0.2)
         self._own.close()
 
     def _run(self) -> None:

@@ -3,7 +3,7 @@
 REGISTER_MODEL = "SELECT pgclip.register_model(%s, %s, %s, %s::jsonb)"
 TICKET_QUEUE = "SELECT pgclip._ticket_queue(%s::smallint)"
 SIGN_ON = "SELECT pgclip.sign_on(%s::smallint, %s, %s, %s, %s, %s, %s)"
-HEARTBEAT = "SELECT pgclip.heartbeat(%s, %s)::text[]"
+HEARTBEAT = "SELECT pgclip.heartbeat(%s, %s, %s)::text[]"
 SIGN_OFF = "SELECT pgclip.sign_off(%s)"
 
 CLAIM = "SELECT * FROM pgclip.claim(%s, %s::uuid, %s, %s, %s)"
@@ -28,6 +28,9 @@ LABEL_VECTORS = """
     SELECT v.label_id, v.version, v.embedding FROM pgclip.label_vector v WHERE v.model_id = %s
 """
 KEEP_LABEL_VECTOR = "SELECT pgclip.keep_label_vector(%s, %s::smallint, %s, %s::real[])"
+
+NEXT_RELABELING = "SELECT item_id, kind, embedding FROM pgclip.next_relabeling(%s::smallint, %s)"
+STORE_LABELS = "SELECT pgclip.store_labels(%s::smallint, %s, %s::bigint[])"
 
 OPEN_RESULTS = "SELECT pgclip.open_results()"
 STAGED_VECTORS = "pg_temp.staged_vector (job_id, embedding)"

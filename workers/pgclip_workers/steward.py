@@ -29,23 +29,31 @@ class Steward:
         self._tickets = tickets
         self._batch_size = batch_size
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="steward", daemon=True)
-        self._thread.start()
+        self.trouble: str | None = None  # of Redis, as every worker sees it for itself
+        self.thread = threading.Thread(target=self._run, name="steward", daemon=True)
+        self.thread.start()
 
     def stop(self) -> None:
         """Ends after the pass under way."""
         self._stopping.set()
-        self._thread.join()
+        self.thread.join()
 
     def _run(self) -> None:
         while not self._stopping.wait(self._settings.steward_interval):
             try:
+                self._look_at_redis()
                 self._tidy()
                 self._top_up()
             except PgclipError as error:
                 log.warning("the steward's pass failed: %s", error)
             except Exception:
                 log.exception("the steward's pass failed")
+
+    def _look_at_redis(self) -> None:
+        unreachable = self._tickets.unreachable()
+        if unreachable and not self.trouble:
+            log.warning("%s; work is found without tickets", unreachable)
+        self.trouble = unreachable
 
     def _tidy(self) -> None:
         taken_back = self._alone(statements.SWEEP, self._settings.strikes)

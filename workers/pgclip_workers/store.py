@@ -14,7 +14,7 @@ from pgclip.database import Database
 from pgclip.errors import LABELS_CHANGED, ConnectionFailed, PgclipError, sqlstate
 from pgclip_workers import statements
 from pgclip_workers.batch import Batch, Failure, Job
-from pgclip_workers.labels import LabelBook, LabelShelf
+from pgclip_workers.labels import LabelBook, LabelShelf, stage
 
 if TYPE_CHECKING:
     from psycopg2.extensions import cursor as Cursor
@@ -24,19 +24,8 @@ log = logging.getLogger(__name__)
 # A lost connection is tried again after these seconds; then the jobs go back to the queue.
 _PAUSES = (0.1, 0.5, 2.0)
 
-
 # Classes of SQLSTATE that say that a value is not acceptable: data exceptions and constraints.
 _OF_THE_DATA = ("22", "23")
-
-# Rows of binary COPY as numpy records, so that a batch is encoded in one go.
-_LABEL_ROW = np.dtype(
-    [
-        *(("fields", ">i2"), ("job_length", ">i4"), ("job", ">i8")),
-        *(("label_length", ">i4"), ("label", ">i4")),
-        *(("version_length", ">i4"), ("version", ">i4")),
-        *(("score_length", ">i4"), ("score", ">f4")),
-    ]
-)
 
 
 class Store:
@@ -108,7 +97,9 @@ class Store:
             if done:
                 cursor.execute(statements.OPEN_RESULTS)
                 self._stage_vectors(cursor, batch, done)
-                self._stage_labels(cursor, batch, done, book)
+                embeddings = [batch.embeddings[batch.content_of[job.id]] for job in done]
+                labels = book.label([job.kind for job in done], embeddings)
+                stage(cursor, [job.id for job in done], labels)
             cursor.execute(
                 statements.STORE,
                 (str(batch.lease), book.epoch, [j.id for j in done], hashes, _json(failed)),
@@ -135,19 +126,6 @@ class Store:
         rows["length"], rows["dimension"] = 4 + 2 * self._dimension, self._dimension
         rows["values"] = np.concatenate(arrays)
         binarycopy.copy_in_encoded(cursor, statements.STAGED_VECTORS, rows.tobytes())
-
-    def _stage_labels(
-        self, cursor: "Cursor", batch: Batch, done: Sequence[Job], book: LabelBook
-    ) -> None:
-        embeddings = [batch.embeddings[batch.content_of[job.id]] for job in done]
-        labels = book.label([job.kind for job in done], embeddings)
-        rows = np.zeros(len(labels.rows), _LABEL_ROW)
-        rows["fields"] = 4
-        rows["job_length"], rows["job"] = 8, np.array([job.id for job in done])[labels.rows]
-        rows["label_length"], rows["label"] = 4, labels.label_ids
-        rows["version_length"], rows["version"] = 4, labels.versions
-        rows["score_length"], rows["score"] = 4, labels.scores
-        binarycopy.copy_in_encoded(cursor, statements.STAGED_LABELS, rows.tobytes())
 
 
 def _json(failed: list[dict[str, object]]) -> str:

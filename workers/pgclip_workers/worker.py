@@ -20,11 +20,13 @@ from pgclip_workers.labels import LabelShelf
 from pgclip_workers.leases import Leases
 from pgclip_workers.observer import Observer
 from pgclip_workers.pipeline import Pipeline
-from pgclip_workers.presence import STUCK_EXIT, Presence
+from pgclip_workers.presence import Presence
 from pgclip_workers.queries import QueryDesk
+from pgclip_workers.relabeler import Relabeler
 from pgclip_workers.sealer import Sealer
 from pgclip_workers.steward import Steward
 from pgclip_workers.store import Store
+from pgclip_workers.watchdog import STUCK_EXIT, Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +59,7 @@ class Worker:
         # An answer lost in a crash is asked for again; waiting for the disk costs every search.
         self._answers = self._connections(1, synchronous_commit="off", idle_session_timeout="0")
         self._tickets = TicketOffice(settings)
+        self._watchdog = Watchdog(settings, decoders)
         self._model, self._queue = self._register()
         self._observer = self._make_observer()
 
@@ -65,16 +68,19 @@ class Worker:
         encoder, database = self._encoder, self._database
         shelf = LabelShelf(database, encoder, self._model)
         shelf.book()
-        presence = Presence(self._settings, self._pulse, self._model, encoder)
-        sealer = Sealer(self._settings, database, self._model)
-        pipeline = self._pipeline(presence, shelf, sealer)
-        decoders = self._query_decoders
-        answered = self._observer.answered
-        watched = presence.encoding
-        desk = QueryDesk(
-            self._answers, encoder, decoders, self._model, watched, _exit_at_once, answered
-        )
+        watchdog = self._watchdog
         steward = Steward(self._settings, database, self._tickets, encoder.batch_size)
+        sealer = Sealer(self._settings, database, self._model)
+        presence = Presence(
+            self._settings, self._pulse, self._model, encoder, watchdog,
+            lambda: "; ".join(filter(None, (steward.trouble, sealer.trouble))) or None,
+        )  # fmt: skip
+        pipeline = self._pipeline(presence, shelf, sealer)
+        relabeler = Relabeler(database, shelf, self._model, self._settings.steward_interval)
+        desk = QueryDesk(
+            self._answers, encoder, self._query_decoders, self._model, watchdog.encoding,
+            _exit_at_once, self._observer.answered,
+        )  # fmt: skip
         idle = threading.Thread(target=self._look_for_work, args=(pipeline,), name="idle")
         threading.Thread(target=self._interrupt, args=(pipeline,), daemon=True).start()
         log.info(
@@ -87,14 +93,21 @@ class Worker:
         )
         try:
             idle.start()
+            watchdog.guard(
+                pipeline.stopping,
+                *(*pipeline.threads, idle, desk.thread, relabeler.thread),
+                *(steward.thread, sealer.thread),
+            )  # fmt: skip
             name = f"pgclip-{os.getpid()}"
-            return consume(self._settings, self._queue, name, self._tickets, pipeline)
+            refused = self._observer.refused_message
+            return consume(self._settings, self._queue, name, self._tickets, pipeline, refused)
         finally:
             log.info("stopping: what is encoded is stored, the rest goes back")
             pipeline.stop()
             idle.join()
             sealer.stop()  # before the last batch, which may be waiting for it
             pipeline.join()
+            relabeler.stop()
             desk.stop()
             steward.stop()
             presence.stop()
@@ -107,7 +120,7 @@ class Worker:
         encoder = self._encoder
         leases = Leases(self._database, presence, self._model, encoder.batch_size)
         store = Store(self._database, shelf, encoder.dimension)
-        observer = self._observer
+        observer, watchdog = self._observer, self._watchdog
 
         def fetch_stage(batch: Batch) -> None:
             with observer.stage("fetch"):
@@ -115,12 +128,12 @@ class Worker:
 
         def encode_stage(batch: Batch) -> None:
             images, texts = len(batch.images), len(batch.texts)
-            with presence.encoding(), observer.stage("encode"):
+            with watchdog.encoding(), observer.stage("encode"):
                 encode(batch, encoder)
             observer.encoded(images, texts)
 
         def store_stage(batch: Batch) -> None:
-            sealer.wait_for_room()
+            sealer.wait_for_room(watchdog.progressed)
             try:
                 with observer.stage("store"):
                     store.store(batch)
@@ -129,7 +142,9 @@ class Worker:
                     logs.settled(batch)
                     observer.settled(batch)
 
-        return Pipeline(leases, fetch_stage, encode_stage, store_stage, _exit_at_once)
+        return Pipeline(
+            leases, fetch_stage, encode_stage, store_stage, _exit_at_once, watchdog.progressed
+        )
 
     def _make_observer(self) -> Observer:
         if not self._settings.metrics_port:

@@ -21,6 +21,7 @@ from pgclip.migrate import POSTGRES_VERSION, VECTOR_VERSION, version_tuple
 from pgclip.settings import Settings, masked
 
 _REDIS = (6, 2)
+_COUNTED = 1000
 _STORAGE = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
 # Says which device torch has; in a process of its own, because the client loads no torch.
 _DEVICE = """
@@ -109,9 +110,22 @@ def _postgres(settings: Settings) -> Generator[Finding, None, Status | None]:
     yield Finding("schema", "ok", "pgclip is up to date")
     database = Database(settings.database_url, pool_size=1)
     try:
+        yield _completeness(database)
         return look(database)
     finally:
         database.close()
+
+
+def _completeness(database: Database) -> Finding:
+    with database.transaction("completeness") as cursor:
+        cursor.execute(statements.HEALABLE, (_COUNTED,))
+        (lacking,) = cursor.fetchone() or (0,)
+    if not lacking:
+        return Finding("completeness", "ok", "nothing lacks a vector or label that is not queued")
+    count = f"{lacking}{' or more' if lacking == _COUNTED else ''}"
+    detail = f"{count} vectors or label sets of items are missing or outdated, and not queued"
+    advice = "pgclip missing shows which; pgclip missing --heal brings them"
+    return Finding("completeness", "warning", detail, advice)
 
 
 def _server(settings: Settings) -> Any:
@@ -171,16 +185,24 @@ def _redis(settings: Settings) -> Finding:
         ) as redis:
             about: Any = redis.info("server")
     except (RedisError, ValueError, OSError) as error:
-        advice = (
-            "Start it, or set PGCLIP_REDIS_URL. Submissions are accepted without it, and start "
-            "about a second later; workers need it to start"
-        )
-        return Finding("Redis", "trouble", f"{where}: {error}", advice)
+        return Finding("Redis", "trouble", f"{where}: {error}", _redis_advice(error))
     name = about.get("server_name", "redis")
     version = about.get("valkey_version") or about["redis_version"]
     if version_tuple(about["redis_version"]) < _REDIS:
         return Finding("Redis", "trouble", f"{where}: version {version}", "Upgrade it to 6.2")
     return Finding("Redis", "ok", f"{where}: {name} {version}")
+
+
+def _redis_advice(error: Exception) -> str:
+    if "certificate" in str(error).lower():
+        return (
+            "Does ssl_ca_certs in PGCLIP_REDIS_URL name the file of the authority that signed the "
+            "server's certificate, and does that hold the host's name?"
+        )
+    return (
+        "Start it, or set PGCLIP_REDIS_URL. Submissions are accepted without it, and start about a "
+        "second later; workers need it to start"
+    )
 
 
 def _worker_parts(settings: Settings) -> Iterator[Finding]:
@@ -222,9 +244,9 @@ def _places(settings: Settings) -> Iterator[Finding]:
         needed = _STORAGE.get(scheme)
         if needed and importlib.util.find_spec(needed) is None:
             advice = f"pip install {needed}"
-            yield Finding("URLs", "trouble", f"{prefix} needs {needed}", advice)
+            yield Finding("URLs", "trouble", f"{masked(prefix)} needs {needed}", advice)
         else:
-            yield Finding("URLs", "ok", f"{prefix} may be fetched")
+            yield Finding("URLs", "ok", f"{masked(prefix)} may be fetched")
 
 
 def _model(settings: Settings, status: Status) -> Iterator[Finding]:
@@ -256,6 +278,10 @@ def _work(status: Status) -> Iterator[Finding]:
         yield Finding("workers", "warning", "none is alive, so nothing is encoded", advice)
     else:
         yield Finding("workers", "ok", f"{len(alive)} alive")
+    for worker in alive:
+        if worker["trouble"]:
+            detail = f"worker {worker['id']} on {worker['host']}: {worker['trouble']}"
+            yield Finding("workers", "warning", detail, "Its log says more")
     waiting = status.oldest_waiting or 0.0
     if alive and waiting > 600:
         advice = "More workers, or a look at their logs; pgclip status --watch"

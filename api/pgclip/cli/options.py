@@ -45,10 +45,12 @@ def urls_file(settings: Settings) -> Path:
     return Path(settings.data_dir).expanduser() / "urls.json"
 
 
-def settings_for(database_url: str | None, redis_url: str | None) -> Settings:
+def settings_for(
+    database_url: str | None, redis_url: str | None, *, needs_redis: bool = True
+) -> Settings:
     """The settings, with the URLs given, of the environment, or of a running `pgclip up`."""
     settings = Settings.load(database_url=database_url, redis_url=redis_url)
-    if settings.database_url and settings.redis_url:
+    if settings.database_url and (settings.redis_url or not needs_redis):
         return settings
     try:
         urls = json.loads(urls_file(settings).read_text())

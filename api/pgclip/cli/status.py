@@ -83,7 +83,7 @@ def look(database: Database) -> Status:
         workers = rows(
             statements.STATUS_WORKERS,
             *("id", "host", "pid", "model", "device", "precision", "batch_size", "alive", "jobs"),
-            "heartbeat_age",
+            *("heartbeat_age", "trouble"),
         )
     return Status(
         items={state: items[state] for state in ("queued", "leased", "done", "failed")},
@@ -138,7 +138,12 @@ def shown(found: Status) -> RenderableType:
             *(str(worker[name]) for name in ("batch_size", "jobs")),
             beat if worker["alive"] else f"[red]{beat}, dead",
         )
-    return Group(*parts, Text(), table)
+    troubles = [
+        Text(f"worker {worker['id']}: {worker['trouble']}", style="yellow")
+        for worker in found.workers
+        if worker["alive"] and worker["trouble"]
+    ]
+    return Group(*parts, Text(), table, *troubles)
 
 
 def _counted(count: int, what: str) -> str:
