@@ -170,6 +170,15 @@ def test_formats_and_modes(format: str, mode: str, expected: Any, tolerance: int
     assert np.abs(middles - expected).max() <= tolerance
 
 
+def test_a_heic_is_decoded_and_not_its_thumbnail() -> None:
+    pillow_heif.register_heif_opener()
+    picture = quarters("RGB").resize((512, 512))
+    picture.info["thumbnails"] = [128]
+    data = encoded(picture, "HEIF")
+    whole = pixels(encoded(quarters("RGB").resize((512, 512)), "HEIF"))
+    np.testing.assert_array_equal(pixels(data, replace(SQUARE, fast_decode=True)), whole)
+
+
 def test_heic_without_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     pillow_heif.register_heif_opener()
     data = encoded(noise(1), "HEIF")

@@ -8,7 +8,9 @@ orientation is applied and that transparent pixels become white.
 import functools
 import hashlib
 import io
+import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -98,7 +100,7 @@ def _pixels(
     data: bytes, preprocessing: Preprocessing, limits: Limits
 ) -> "np.ndarray[Any, np.dtype[np.uint8]]":
     import numpy as np
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
 
     formats = _formats()
     if not data:
@@ -121,7 +123,7 @@ def _pixels(
         if preprocessing.fast_decode and image.format in _DRAFTED:
             _draft(image, preprocessing)
         image.load()
-        ImageOps.exif_transpose(image, in_place=True)
+        _lay_upright(image)
         image = _rgb(image)
         return np.asarray(_fit(image, preprocessing))
     except (Refused, MemoryError):
@@ -163,11 +165,31 @@ def _unknown(data: bytes, formats: tuple[str, ...]) -> Refused:
 def _draft(image: "Image", preprocessing: Preprocessing) -> None:
     """Lets the JPEG decoder shrink by 2, 4 or 8 while at least twice the target remains."""
     height, width = image.height, image.width
-    if image.getexif().get(_ORIENTATION, 1) > 4:  # it lies on its side
+    if _orientation(image) > 4:  # it lies on its side
         width, height = preprocessing.resized(width, height)
     else:
         height, width = preprocessing.resized(height, width)
     image.draft(None, (2 * width, 2 * height))
+
+
+def _orientation(image: "Image") -> int:
+    """By EXIF, from 1 to 8; 1, upright, where EXIF is broken or says something else."""
+    try:
+        orientation = image.getexif().get(_ORIENTATION, 1)
+    except MemoryError:
+        raise
+    except Exception:  # as many kinds as there are ways to break it
+        return 1
+    return orientation if orientation in range(1, 9) else 1
+
+
+def _lay_upright(image: "Image") -> None:
+    from PIL import ImageOps
+
+    if _orientation(image) > 1:
+        with suppress(struct.error, TypeError, ValueError, OverflowError):
+            # The pixels come first; then EXIF is written anew, which fails if more of it is broken.
+            ImageOps.exif_transpose(image, in_place=True)
 
 
 def _rgb(image: "Image") -> "Image":
