@@ -129,8 +129,8 @@ def watchdog(monkeypatch: pytest.MonkeyPatch) -> Watchdog:
         raise Ended
 
     monkeypatch.setattr(os, "_exit", end)
-    decoders = type("Idle", (), {"moved": 0.0})()
-    return Watchdog(Settings.load({}, encode_timeout=5.0, decode_timeout=5.0), decoders)
+    pools = type("Idle", (), {"moved": 0.0})()
+    return Watchdog(Settings.load({}, encode_timeout=5.0, decode_timeout=5.0), pools)
 
 
 class TestWatchdog:
@@ -168,7 +168,7 @@ class TestWatchdog:
     ) -> None:
         for _ in range(5):
             clock[0] += 60
-            watchdog._decoders.moved = clock[0]
+            watchdog._pools.moved = clock[0]
             watchdog.look(1)
 
     def test_threads_may_end_when_the_worker_stops(self, watchdog: Watchdog) -> None:

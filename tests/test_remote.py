@@ -1,15 +1,21 @@
 """References to other machines: off by default, and nowhere that was not allowed."""
 
+import hashlib
 import http.server
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from conftest import WorkerFactory, eventually, run_sql
 from pictures import jpeg
 
 from pgclip import Client
+from pgclip.settings import Settings
+from pgclip_workers.decode import Picture, Pixels
 from pgclip_workers.guarded import is_public
+from pgclip_workers.pools import Pools
+from pgclip_workers.preprocessing import Preprocessing
 from pgclip_workers.refused import Refused
 from pgclip_workers.remote import read_url, require_allowed
 
@@ -20,6 +26,7 @@ class Site(http.server.BaseHTTPRequestHandler):
     """A web site of this machine, with everything that a site may do to one who fetches."""
 
     failures_left = 0
+    asked, answering = threading.Semaphore(0), threading.Event()
 
     def do_GET(self) -> None:
         port = self.server.server_address[1]
@@ -44,6 +51,10 @@ class Site(http.server.BaseHTTPRequestHandler):
                 self.send_response(200)
                 self.end_headers()
                 self.endless()
+            case "/a/waits":
+                self.asked.release()
+                self.answering.wait(60)
+                self.answer(200, PICTURE)
             case "/a/busy":
                 type(self).failures_left -= 1
                 self.answer(503 if self.failures_left >= 0 else 200, PICTURE)
@@ -258,3 +269,35 @@ def test_without_the_setting_nothing_is_fetched(
     job = client.submit_image(f"{site}/a/cat.jpg")
     eventually(lambda: job.status().state == "failed")
     assert job.status().reason == "forbidden_url"
+
+
+def test_a_site_that_does_not_answer_holds_up_no_other_picture(site: str) -> None:
+    rules = Preprocessing(
+        resize=(32, 32), crop=(32, 32), resample=3, scale=1 / 255, mean=(0.0,) * 3, std=(1.0,) * 3,
+        fast_decode=False,
+    )  # fmt: skip
+    settings = Settings.load(
+        {}, urls=(f"{site}/a/",), private_urls=True, decoders=1, fetchers=2, roots=()
+    )
+    near = [Picture(jpeg(n), None) for n in range(20)]
+    far = [Picture(None, f"{site}/a/{name}") for name in ("waits", "cat.jpg", "waits")]
+    pools = Pools.start(settings)
+    try:
+        with ThreadPoolExecutor(1) as another:
+            mixed = another.submit(pools.decode, [*far[:2], *near, far[2]], rules)
+            assert Site.asked.acquire(timeout=60)
+            # Both fetching processes wait for the site; this decoding one is not held up.
+            alone = pools.pictures.decode(near, rules)
+            assert not mixed.done()
+            Site.answering.set()
+            found = mixed.result(timeout=60)
+    finally:
+        Site.answering.set()
+        pools.stop()
+    hashes = [each.hash for each in found if isinstance(each, Pixels)]
+    assert hashes == [
+        hashlib.sha256(data).digest()
+        for data in (PICTURE, PICTURE, *(picture.data for picture in near), PICTURE)
+        if data is not None
+    ]
+    assert all(isinstance(each, Pixels) for each in alone)

@@ -68,6 +68,7 @@ class Settings:
         0, "pictures in a batch, 4 texts for each; 0: 256 on CUDA, else 64", int
     )
     decoders: int = _setting(0, "decoding processes; 0: one for each processor", int)
+    fetchers: int = _setting(8, "processes that fetch and decode pictures from URLs", int)
     fast_decode: bool = _setting(True, "decode JPEG at reduced size where that suffices", _boolean)
     roots: tuple[Path, ...] = _setting((), "folders file:// may name, colon-separated", _folders)
     urls: tuple[str, ...] = _setting((), "URL prefixes workers fetch, with commas", _prefixes)
@@ -128,7 +129,7 @@ class Settings:
                 )
         for name in ("connect_timeout", "heartbeat", "lease", "idle_poll", "steward_interval",
                      "decode_timeout", "encode_timeout", "pool_size", "max_image_bytes",
-                     "max_image_pixels", "decoder_memory", "strikes", "segment_rows",
+                     "max_image_pixels", "decoder_memory", "fetchers", "strikes", "segment_rows",
                      "max_unindexed"):  # fmt: skip
             if getattr(self, name) <= 0:
                 raise ConfigurationError(f"PGCLIP_{name.upper()} must be positive")

@@ -218,13 +218,14 @@ class Decoders:
 
 def _groups(orders: Sequence[Order]) -> Iterator[Sequence[Order]]:
     """The orders in order, cut where a picture from the network comes, and before _TOGETHER + 1."""
-    for remote, run in groupby(orders, key=lambda order: _is_remote(order.source)):
+    for remote, run in groupby(orders, key=lambda order: is_remote(order.source)):
         some = list(run)
         size = 1 if remote else _TOGETHER
         yield from (some[at : at + size] for at in range(0, len(some), size))
 
 
-def _is_remote(source: str | None) -> bool:
+def is_remote(source: str | None) -> bool:
+    """Whether a source is read by the network."""
     return source is not None and not source.lower().startswith("file:")
 
 

@@ -2,8 +2,8 @@
 
 from pgclip_workers.batch import Batch, ContentId, Failure
 from pgclip_workers.decode import Picture, Pixels
-from pgclip_workers.decoders import Decoders
 from pgclip_workers.leases import Leases
+from pgclip_workers.pools import Pools
 from pgclip_workers.preprocessing import Preprocessing
 from pgclip_workers.refused import Refused
 
@@ -12,7 +12,7 @@ _DROPPED = Failure(
 )
 
 
-def fetch(batch: Batch, leases: Leases, decoders: Decoders, preprocessing: Preprocessing) -> None:
+def fetch(batch: Batch, leases: Leases, pools: Pools, preprocessing: Preprocessing) -> None:
     """Fills in images and texts to encode, and embeddings where a content has them already."""
     for job in batch.jobs:
         if job.content_hash is not None:
@@ -32,8 +32,7 @@ def fetch(batch: Batch, leases: Leases, decoders: Decoders, preprocessing: Prepr
         if content.kind == "image" and data is not None
     }
     sources = {job.source: Picture(None, job.source) for job in batch.jobs if job.source}
-    # Sources first: those from the network take longest.
-    decoded = iter(decoders.decode([*sources.values(), *images.values()], preprocessing))
+    decoded = iter(pools.decode([*sources.values(), *images.values()], preprocessing))
     read = {source: next(decoded) for source in sources}
     for content in images:
         _take(batch, content, next(decoded))

@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING
 
 from pgclip.settings import Settings
 from pgclip_workers import termination
-from pgclip_workers.decoders import Decoders
 from pgclip_workers.logs import configure
-from pgclip_workers.machine import decoding_processes
+from pgclip_workers.pools import Pools
 
 if TYPE_CHECKING:
     from pgclip_workers.encoder import Encoder
@@ -21,9 +20,7 @@ def run(settings: Settings, make_encoder: "Callable[[Settings], Encoder] | None"
     """
     configure(settings)
     termination.leave_at_once()
-    decoders = Decoders(settings, settings.decoders or decoding_processes(settings.device))
-    query_decoders = Decoders(settings, 1)
-    decoders.warm_up()
+    pools = Pools.start(settings)
     try:
         if make_encoder is None:
             from pgclip_workers.clip import ClipEncoder
@@ -33,7 +30,6 @@ def run(settings: Settings, make_encoder: "Callable[[Settings], Encoder] | None"
 
         encoder = make_encoder(settings)
         termination.check()
-        return Worker(settings, encoder, decoders, query_decoders).run()
+        return Worker(settings, encoder, pools).run()
     finally:
-        decoders.stop()
-        query_decoders.stop()
+        pools.stop()

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from pgclip.settings import Settings
-from pgclip_workers.decoders import Decoders
+from pgclip_workers.pools import Pools
 
 log = logging.getLogger(__name__)
 
@@ -25,8 +25,8 @@ class Watchdog:
     within the process, so it is ended.
     """
 
-    def __init__(self, settings: Settings, decoders: Decoders) -> None:
-        self._decoders = decoders
+    def __init__(self, settings: Settings, pools: Pools) -> None:
+        self._pools = pools
         self._encode_timeout = settings.encode_timeout
         self._stall = max(settings.encode_timeout, settings.decode_timeout) + _SLACK_SECONDS
         self._encoding_since: dict[object, float] = {}
@@ -66,7 +66,7 @@ class Watchdog:
                 _end(f"the thread {thread.name!r} is gone")
         if not held:
             self.progressed()
-        elif now - max(self._progress, self._decoders.moved) > self._stall:
+        elif now - max(self._progress, self._pools.moved) > self._stall:
             _end(f"of {held} batches nothing was done for {self._stall:g} s")
 
 

@@ -12,7 +12,6 @@ from pgclip.tickets import TicketOffice
 from pgclip_workers import logs, statements
 from pgclip_workers.batch import Batch
 from pgclip_workers.consumer import consume
-from pgclip_workers.decoders import Decoders
 from pgclip_workers.encode import encode
 from pgclip_workers.encoder import Encoder
 from pgclip_workers.fetch import fetch
@@ -20,6 +19,7 @@ from pgclip_workers.labels import LabelShelf
 from pgclip_workers.leases import Leases
 from pgclip_workers.observer import Observer
 from pgclip_workers.pipeline import Pipeline
+from pgclip_workers.pools import Pools
 from pgclip_workers.presence import Presence
 from pgclip_workers.queries import QueryDesk
 from pgclip_workers.relabeler import Relabeler
@@ -46,20 +46,17 @@ _SESSION = {
 class Worker:
     """One model on one device, from registration to the last hand-back."""
 
-    def __init__(
-        self, settings: Settings, encoder: Encoder, decoders: Decoders, query_decoders: Decoders
-    ) -> None:
+    def __init__(self, settings: Settings, encoder: Encoder, pools: Pools) -> None:
         self._settings = settings
         self._encoder = encoder
-        self._decoders = decoders
-        self._query_decoders = query_decoders
+        self._pools = pools
         self._database = self._connections(6)
         # A heartbeat must not wait for a connection that a stage has.
         self._pulse = self._connections(1)
         # An answer lost in a crash is asked for again; waiting for the disk costs every search.
         self._answers = self._connections(1, synchronous_commit="off", idle_session_timeout="0")
         self._tickets = TicketOffice(settings)
-        self._watchdog = Watchdog(settings, decoders)
+        self._watchdog = Watchdog(settings, pools)
         self._model, self._queue = self._register()
         self._observer = self._make_observer()
 
@@ -78,7 +75,7 @@ class Worker:
         pipeline = self._pipeline(presence, shelf, sealer)
         relabeler = Relabeler(database, shelf, self._model, self._settings.steward_interval)
         desk = QueryDesk(
-            self._answers, encoder, self._query_decoders, self._model, watchdog.encoding,
+            self._answers, encoder, self._pools.queries, self._model, watchdog.encoding,
             _exit_at_once, self._observer.answered,
         )  # fmt: skip
         idle = threading.Thread(target=self._look_for_work, args=(pipeline,), name="idle")
@@ -124,7 +121,7 @@ class Worker:
 
         def fetch_stage(batch: Batch) -> None:
             with observer.stage("fetch"):
-                fetch(batch, leases, self._decoders, encoder.preprocessing)
+                fetch(batch, leases, self._pools, encoder.preprocessing)
 
         def encode_stage(batch: Batch) -> None:
             images, texts = len(batch.images), len(batch.texts)
@@ -192,8 +189,7 @@ class Worker:
     def _interrupt(self, pipeline: Pipeline) -> None:
         """Ends the decoding under way as soon as the worker stops."""
         pipeline.stopping.wait()
-        self._decoders.stop()
-        self._query_decoders.stop()
+        self._pools.stop()
 
 
 def _exit_at_once() -> None:
