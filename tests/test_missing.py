@@ -189,7 +189,7 @@ def test_the_command(
     assert Missing(**found) == client.missing()[0]
     doctor = {f["what"]: f for f in json.loads(pgclip("doctor", "--json"))}
     assert doctor["completeness"]["state"] == "warning"
-    assert pgclip("missing", "--heal") == "queued: 0; labelled anew: 1\n"
+    assert pgclip("missing", "--heal") == "queued: 0; to be labelled anew: 1\n"
     eventually(lambda: client.missing() == [])
     doctor = {f["what"]: f for f in json.loads(pgclip("doctor", "--json"))}
     assert doctor["completeness"]["state"] == "ok"

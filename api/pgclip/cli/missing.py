@@ -33,7 +33,7 @@ def missing(
             if as_json:
                 print_json(asdict(healed))
             else:
-                typer.echo(f"queued: {healed.jobs}; labelled anew: {healed.relabeled}")
+                typer.echo(f"queued: {healed.jobs}; to be labelled anew: {healed.relabeled}")
             return
         found = client.missing(collection=collection, limit=limit)
     if as_json:
