@@ -18,6 +18,7 @@ from pgclip_workers.leases import Leases
 from pgclip_workers.presence import Presence
 from pgclip_workers.sealer import Sealer
 from pgclip_workers.store import Store
+from pgclip_workers.watchdog import Watchdog
 
 assert pgclip_workers
 
@@ -30,10 +31,13 @@ def main() -> int:
     with database.transaction("model") as cursor:
         cursor.execute("SELECT id FROM pgclip.model")
         (model,) = cursor.fetchone() or (0,)
-    presence = Presence(settings, database, model, encoder)
+    watchdog = Watchdog(settings, lambda: 0.0)
+    presence = Presence(settings, database, model, encoder, watchdog, lambda: None)
     leases = Leases(database, presence, model, encoder.batch_size)
     batches = [encoded(batch, leases, encoder) for batch in iter(leases.claim, None)]
-    store = Store(database, LabelShelf(database, encoder, model), encoder.dimension)
+    store = Store(
+        database, LabelShelf(database, encoder, model, watchdog.encoding), encoder.dimension
+    )
     sealer = Sealer(settings, database, model)
     print("ready", flush=True)
     sys.stdin.readline()

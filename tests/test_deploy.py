@@ -478,7 +478,7 @@ def test_all_probes_run_the_health_check() -> None:
     for name in WORKERS:
         assert SERVICES[name]["healthcheck"]["test"] == ["CMD", *HEALTH]
     (container,) = pods(the("Deployment"))
-    assert container["startupProbe"]["exec"]["command"] == HEALTH
+    assert container["startupProbe"]["exec"]["command"] == [*HEALTH, "--heartbeat"]
     assert container["readinessProbe"]["exec"]["command"] == HEALTH
     assert container["livenessProbe"]["exec"]["command"] == [*HEALTH, "--restart"]
     *scripts, folder = dockerfile()["worker"].last("COPY").split()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import pytest
 from conftest import WorkerFactory, eventually
 
@@ -67,6 +68,35 @@ def test_health_without_postgres_or_schema(services: LocalServices) -> None:
     assert "pgclip migrate" in told
 
 
+def test_health_is_asked_under_a_newer_schema_too(
+    database_url: str, start_worker: WorkerFactory, sql: Sql
+) -> None:
+    """Else a rolling upgrade's migration would end all workers of the version before."""
+    start_worker(database_url)
+    sql("UPDATE pgclip.schema_version SET version_num = '9999'")
+    assert health(database_url)[0] == health(database_url, "--restart")[0] == 0
+
+
+def test_a_postgres_that_does_not_answer_in_time_restarts_nobody(
+    database_url: str, start_worker: WorkerFactory
+) -> None:
+    start_worker(database_url)
+    with psycopg2.connect(database_url) as connection, connection.cursor() as cursor:
+        cursor.execute("LOCK TABLE pgclip.worker IN ACCESS EXCLUSIVE MODE")
+        assert health(database_url, "--restart")[0] == 0
+        assert health(database_url)[0] == 2
+
+
+def test_a_row_of_the_process_before_is_not_taken_for_this_one(
+    database_url: str, start_worker: WorkerFactory, sql: Sql
+) -> None:
+    """In a container that starts again the new process has the number of the old."""
+    start_worker(database_url)
+    assert health(database_url)[0] == 0
+    sql("UPDATE pgclip.worker SET started_at = started_at - interval '1 hour'")
+    assert health(database_url)[0] == 1
+
+
 def test_a_worker_that_can_not_reach_redis_says_so_and_recovers(
     database_url: str, services: LocalServices, start_worker: WorkerFactory, tmp_path: Path
 ) -> None:
@@ -78,6 +108,7 @@ def test_a_worker_that_can_not_reach_redis_says_so_and_recovers(
         eventually(lambda: "Redis does not answer" in health(database_url)[1])
         assert health(database_url)[0] == 1
         assert health(database_url, "--restart")[0] == 0  # which would not help
+        assert health(database_url, "--heartbeat")[0] == 0
         command = [sys.executable, "-m", "pgclip", "status", "--database-url", database_url]
         told = subprocess.run(
             [*command, "--redis-url", services.redis_url], capture_output=True, text=True
@@ -129,8 +160,7 @@ def watchdog(monkeypatch: pytest.MonkeyPatch) -> Watchdog:
         raise Ended
 
     monkeypatch.setattr(os, "_exit", end)
-    pools = type("Idle", (), {"moved": 0.0})()
-    return Watchdog(Settings.load({}, encode_timeout=5.0, decode_timeout=5.0), pools)
+    return Watchdog(Settings.load({}, encode_timeout=5.0, decode_timeout=5.0), lambda: 0.0)
 
 
 class TestWatchdog:
@@ -168,7 +198,7 @@ class TestWatchdog:
     ) -> None:
         for _ in range(5):
             clock[0] += 60
-            watchdog._pools.moved = clock[0]
+            watchdog._moved = lambda: clock[0]
             watchdog.look(1)
 
     def test_threads_may_end_when_the_worker_stops(self, watchdog: Watchdog) -> None:

@@ -70,6 +70,28 @@ def test_a_database_with_data_is_upgraded(services: LocalServices) -> None:
     connection.close()
 
 
+def test_roles_with_access_have_what_is_new(services: LocalServices) -> None:
+    run_sql(services.database_url, "CREATE DATABASE granted")
+    url = with_database(services.database_url, "granted")
+    migrate(url, "0004")
+    run_sql(url, 'CREATE ROLE "my-App"; CREATE ROLE gpu')
+    try:
+        run_sql(url, "SELECT pgclip.grant_access('my-App', 'client')")
+        run_sql(url, "SELECT pgclip.grant_access('gpu', 'worker')")
+        migrate(url)
+        may = "SELECT has_function_privilege(%s, %s, 'EXECUTE')"
+        heal, heartbeat = "pgclip.heal(bigint, int)", "pgclip.heartbeat(bigint, float8, text)"
+        assert run_sql(url, may, "my-App", heal) == [(True,)]
+        assert run_sql(url, may, "gpu", heal) == [(False,)]
+        assert run_sql(url, may, "gpu", heartbeat) == [(True,)]
+        assert run_sql(url, "SELECT has_table_privilege('my-App', 'pgclip.missing', 'SELECT')") == [
+            (True,)
+        ]
+    finally:
+        run_sql(url, "SELECT pgclip.revoke_access('my-App'), pgclip.revoke_access('gpu')")
+        run_sql(url, 'DROP ROLE "my-App", gpu')
+
+
 def test_the_command_works_and_names_the_trouble(database_url: str) -> None:
     command = [sys.executable, "-m", "pgclip", "migrate", "--database-url"]
     done = subprocess.run([*command, database_url], capture_output=True, text=True)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -66,6 +67,31 @@ def test_what_waits_is_missing_and_will_come(
     sql("SELECT pgclip.add_model('second')")
     (found,) = client.missing()
     assert (found.model, found.reason) == ("second", "queued")
+
+
+def test_healing_goes_through_pages(
+    client: Client, database_url: str, start_worker: WorkerFactory, sql: Sql
+) -> None:
+    start_worker(database_url).kill(signal.SIGSTOP)
+    for n in range(5):
+        client.submit_text(f"text {n}")
+    sql("DELETE FROM pgclip.job")
+    pages, last = [], 0
+    while last is not None:
+        ((jobs, last),) = sql('SELECT jobs, last_id FROM pgclip.heal(%s, "limit" => 2)', last)
+        pages.append(jobs)
+    assert pages == [2, 2, 1]
+    assert sql("SELECT count(*) FROM pgclip.job") == [(5,)]
+
+
+def test_only_labels_of_sets_for_its_kind_are_missing(
+    client: Client, database_url: str, start_worker: WorkerFactory
+) -> None:
+    start_worker(database_url)
+    client.submit_text("a text", key="a").wait(60)
+    client.define_label_set("only pictures", ["cat", "dog"], applies_to="image")
+    assert client.missing() == []
+    assert client.heal() == Healed(jobs=0, relabeled=0)
 
 
 def test_a_replaced_item_lacks_its_new_vector(

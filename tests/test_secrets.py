@@ -374,6 +374,10 @@ def test_kubernetes_has_secrets_from_a_secret_and_never_as_arguments() -> None:
         ("https://host:8080/@me/a.jpg", "https://host:8080/@me/a.jpg"),
         ("redis://:a@b@host/0", "redis://:***@host/0"),
         ("postgresql://me@host/db", "postgresql://me@host/db"),
+        ("postgresql://me@tenant:x@h/db", "postgresql://***:***@h/db"),
+        ("https://me@tenant:x@h/a.jpg", "https://***:***@h/a.jpg"),
+        ("https://token@h/a@b.jpg", "https://***@h/a@b.jpg"),
+        ("redis://:a/b@host/0", "redis://:***@host/0"),
         (
             "postgresql://me:x@h/d?sslmode=verify-full&sslrootcert=/ca&sslpassword=x&password=x",
             "postgresql://me:***@h/d?sslmode=verify-full&sslrootcert=/ca&***&***",

@@ -288,12 +288,15 @@ class Client(Searching):
         For all items and models that take work. Labels are made from the stored vectors, nothing is
         encoded for them. Items that failed are left alone; see retry.
         """
-        with self._database.transaction("heal") as cursor:
-            cursor.execute(statements.LOCAL_TIMEOUT, ("0",))
-            cursor.execute(statements.HEAL)
-            jobs, relabeled, queues = cursor.fetchone() or (0, 0, [])
-        if jobs:
-            self._tickets.announce(queues)
+        jobs, relabeled, last = 0, 0, 0
+        while last is not None:
+            with self._database.transaction("heal") as cursor:
+                cursor.execute(statements.LOCAL_TIMEOUT, ("0",))  # the last looks at every label
+                cursor.execute(statements.HEAL, (last, _PAGE))
+                queued, relabeled, last, queues = cursor.fetchone() or (0, 0, None, [])
+            jobs += queued
+            if queued:
+                self._tickets.announce(queues)
         return Healed(jobs, relabeled)
 
     def label_sets(self) -> list[LabelSet]:

@@ -19,8 +19,9 @@ SCHEMA_VERSION = "0005"
 class Database:
     """A pool of psycopg2 connections to the database that holds schema pgclip.
 
-    `session` are Postgres settings for every connection, such as lock_timeout. Connections are
-    made when they are first needed. Thread-safe.
+    `session` are Postgres settings for every connection, such as lock_timeout. `check`: whether the
+    schema's version is looked at first. Connections are made when they are first needed.
+    Thread-safe.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class Database:
         connect_timeout: float = 5.0,
         session: Mapping[str, str] | None = None,
         application_name: str = "pgclip",
+        check: bool = True,
     ) -> None:
         self._engine = make_engine(
             url,
@@ -50,7 +52,7 @@ class Database:
         )
         self._session = dict(session or {})
         self._in_use: set[Connection] = set()
-        self._checked = False
+        self._checked = not check
         begin_anew_in_children(self)
 
     def after_fork(self) -> None:

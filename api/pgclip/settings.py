@@ -125,7 +125,7 @@ class Settings:
             if value and not _SERVICE_URL.fullmatch(value):
                 raise ConfigurationError(
                     f"PGCLIP_{name.upper()} is not a URL. Special characters of a user or password "
-                    "are percent-encoded: / as %2F, @ as %40"
+                    "are percent-encoded, / as %2F and @ as %40; so is an @ of an option"
                 )
         for name in ("connect_timeout", "heartbeat", "lease", "idle_poll", "steward_interval",
                      "decode_timeout", "encode_timeout", "pool_size", "max_image_bytes",
@@ -173,8 +173,17 @@ def masked(url: str) -> str:
     """A URL for people's eyes: no password, and no signature or token. Other text stays."""
     if "://" not in url:
         return url
+    url = re.sub(r"(https?)?://([^/?#]*)@", _without_password, url)
+    # A password that was not percent-encoded may have a slash in it.
     url = re.sub(r"(://[^/@:]*:)(?!\d*(?:[/?#]|$))(?:[^/]+|.+)@", r"\1***@", url)
-    url = re.sub(r"(https?://)[^/@:]+@", r"\1***@", url)  # a token in place of a name
     place, mark, query = url.partition("?")
     seen = (part if part.startswith(_SEEN) else "***" for part in query.split("&"))
     return place + mark + "&".join(seen if mark else ())
+
+
+def _without_password(login: re.Match[str]) -> str:
+    """Of a web address without its name too, which may be a token."""
+    web, (name, colon, _) = login[1] or "", login[2].partition(":")
+    if "@" in name or (web and not colon):
+        name = "***"
+    return f"{web}://{name}{colon and ':***'}@"

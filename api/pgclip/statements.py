@@ -146,8 +146,8 @@ STATUS_WORKERS = """
 """
 # Of a host, and of one process there if it is named; the one that lives longest comes first.
 WORKERS_OF = """
-    SELECT id, pid, alive, extract(epoch FROM clock_timestamp() - heartbeat_at)::float, jobs,
-           trouble
+    SELECT id, pid, alive, extract(epoch FROM clock_timestamp() - started_at)::float,
+           extract(epoch FROM clock_timestamp() - heartbeat_at)::float, jobs, trouble
     FROM pgclip.workers WHERE host = %s AND (%s::int IS NULL OR pid = %s)
     ORDER BY heartbeat_at DESC, id DESC
 """
@@ -162,7 +162,10 @@ HEALABLE = """
     SELECT count(*) FROM (SELECT FROM pgclip.missing
                           WHERE reason IN ('never_queued', 'outdated') LIMIT %s) counted
 """
-HEAL = "SELECT jobs, relabeled, pgclip.ticket_queues() FROM pgclip.heal()"
+HEAL = """
+    SELECT jobs, relabeled, last_id, pgclip.ticket_queues()
+    FROM pgclip.heal(after => %s, "limit" => %s)
+"""
 STATUS_FAILURES = """
     SELECT reason, count(*) FROM pgclip.items WHERE reason IS NOT NULL
     GROUP BY reason ORDER BY count(*) DESC

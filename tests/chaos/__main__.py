@@ -102,6 +102,7 @@ def run(chosen: argparse.Namespace, folder: Path, names: list[str]) -> dict[str,
         settled = until_settled(stage)
         ledger = read_ledgers(folder)
         verdict = judge(ledger, stage.database_url, stage.redis_url)
+        stage.look_into_logs()
         return report_of(chosen, injections, stage, ledger, verdict, settled, began)
     finally:
         stage.close()

@@ -133,6 +133,13 @@ class Stage:
             process.kill()
             process.wait()
 
+    def look_into_logs(self) -> None:
+        """A worker that ended itself for a reason that no fault gave is a trouble."""
+        for log in self.folder.glob("worker-*.log"):
+            for line in log.read_text(errors="replace").splitlines():
+                if "CRITICAL" in line and "a forward pass has not returned" not in line:
+                    self.troubles.append(f"{log.name}: {line}")
+
     def close(self) -> None:
         """Ends everything."""
         self._stopping.set()

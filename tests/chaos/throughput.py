@@ -90,7 +90,7 @@ def measure(folder: Path, seed: int, workers: int, names: list[str]) -> dict[str
         "missed": [name for name in names if name not in hit],
         "troubles": stage.troubles,
         "longest_seconds_until_back": max(each["seconds_until_back"] for each in hit.values()),
-        "lowest_ratio_after": min(each["ratio_after"] for each in hit.values()),
+        "lowest_steady_ratio": min(each["steady_ratio_afterwards"] for each in hit.values()),
         "steward_seconds": float(SETTINGS["PGCLIP_STEWARD_INTERVAL"]),
         "longest_seconds_of_a_submission_wiped_from_redis": round(wiped, 2),
         "by_kind": hit,
@@ -98,8 +98,9 @@ def measure(folder: Path, seed: int, workers: int, names: list[str]) -> dict[str
 
 
 def _after(stage: Stage, random: Random, name: str, usual: float) -> dict[str, float] | None:
-    """The rate after a fault by the usual one, and when it was back; None if it never hit."""
+    """What comes after a fault; None if it never hit. Times are seconds after its end."""
     for _ in range(10):
+        began = time.monotonic()
         try:
             FAULTS[name](stage, random)
             break
@@ -119,9 +120,10 @@ def _after(stage: Stage, random: Random, name: str, usual: float) -> dict[str, f
     back = time.monotonic() - start - _WINDOW
     time.sleep(_WINDOW)
     figures = {
+        "seconds_of_the_fault": round(start - began, 1),
         "seconds_until_leases_returned": round(leases, 2),
         "seconds_until_back": round(back, 1),
-        "ratio_after": round(_rate(stage, _WINDOW) / usual, 3),
+        "steady_ratio_afterwards": round(_rate(stage, _WINDOW) / usual, 3),
     }
     print(f"{name}: {figures}", flush=True)
     return figures

@@ -159,6 +159,8 @@ def _leftovers(cursor: Any) -> Iterator[str]:
         "(SELECT FROM pgclip.item i WHERE i.content_hash = c.hash AND i.kind = c.kind)",
         "failures of items that are done": "SELECT f.item_id FROM pgclip.failure f "
         "JOIN pgclip.embedding_set e USING (item_id, model_id, generation)",
+        "items that lack what nobody would bring": "SELECT key, label_set, reason "
+        "FROM pgclip.missing WHERE reason IN ('never_queued', 'outdated')",
         "segments neither hot nor sealed": "SELECT number FROM pgclip.segment "
         "WHERE state IN ('copied', 'built')",
     }.items():

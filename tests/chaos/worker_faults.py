@@ -26,7 +26,10 @@ def kill_worker(stage: Stage, random: Random) -> None:
 
 
 def _kill_when(stage: Stage, condition: str) -> None:
-    """Kills the first worker for which Postgres sees the condition. Raises Missed after 3 s."""
+    """Kills the first worker for which Postgres sees the condition. Raises Missed after 3 s.
+
+    Stopped first, so that it is still seen of a process that does nothing more.
+    """
     statement = f"""
         SELECT client_port FROM pg_stat_activity
         WHERE application_name = 'pgclip worker' AND {condition}
@@ -39,14 +42,18 @@ def _kill_when(stage: Stage, condition: str) -> None:
                 cursor.execute(statement)
                 for (port,) in cursor.fetchall():
                     if worker := stage.worker_behind(port):
-                        send(worker.process.pid, signal.SIGKILL)
-                        return
+                        send(worker.process.pid, signal.SIGSTOP)
+                        cursor.execute(statement)
+                        held = (port,) in cursor.fetchall()
+                        send(worker.process.pid, signal.SIGKILL if held else signal.SIGCONT)
+                        if held:
+                            return
     raise Missed
 
 
 @fault("worker: SIGKILL while it claims")
 def kill_in_claim(stage: Stage, random: Random) -> None:
-    _kill_when(stage, "state = 'active' AND query LIKE '%%pgclip.claim%%'")
+    _kill_when(stage, "state <> 'idle' AND query LIKE '%%pgclip.claim%%'")
 
 
 @fault("worker: SIGKILL within the store transaction", 8)

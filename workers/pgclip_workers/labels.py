@@ -9,7 +9,8 @@ vectors: the prompt ensemble of section 3.1.4 of Radford et al. 2021, arXiv:2103
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from psycopg2.extensions import cursor as Cursor
 
 log = logging.getLogger(__name__)
+
+# Prompts that the device gets at once.
+_AT_ONCE = 256
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -104,12 +108,22 @@ class LabelBook:
 
 
 class LabelShelf:
-    """Hands out the label book in force; makes prompt vectors that nobody has made yet."""
+    """Hands out the label book in force; makes prompt vectors that nobody has made yet.
 
-    def __init__(self, database: Database, encoder: Encoder, model: int) -> None:
+    `watched` surrounds what asks the device.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        encoder: Encoder,
+        model: int,
+        watched: Callable[[], AbstractContextManager[None]],
+    ) -> None:
         self._database = database
         self._encoder = encoder
         self._model = model
+        self._watched = watched
         self._lock = threading.Lock()
         self._book: LabelBook | None = None
 
@@ -148,8 +162,12 @@ class LabelShelf:
 
     def _prompt_vectors(self, labels: list[str], templates: list[str]) -> Floats:
         prompts = [t.replace("{}", label) for label in labels for t in templates]
+        found: list[Floats] = []
+        for at in range(0, len(prompts), _AT_ONCE):
+            with self._watched():
+                found.extend(self._encoder.encode_texts(prompts[at : at + _AT_ONCE]))
         # A prompt longer than the context counts with its first window.
-        vectors = np.stack([windows[0] for windows in self._encoder.encode_texts(prompts)])
+        vectors = np.stack([windows[0] for windows in found])
         means = vectors.reshape(len(labels), len(templates), -1).mean(axis=1)
         unit: Floats = means / np.linalg.norm(means, axis=1, keepdims=True)
         return unit

@@ -158,6 +158,7 @@ class Pipeline:
                     self._count(-1)
 
     def _give_up(self, batch: Batch) -> None:
+        self._progressed()
         try:
             self._leases.hand_back(batch.lease)
         except Exception:  # the next heartbeat hands it back; this thread has to go on

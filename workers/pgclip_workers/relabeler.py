@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from collections.abc import Callable
 from itertools import groupby
 from operator import itemgetter
 
@@ -10,6 +11,7 @@ import numpy as np
 from pgclip.database import Database
 from pgclip.errors import LABELS_CHANGED, PgclipError, sqlstate
 from pgclip_workers import statements
+from pgclip_workers.encoder import DeviceLost
 from pgclip_workers.labels import LabelBook, LabelShelf, stage
 
 log = logging.getLogger(__name__)
@@ -18,10 +20,21 @@ _AT_ONCE = 500
 
 
 class Relabeler:
-    """Works where pgclip.heal asked for it; of all workers one at a time, in short transactions."""
+    """Works where pgclip.heal asked for it; of all workers one at a time, in short transactions.
 
-    def __init__(self, database: Database, shelf: LabelShelf, model: int, interval: float) -> None:
+    `device_lost` is called when the device is lost to this process; it should not return.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        shelf: LabelShelf,
+        model: int,
+        interval: float,
+        device_lost: Callable[[], None],
+    ) -> None:
         self._database = database
+        self._device_lost = device_lost
         self._shelf = shelf
         self._model = model
         self._interval = interval
@@ -44,6 +57,9 @@ class Relabeler:
                     log.info("labelled %d items anew", done)
             except PgclipError as error:
                 log.warning("items were not labelled anew: %s", error)
+            except DeviceLost:  # by the prompts of a label set
+                log.critical("the device is lost to this process", exc_info=True)
+                self._device_lost()
             except Exception:
                 log.exception("items were not labelled anew")
 

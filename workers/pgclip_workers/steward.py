@@ -41,9 +41,10 @@ class Steward:
     def _run(self) -> None:
         while not self._stopping.wait(self._settings.steward_interval):
             try:
-                self._look_at_redis()
                 self._tidy()
-                self._top_up()
+                self._look_at_redis()
+                if not self.trouble:
+                    self._top_up()
             except PgclipError as error:
                 log.warning("the steward's pass failed: %s", error)
             except Exception:

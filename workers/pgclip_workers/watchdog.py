@@ -4,12 +4,11 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
 from pgclip.settings import Settings
-from pgclip_workers.pools import Pools
 
 log = logging.getLogger(__name__)
 
@@ -22,11 +21,12 @@ class Watchdog:
     """Looks at every heartbeat whether each thread lives and whether the work goes on.
 
     Neither a call of the device that never returns nor a thread that is gone can be mended from
-    within the process, so it is ended.
+    within the process, so it is ended. `moved` says when a picture was last begun or decoded, by
+    the monotonic clock.
     """
 
-    def __init__(self, settings: Settings, pools: Pools) -> None:
-        self._pools = pools
+    def __init__(self, settings: Settings, moved: Callable[[], float]) -> None:
+        self._moved = moved
         self._encode_timeout = settings.encode_timeout
         self._stall = max(settings.encode_timeout, settings.decode_timeout) + _SLACK_SECONDS
         self._encoding_since: dict[object, float] = {}
@@ -43,6 +43,7 @@ class Watchdog:
             yield
         finally:
             del self._encoding_since[call]
+            self.progressed()
 
     def guard(self, stopping: threading.Event, *threads: threading.Thread) -> None:
         """From now on these threads must live, until the worker is `stopping`."""
@@ -66,7 +67,7 @@ class Watchdog:
                 _end(f"the thread {thread.name!r} is gone")
         if not held:
             self.progressed()
-        elif now - max(self._progress, self._pools.moved) > self._stall:
+        elif now - max(self._progress, self._moved()) > self._stall:
             _end(f"of {held} batches nothing was done for {self._stall:g} s")
 
 

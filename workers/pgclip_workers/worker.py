@@ -56,16 +56,16 @@ class Worker:
         # An answer lost in a crash is asked for again; waiting for the disk costs every search.
         self._answers = self._connections(1, synchronous_commit="off", idle_session_timeout="0")
         self._tickets = TicketOffice(settings)
-        self._watchdog = Watchdog(settings, pools)
+        self._watchdog = Watchdog(settings, lambda: pools.moved)
         self._model, self._queue = self._register()
         self._observer = self._make_observer()
 
     def run(self) -> int:
         """Works until SIGTERM or SIGINT; returns the exit status."""
         encoder, database = self._encoder, self._database
-        shelf = LabelShelf(database, encoder, self._model)
-        shelf.book()
         watchdog = self._watchdog
+        shelf = LabelShelf(database, encoder, self._model, watchdog.encoding)
+        shelf.book()
         steward = Steward(self._settings, database, self._tickets, encoder.batch_size)
         sealer = Sealer(self._settings, database, self._model)
         presence = Presence(
@@ -73,7 +73,8 @@ class Worker:
             lambda: "; ".join(filter(None, (steward.trouble, sealer.trouble))) or None,
         )  # fmt: skip
         pipeline = self._pipeline(presence, shelf, sealer)
-        relabeler = Relabeler(database, shelf, self._model, self._settings.steward_interval)
+        interval = self._settings.steward_interval
+        relabeler = Relabeler(database, shelf, self._model, interval, _exit_at_once)
         desk = QueryDesk(
             self._answers, encoder, self._pools.queries, self._model, watchdog.encoding,
             _exit_at_once, self._observer.answered,

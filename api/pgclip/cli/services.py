@@ -160,7 +160,7 @@ def _keep_working(settings: Settings) -> int:
             if not asked and process.returncode != _STUCK:
                 raise PgclipError(f"the worker ended with status {process.returncode}; see above")
             if not asked:
-                typer.echo("The worker's device failed it; starting another …", err=True)
+                typer.echo("The worker could not go on, see above; starting another …", err=True)
     return 0
 
 

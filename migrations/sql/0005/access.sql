@@ -47,7 +47,7 @@ BEGIN
     REVOKE EXECUTE ON ALL ROUTINES IN SCHEMA pgclip FROM PUBLIC;
     -- Roles that were granted access before have what is new, too.
     FOR v_role IN
-        SELECT a.grantee::regrole::name AS name,
+        SELECT pg_get_userbyid(a.grantee) AS name,
                CASE p.proname WHEN 'claim' THEN 'worker' ELSE 'client' END AS access
         FROM pg_proc p CROSS JOIN LATERAL aclexplode(p.proacl) a
         WHERE p.pronamespace = 'pgclip'::regnamespace AND p.proname IN ('claim', 'submit_batch')

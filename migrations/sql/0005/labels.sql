@@ -17,7 +17,8 @@ END $$;
 DROP TRIGGER label_set_changed ON pgclip.label_set;
 CREATE TRIGGER label_set_stamped BEFORE INSERT OR UPDATE ON pgclip.label_set
     FOR EACH ROW EXECUTE FUNCTION pgclip._stamp_label_set();
-CREATE TRIGGER label_set_dropped AFTER DELETE ON pgclip.label_set
+-- Before, so that whoever drops a set and whoever defines it take the epoch and the set in one order.
+CREATE TRIGGER label_set_dropped BEFORE DELETE ON pgclip.label_set
     FOR EACH STATEMENT EXECUTE FUNCTION pgclip._raise_label_epoch();
 
 -- Models whose items workers label anew, and how far they are.
@@ -52,9 +53,14 @@ BEGIN
     v_items := ARRAY(
         SELECT item_id FROM pgclip.embedding_set
         WHERE model_id = p_model AND item_id > v_after
-          AND label_epoch < pgclip._wanted_label_epoch()
+          AND label_epoch < (SELECT pgclip._wanted_label_epoch())
         ORDER BY item_id LIMIT p_most FOR NO KEY UPDATE);
-    IF v_items = '{}' THEN
+    IF v_items = '{}' AND v_after > 0 THEN
+        -- Once more from the beginning: a set may have changed on the way.
+        UPDATE pgclip.relabeling SET after_item = 0 WHERE model_id = p_model;
+        RETURN QUERY SELECT * FROM pgclip.next_relabeling(p_model, p_most);
+        RETURN;
+    ELSIF v_items = '{}' THEN
         DELETE FROM pgclip.relabeling WHERE model_id = p_model;
         RETURN;
     END IF;

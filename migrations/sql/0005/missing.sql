@@ -30,16 +30,24 @@ JOIN pgclip.label_set s ON s.active AND s.applies_to IN ('both', i.kind::text)
                        AND s.epoch > e.label_epoch
 LEFT JOIN pgclip.relabeling r ON r.model_id = m.id;
 
--- Jobs for items that have neither a current vector, nor a failure, nor a job; and workers begin
--- to label anew those whose labels are older than the label sets, from the vectors that are there.
--- Returns how many of each. Items that a transaction has locked are passed over: it sees to them.
-CREATE FUNCTION pgclip.heal(OUT jobs bigint, OUT relabeled bigint)
-LANGUAGE plpgsql AS $$
+-- Jobs for items that have neither a current vector, nor a failure, nor a job; "limit" bounds the
+-- items that are looked at, from the one after "after", in their order. Gives how many jobs, and
+-- the item to go on after, or NULL. With the last page workers begin to label anew, from the
+-- vectors that are there, the items whose labels are older than the label sets; "relabeled" says
+-- how many lack labels. Items that a transaction has locked are passed over: it sees to them.
+CREATE FUNCTION pgclip.heal(
+    after bigint DEFAULT 0, "limit" int DEFAULT NULL,
+    OUT jobs bigint, OUT relabeled bigint, OUT last_id bigint
+) LANGUAGE plpgsql AS $$
+DECLARE
+    v_page bigint[] := ARRAY(SELECT id FROM pgclip.item WHERE id > after ORDER BY id LIMIT "limit");
 BEGIN
+    PERFORM pg_advisory_xact_lock_shared(pgclip._models_lock());
+    last_id := pgclip._last_of(v_page, "limit");
     WITH lacking AS MATERIALIZED (
         SELECT i.id, m.id AS model_id, i.generation, i.kind, i.content_hash
         FROM pgclip.item i CROSS JOIN pgclip.model m
-        WHERE m.state <> 'retired'
+        WHERE i.id = ANY(v_page) AND m.state <> 'retired'
           AND NOT EXISTS (SELECT FROM pgclip.embedding_set e WHERE e.item_id = i.id
                           AND e.model_id = m.id AND e.generation = i.generation)
           AND NOT EXISTS (SELECT FROM pgclip.failure f WHERE f.item_id = i.id
@@ -52,12 +60,14 @@ BEGIN
     SELECT id, model_id, generation, kind, content_hash, now() + interval '30 s' FROM lacking
     ON CONFLICT (item_id, model_id) DO NOTHING;
     GET DIAGNOSTICS jobs = ROW_COUNT;
-
-    SELECT coalesce(sum(old.items), 0) INTO relabeled FROM pgclip.model m CROSS JOIN LATERAL (
-        SELECT count(*) AS items FROM pgclip.embedding_set e
-        WHERE e.model_id = m.id AND e.label_epoch < pgclip._wanted_label_epoch()) old
-    WHERE m.state <> 'retired';
+    relabeled := 0;
+    IF last_id IS NULL THEN
+        SELECT count(*) INTO relabeled FROM (
+            SELECT DISTINCT item_id, model FROM pgclip.missing WHERE label_set IS NOT NULL) lacking;
+    END IF;
     IF relabeled > 0 THEN
+        DELETE FROM pgclip.relabeling r USING pgclip.model m
+        WHERE m.id = r.model_id AND m.state = 'retired';
         INSERT INTO pgclip.relabeling (model_id)
         SELECT id FROM pgclip.model WHERE state <> 'retired' AND dimension IS NOT NULL
         ON CONFLICT (model_id) DO UPDATE SET after_item = 0, requested_at = now();
