@@ -5,6 +5,7 @@ order until it is ended.
 """
 
 import sys
+import time
 
 import pgclip_workers  # isort: skip  # sets what torch and numpy read on import
 from figures import timed
@@ -31,7 +32,7 @@ def main() -> int:
     with database.transaction("model") as cursor:
         cursor.execute("SELECT id FROM pgclip.model")
         (model,) = cursor.fetchone() or (0,)
-    watchdog = Watchdog(settings, lambda: 0.0)
+    watchdog = Watchdog(settings, time.monotonic)
     presence = Presence(settings, database, model, encoder, watchdog, lambda: None)
     leases = Leases(database, presence, model, encoder.batch_size)
     batches = [encoded(batch, leases, encoder) for batch in iter(leases.claim, None)]
