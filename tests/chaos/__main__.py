@@ -5,6 +5,7 @@ The same seed chooses the same faults and contents; when each of them hits is th
 
 import argparse
 import json
+import shlex
 import sys
 import tempfile
 import time
@@ -47,7 +48,7 @@ def main() -> int:
     names = [name for name in FAULTS if _is_wanted(name, chosen)]
     with tempfile.TemporaryDirectory(prefix="chaos-") as temporary:
         folder = chosen.keep or Path(temporary)
-        report = {"command": " ".join(sys.argv), "machine": machine()}
+        report = {"command": _command(chosen), "machine": machine()}
         report |= run(chosen, folder / "chaos", names)
         if chosen.throughput:
             rates = throughput.measure(folder / "rates", chosen.seed, chosen.workers, names)
@@ -62,6 +63,17 @@ def main() -> int:
 def _is_wanted(name: str, chosen: argparse.Namespace) -> bool:
     is_named = not chosen.only or any(part in name for part in chosen.only)
     return is_named and (chosen.long or WEIGHTS[name] > 0)
+
+
+def _command(chosen: argparse.Namespace) -> str:
+    """What does the same again, wherever its report and logs go."""
+    chosen_ones = {n: v for n, v in vars(chosen).items() if v and n not in ("report", "keep")}
+    words = ["python", "tests/chaos"]
+    for name, value in chosen_ones.items():
+        words.append(f"--{name}")
+        if value is not True:
+            words.append(shlex.join(map(str, value)) if isinstance(value, list) else str(value))
+    return " ".join(words)
 
 
 class Injections:
