@@ -56,6 +56,10 @@ class Queue(RuleBasedStateMachine):
         self._connection.autocommit = True
         self._sql("SELECT pgclip._delete_items(ARRAY(SELECT id FROM pgclip.item))")
         self._sql("DELETE FROM pgclip.worker")
+        for name in ("general", "moderation"):
+            self._sql("SELECT pgclip.drop_label_set(%s)", name)
+        self.variant = 0
+        self.define_labels()
         self.expected: dict[str, str] = {}
         self.held: list[Held] = []
         self.workers = [self._sign_on() for _ in range(2)]
@@ -130,6 +134,7 @@ class Queue(RuleBasedStateMachine):
         for job, _, text in done:
             vector = str(VECTORS[text])
             self._sql("INSERT INTO pg_temp.staged_vector VALUES (%s, %s::halfvec)", job, vector)
+            self._stage_label(job)
         self._sql(
             "SELECT pgclip.store(%s, (SELECT epoch FROM pgclip.label_epoch), %s::bigint[], "
             "%s::bytea[], %s::text::jsonb)",
@@ -137,6 +142,53 @@ class Queue(RuleBasedStateMachine):
             str(failures).replace("'", '"'),
         )  # fmt: skip
         self._sql(end)
+
+    def _stage_label(self, owner: int) -> None:
+        """The one label that an item has of the present variant."""
+        self._sql(
+            "INSERT INTO pg_temp.staged_label SELECT %s, l.id, s.version, 1 FROM pgclip.label l "
+            "JOIN pgclip.label_set s ON s.id = l.set_id WHERE l.name = %s",
+            owner, f"only {self.variant}",
+        )  # fmt: skip
+
+    @rule()
+    def define_labels(self) -> None:
+        """What is there already has labels that are older than their set."""
+        self.variant += 1
+        labels = ["one", "another", f"only {self.variant}"]
+        self._sql("SELECT pgclip.define_label_set('set', %s)", labels)
+
+    @rule(commit=st.sampled_from([True, True, False]))
+    def label_anew(self, commit: bool) -> None:
+        self._label_anew("COMMIT" if commit else "ROLLBACK")
+
+    def _label_anew(self, end: str) -> int:
+        """What a worker does where it was asked to heal; how many of at most two items."""
+        self._sql("BEGIN")
+        items = self._sql("SELECT item_id FROM pgclip.next_relabeling(1::smallint, 2)")
+        if items:
+            self._sql("SELECT pgclip.open_results()")
+            for (item,) in items:
+                self._stage_label(item)
+            self._sql(
+                "SELECT pgclip.store_labels(1::smallint, (SELECT epoch FROM pgclip.label_epoch), "
+                "%s::bigint[])",
+                [item for (item,) in items],
+            )
+        self._sql(end)
+        return len(items)
+
+    @precondition(_is_queued)
+    @rule()
+    def lose_jobs(self) -> None:
+        """Somebody's hand, or a backup of some tables only."""
+        self._sql("DELETE FROM pgclip.job WHERE lease IS NULL")
+
+    @rule()
+    def heal(self) -> None:
+        last: int | None = 0
+        while last is not None:
+            ((last,),) = self._sql('SELECT last_id FROM pgclip.heal(%s, "limit" => 2)', last)
 
     @precondition(lambda self: self.held)
     @rule(data=st.data(), forget=st.booleans())
@@ -196,6 +248,15 @@ class Queue(RuleBasedStateMachine):
         ledger = "SELECT unnest(vector_ids) AS id FROM pgclip.embedding_set ORDER BY id"
         assert vectors == self._sql(ledger)
 
+    @invariant()
+    def labels_are_of_their_set_or_missing(self) -> None:
+        labels = self._sql(
+            "SELECT i.key, array_agg(l.label) FILTER (WHERE l.current) FROM pgclip.items i "
+            "LEFT JOIN pgclip.labels l ON l.item_id = i.id WHERE NOT EXISTS "
+            "(SELECT FROM pgclip.missing m WHERE m.item_id = i.id) GROUP BY i.key"
+        )
+        assert all(found == [f"only {self.variant}"] for _, found in labels), labels
+
     def teardown(self) -> None:
         """Whatever has happened: a worker that works on brings everything to its end."""
         for held in self.held:  # those who wake late
@@ -203,6 +264,7 @@ class Queue(RuleBasedStateMachine):
         for which in (0, 1):
             self.die(which)
         self.held.clear()
+        self.heal()
         while True:
             self.claim(0, 3)
             if not self.held:
@@ -213,6 +275,11 @@ class Queue(RuleBasedStateMachine):
         assert ended == {
             key: "failed" if content == "bad" else "done" for key, content in self.expected.items()
         }
+        while self._label_anew("COMMIT"):
+            pass
+        missing = self._sql("SELECT key, reason FROM pgclip.missing ORDER BY key")
+        bad = sorted(key for key, content in self.expected.items() if content == "bad")
+        assert missing == [(key, "planted") for key in bad]
         self.sweep()
         left = "SELECT convert_from(data, 'UTF8') FROM pgclip.content ORDER BY 1"
         assert [text for (text,) in self._sql(left)] == sorted(set(self.expected.values()))
