@@ -8,6 +8,7 @@ from typing import Any
 from celery.signals import setup_logging, worker_shutting_down
 from celery.worker import state
 from celery.worker.consumer import Consumer
+from celery.worker.control import Panel
 
 from pgclip.errors import PgclipError
 from pgclip.settings import Settings
@@ -16,6 +17,14 @@ from pgclip_workers import termination
 from pgclip_workers.pipeline import Pipeline
 
 log = logging.getLogger(__name__)
+
+# What Celery's tools may ask of a worker by way of Redis: looking, and events for Flower. Others,
+# such as shutdown, are not for whoever can write there.
+_REMOTE = {
+    *("ping", "hello", "active", "active_queues", "reserved", "scheduled", "revoked"),
+    *("registered", "query_task", "stats", "conf", "report", "clock"),
+    *("enable_events", "disable_events", "heartbeat"),
+}
 
 
 def consume(
@@ -32,6 +41,7 @@ def consume(
     """
     app = make_app(settings)
     app.conf.worker_consumer = _counting(refused)
+    Panel.data = {name: call for name, call in Panel.data.items() if name in _REMOTE}
 
     @app.task(name=TASK)  # type: ignore[untyped-decorator]
     def work(*given: Any, **message: Any) -> None:
