@@ -137,7 +137,7 @@ class Stage:
         """A worker that ended itself for a reason that no fault gave is a trouble."""
         for log in self.folder.glob("worker-*.log"):
             for line in log.read_text(errors="replace").splitlines():
-                if "CRITICAL" in line and "a forward pass has not returned" not in line:
+                if "exiting so that" in line and "a forward pass has not returned" not in line:
                     self.troubles.append(f"{log.name}: {line}")
 
     def close(self) -> None:
