@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
-import pytest
-from conftest import WorkerFactory, WorkerProcess, eventually, free_port
+from conftest import WorkerFactory, eventually, free_port
 
 from pgclip import Client
 from pgclip.local import LocalServices
@@ -53,37 +52,32 @@ def test_messages_that_are_no_tickets_are_refused_and_counted(
     app.close()
 
 
-@pytest.mark.parametrize(
-    ("command", "arguments"),
-    [
-        ("shutdown", {}),
-        ("pool_shrink", {"n": 1}),
-        ("rate_limit", {"task_name": TASK, "rate_limit": "1/h"}),
-        ("time_limit", {"task_name": TASK, "hard": 1}),
-        ("add_consumer", {"queue": "another"}),
-        ("objgraph", {}),
-    ],
-)
+CHANGING: dict[str, dict[str, Any]] = {
+    "shutdown": {},
+    "pool_shrink": {"n": 1},
+    "rate_limit": {"task_name": TASK, "rate_limit": "1/h"},
+    "time_limit": {"task_name": TASK, "hard": 1},
+    "add_consumer": {"queue": "another"},
+    "objgraph": {},
+}
+
+
 def test_nobody_controls_a_worker_by_way_of_redis(
-    services: LocalServices, obedient: WorkerProcess, command: str, arguments: dict[str, Any]
+    database_url: str, services: LocalServices, start_worker: WorkerFactory
 ) -> None:
-    app = make_app(Settings.load({}, redis_url=services.redis_url))
-    name = f"pgclip-{obedient.process.pid}@{socket.gethostname()}"
-    (answer,) = app.control.broadcast(
-        command, arguments, reply=True, destination=[name], timeout=30, limit=1
-    )
-    assert "KeyError" in answer[name]["error"]
-    app.control.broadcast(command, arguments, destination=[name])
-    assert app.control.inspect([name], timeout=30, limit=1).ping() == {name: {"ok": "pong"}}
-    assert obedient.process.poll() is None
-    app.close()
-
-
-@pytest.fixture
-def obedient(database_url: str, start_worker: WorkerFactory) -> WorkerProcess:
     worker = start_worker(database_url)
-    eventually(lambda: f"pgclip-{worker.process.pid}@" in worker.log.read_text())
-    return worker
+    name = f"pgclip-{worker.process.pid}@{socket.gethostname()}"
+    app = make_app(Settings.load({}, redis_url=services.redis_url))
+    eventually(lambda: app.control.inspect([name], timeout=5, limit=1).ping())
+    for command, arguments in CHANGING.items():
+        (answer,) = app.control.broadcast(
+            command, arguments, reply=True, destination=[name], timeout=30, limit=1
+        )
+        assert "KeyError" in answer[name]["error"]
+        app.control.broadcast(command, arguments, destination=[name])
+    assert app.control.inspect([name], timeout=30, limit=1).ping() == {name: {"ok": "pong"}}
+    assert worker.process.poll() is None
+    app.close()
 
 
 class Touching:

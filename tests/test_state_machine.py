@@ -301,7 +301,7 @@ def test_no_interleaving_breaks_the_promise(queue: type[Queue]) -> None:
     run_state_machine_as_test(
         queue,
         settings=settings(
-            max_examples=80, stateful_step_count=60, deadline=None, derandomize=True,
+            max_examples=50, stateful_step_count=60, deadline=None, derandomize=True,
             suppress_health_check=list(HealthCheck),
         ),
     )  # fmt: skip
