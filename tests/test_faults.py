@@ -336,8 +336,26 @@ def test_no_process_is_left_behind(database_url: str, start_worker: WorkerFactor
     assert len(children) > 2  # the server of decoding processes and those themselves
     worker.kill()
     worker.wait()
-    psutil.wait_procs(children, timeout=20)
-    left = [child for child in children if child.is_running() and child.status() != "zombie"]
+    assert_gone(children)
+
+
+def test_no_decoder_that_hangs_outlives_its_worker(
+    client: Client, database_url: str, sql: Sql, start_worker: WorkerFactory
+) -> None:
+    planted = str(ROOT / "tests" / "planted")
+    worker = start_worker(database_url, PYTHONPATH=planted, PGCLIP_DECODE_TIMEOUT="2")
+    client.submit_image(b"HANG for an hour")
+    eventually(lambda: leased(sql) == 1)
+    time.sleep(0.5)  # until the picture is being decoded
+    children = psutil.Process(worker.process.pid).children(recursive=True)
+    worker.kill()
+    worker.wait()
+    assert_gone(children)
+
+
+def assert_gone(processes: list[psutil.Process]) -> None:
+    psutil.wait_procs(processes, timeout=30)
+    left = [each for each in processes if each.is_running() and each.status() != "zombie"]
     assert left == []
 
 

@@ -1,5 +1,6 @@
 """Decoding processes: one that crashes, hangs or eats memory costs one picture, not the worker."""
 
+import math
 import multiprocessing
 import os
 import signal
@@ -11,7 +12,7 @@ from concurrent.futures import CancelledError, Future, TimeoutError
 from concurrent.futures.process import BrokenProcessPool
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from pebble import ProcessExpired, ProcessPool
 
@@ -68,6 +69,7 @@ class Decoders:
         self._processes = processes
         self._memory = settings.decoder_memory
         self._timeout = settings.decode_timeout
+        self._alone_until = math.ceil(settings.decode_timeout + _STALL_SECONDS)
         self._limits = Limits(
             settings.max_image_bytes,
             settings.max_image_pixels,
@@ -144,7 +146,7 @@ class Decoders:
                 raise Interrupted
             try:
                 answers: _Answers = pool.schedule(
-                    decode_orders, args=arguments, timeout=self._timeout
+                    _decode_within, args=(self._alone_until, *arguments), timeout=self._timeout
                 )
             except RuntimeError:  # it broke: a process died while it had nothing to do
                 self._renew(pool)
@@ -227,6 +229,18 @@ def _groups(orders: Sequence[Order]) -> Iterator[Sequence[Order]]:
 def is_remote(source: str | None) -> bool:
     """Whether a source is read by the network."""
     return source is not None and not source.lower().startswith("file:")
+
+
+def _decode_within(seconds: int, *arguments: Any) -> list[Decoded | Refused]:
+    """Decodes, and ends the process after so many seconds, even if nobody is left to end it.
+
+    By SIGALRM's default action, which no code that hangs can hold up.
+    """
+    signal.alarm(seconds)
+    try:
+        return decode_orders(*arguments)
+    finally:
+        signal.alarm(0)
 
 
 def _start_child(memory: int) -> None:
