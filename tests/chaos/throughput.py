@@ -77,16 +77,15 @@ def measure(folder: Path, seed: int, workers: int, names: list[str]) -> dict[str
         accepted = feeder.stop()
         until_settled(stage)
         wiped = _after_wipes(stage)
-        unlike = """SELECT count(*) FROM pgclip.items WHERE state <> 'done'"""
-        ((unlike_done,),) = stage.sql(unlike)
-        ((items,),) = stage.sql("SELECT count(*) FROM pgclip.items")
+        counted = "SELECT count(*) FILTER (WHERE state = 'done') FROM pgclip.items"
+        ((done,),) = stage.sql(counted)
     finally:
         stage.close()
     hit = {name: figures for name, figures in after.items() if figures}
     return {
         "texts_a_second": round(usual, 1),
         "accepted": accepted,
-        "missing_or_not_done": min(accepted, _KEYS) - items + unlike_done,
+        "missing_or_not_done": min(accepted, _KEYS) - done,
         "missed": [name for name in names if name not in hit],
         "troubles": stage.troubles,
         "longest_seconds_until_back": max(each["seconds_until_back"] for each in hit.values()),

@@ -108,7 +108,10 @@ def terminate(stage: Stage, random: Random) -> None:
 
 @fault("worker: SIGSTOP for longer than its lease, then SIGCONT")
 def freeze(stage: Stage, random: Random) -> None:
-    _freeze(some_worker(stage, random), LEASE * (1.5 + random.random()))
+    pid = some_worker(stage, random).process.pid
+    send(pid, signal.SIGSTOP)
+    time.sleep(LEASE * (1.5 + random.random()))
+    send(pid, signal.SIGCONT)
 
 
 @fault("worker: SIGSTOP while its steward holds the lock")
@@ -130,13 +133,6 @@ def freeze_steward(stage: Stage, random: Random) -> None:
                 if held:
                     return
     raise Missed
-
-
-def _freeze(worker: Worker, seconds: float) -> None:
-    pid = worker.process.pid
-    send(pid, signal.SIGSTOP)
-    time.sleep(seconds)
-    send(pid, signal.SIGCONT)
 
 
 @fault("rolling deploy: SIGKILL of every worker, five times over", 1)
