@@ -1,12 +1,9 @@
-"""Alembic environment: one connection, handed over by `pgclip.migrate`, one transaction."""
+"""Alembic environment: one connection, handed over by pgclip, within its transaction."""
 
 from alembic import context
-from sqlalchemy import text
 
-connection = context.config.attributes["connection"]
-connection.execute(text("CREATE SCHEMA IF NOT EXISTS pgclip"))
 context.configure(
-    connection=connection,
+    connection=context.config.attributes["connection"],
     target_metadata=None,
     version_table="schema_version",
     version_table_schema="pgclip",

@@ -420,7 +420,18 @@ class TestDoctor:
         assert "at version 0001, this package needs" in found["schema"]["detail"]
         run_sql(old, "UPDATE pgclip.schema_version SET version_num = '9999'")
         found = self.findings(**{**given, "PGCLIP_DATABASE_URL": old})
+        assert found["schema"]["state"] == "ok"  # it says that it answers this version, too
+        run_sql(old, "CREATE OR REPLACE FUNCTION pgclip.serves() RETURNS text LANGUAGE sql"
+                     " IMMUTABLE AS $$ SELECT '9999' $$")  # fmt: skip
+        found = self.findings(**{**given, "PGCLIP_DATABASE_URL": old})
         assert "pip install --upgrade pgclip" in found["schema"]["detail"]
+
+        broken = new_database()
+        run_sql(broken, "DROP FUNCTION pgclip.store; DROP VIEW pgclip.queue")
+        found = self.findings(**{**given, "PGCLIP_DATABASE_URL": broken})
+        assert found["schema"]["state"] == "trouble"
+        assert "lay view queue: it is missing" in found["schema"]["detail"]
+        assert found["schema"]["advice"] == "pgclip migrate"
 
     def test_another_model(self, client: Client, database_url: str) -> None:
         run_sql(database_url, "SELECT pgclip.register_model('first', 4, 10, '{\"fatal\": {}}')")

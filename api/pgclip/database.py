@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from psycopg2.extensions import cursor as Cursor
     from sqlalchemy import Engine
 
-# The revision of migrations/versions that this package speaks to.
-SCHEMA_VERSION = "0005"
+# The version of the schema (of migrations/versions) that this package was made with.
+SCHEMA_VERSION = "0002"
 
 
 class Database:
@@ -162,13 +162,22 @@ def make_engine(url: str, **options: Any) -> "Engine":
     return create_engine(parsed.set(drivername="postgresql+psycopg2"), **options)
 
 
-def check_schema(cursor: "Cursor") -> None:
-    """Raises SchemaError unless the database has the schema that this package speaks to."""
+def schema_version(cursor: "Cursor") -> str | None:
+    """The version of the schema in the database; None if there is none."""
     cursor.execute("SELECT to_regclass('pgclip.schema_version') IS NOT NULL")
-    found = None
-    if cursor.fetchone() == (True,):
-        cursor.execute("SELECT max(version_num) FROM pgclip.schema_version")
-        (found,) = cursor.fetchone() or (None,)
+    if cursor.fetchone() != (True,):
+        return None
+    cursor.execute("SELECT max(version_num) FROM pgclip.schema_version")
+    (version,) = cursor.fetchone() or (None,)
+    return version and str(version)
+
+
+def check_schema(cursor: "Cursor") -> None:
+    """Raises SchemaError unless the database has a schema that answers this package.
+
+    A newer one does, as long as it says so.
+    """
+    found = schema_version(cursor)
     if found is None:
         raise SchemaError("this database has no schema pgclip. Run: pgclip migrate")
     if found < SCHEMA_VERSION:
@@ -177,7 +186,15 @@ def check_schema(cursor: "Cursor") -> None:
             "Run: pgclip migrate"
         )
     if found > SCHEMA_VERSION:
-        raise SchemaError(
-            f"schema pgclip is at version {found}, newer than this package's {SCHEMA_VERSION}. "
-            "Upgrade the package: pip install --upgrade pgclip"
-        )
+        cursor.execute("SELECT pgclip.serves()")
+        (serves,) = cursor.fetchone() or ("",)
+        if serves > SCHEMA_VERSION:
+            raise newer_schema(found)
+
+
+def newer_schema(found: str) -> SchemaError:
+    """What is said of a schema that this package is too old for."""
+    return SchemaError(
+        f"schema pgclip is at version {found}, newer than this package's {SCHEMA_VERSION}. "
+        "Upgrade the package: pip install --upgrade pgclip"
+    )

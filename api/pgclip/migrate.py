@@ -1,91 +1,224 @@
-"""Creates and upgrades schema pgclip with Alembic; works from a checkout and from a wheel."""
+"""Creates and upgrades schema pgclip; works from a checkout and from a wheel."""
 
 import re
-from pathlib import Path
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from pgclip.database import check_schema, make_engine
-from pgclip.errors import PgclipError, SchemaError, translated
+from pgclip.database import SCHEMA_VERSION, make_engine, newer_schema, schema_version
+from pgclip.errors import ConnectionFailed, SchemaError, translated
+from pgclip.schema import catalog, versions
+from pgclip.schema.laying import drop_views, lay
+from pgclip.schema.plan import Plan, make_plan
 
 if TYPE_CHECKING:
-    from alembic.config import Config
+    from psycopg2.extensions import cursor as Cursor
     from sqlalchemy import Connection
 
-# Tried in this order: inside an installed package, beside it in a checkout.
-_PLACES = (Path(__file__).parent / "migrations", Path(__file__).parents[2] / "migrations")
 # One migration at a time. The number is arbitrary.
 _LOCK = 7311994462
 # Earlier ones have no STORAGE in CREATE TABLE.
 POSTGRES_VERSION = 16
 # Earlier ones can corrupt HNSW indexes in vacuum and overflow in parallel builds.
 VECTOR_VERSION = (0, 8, 4)
+# Whoever comes after a lock that is waited for waits, too: so not long, and again later.
+_LOCK_TIMEOUT = "2s"
+_TRIES = 8
+_PAUSE = 3.0
+# A view or a function is in the way of a change of a table.
+_DEPENDED_ON = {"2BP01", "0A000"}
+_HOLDERS = """
+    SELECT DISTINCT a.pid, a.usename, a.application_name, a.state,
+           extract(epoch FROM clock_timestamp() - a.xact_start)::int, a.xact_start
+    FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+    WHERE l.granted AND l.pid <> pg_backend_pid() AND a.datname = current_database()
+      AND (l.relation IN (SELECT oid FROM pg_class WHERE relnamespace = to_regnamespace('pgclip'))
+           OR l.locktype = 'advisory' AND l.objid = %s)
+    ORDER BY a.xact_start LIMIT 3
+"""
 
 
-def migrate(database_url: str, revision: str = "head") -> None:
-    """Brings schema pgclip to a revision, in one transaction; "base" removes it with its data.
+def migrate(database_url: str, on_wait: Callable[[str], None] = lambda _: None) -> list[str]:
+    """Brings schema pgclip to what this package needs, in one transaction; says what was done.
 
-    Needs a role that may create the schema and, the first time, the extension vector.
-    Raises SchemaError if Postgres or the extension is too old, the extension missing or the schema
-    newer than this package, and ConnectionFailed.
+    Numbered migrations that have not run are run, and definitions (functions, views, triggers,
+    types of answers, grants) that differ are laid anew: also what a restore left out, or the move
+    of an extension broke. Where all is as it should be nothing is changed, and no right is needed.
+
+    Waits for locks 2 s at a time, and tries again a few times; `on_wait` is told who holds them.
+    Needs the owner of the schema, the first time one who may create it and the extension vector.
+    Raises SchemaError if Postgres or the extension is too old, the extension missing, the schema
+    newer than this package, or something of somebody else's in the way; and ConnectionFailed.
     """
-    from alembic import command
+    for left in reversed(range(_TRIES)):
+        try:
+            return _once(database_url)
+        except ConnectionFailed as error:
+            if getattr(error.__cause__, "pgcode", None) != "55P03":  # lock_not_available
+                raise
+            held = f"locks are held by {_holders(database_url) or 'others'}"
+            if not left:
+                raise ConnectionFailed(
+                    f"pgclip migrate: {held}. Nothing was changed; try again when they have ended"
+                ) from error
+            on_wait(f"{held}; trying again")
+            time.sleep(_PAUSE)
+    raise AssertionError("unreachable")
+
+
+def plan(database_url: str) -> list[str]:
+    """What `migrate` would do, a line for each step; empty if nothing. Changes nothing."""
+    with _connected(database_url) as connection:
+        return _checked_plan(_cursor(connection)).steps()
+
+
+def remove(database_url: str) -> None:
+    """Removes schema pgclip with all its data.
+
+    Raises SchemaError if something outside depends on it, ConnectionFailed.
+    """
+    with _connected(database_url) as connection:
+        cursor = _cursor(connection)
+        _refuse_dependants(cursor)
+        cursor.execute("DROP SCHEMA IF EXISTS pgclip CASCADE")
+
+
+def differences(cursor: "Cursor") -> list[str]:
+    """What `migrate` would change of a schema that is there, for a look at its health.
+
+    Of a newer one, which answers this package, nothing is known.
+    """
+    if schema_version(cursor) != SCHEMA_VERSION:
+        return []
+    return make_plan(cursor).steps()
+
+
+def version_tuple(version: str) -> tuple[int, ...]:
+    """A version as numbers that compare; what follows them is left out."""
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
+
+
+def _once(database_url: str) -> list[str]:
+    with _connected(database_url) as connection:
+        cursor = _cursor(connection)
+        cursor.execute(
+            f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'; SET LOCAL statement_timeout = 0"
+        )
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+        plan = _checked_plan(cursor)
+        steps = plan.steps()
+        if plan:
+            _become_owner(cursor, plan)
+            if plan.versions:
+                _change_tables(connection, cursor, plan)
+            # Settings of functions, such as hnsw.ef_search, are checked by the extension's library.
+            cursor.execute(f"SELECT '[1]'::{catalog.vector_schema(cursor)}.halfvec")
+            lay(cursor, make_plan(cursor))
+        return steps
+
+
+def _checked_plan(cursor: "Cursor") -> Plan:
+    _require_server(cursor)
+    _require_extension(cursor)
+    _refuse_newer(cursor)
+    return make_plan(cursor)
+
+
+def _become_owner(cursor: "Cursor", plan: Plan) -> None:
+    """What is made belongs to whom the rest belongs to, whoever runs this."""
+    for address, _ in plan.disowned:
+        cursor.execute(f"ALTER {address} OWNER TO {plan.owner}")
+    if plan.creates_schema:
+        cursor.execute("SELECT to_regnamespace('pgclip') IS NULL")
+        if cursor.fetchone() == (True,):
+            cursor.execute("CREATE SCHEMA pgclip")
+        if not catalog.vector_schema(cursor):
+            cursor.execute("CREATE EXTENSION vector")
+    elif plan.is_member:
+        cursor.execute(f"SET LOCAL ROLE {plan.owner}")
+    else:
+        raise SchemaError(
+            f"schema pgclip belongs to {plan.owner}, and this role is no member of it. Run "
+            f"pgclip migrate as {plan.owner}, to: {'; '.join(plan.steps())}"
+        )
+
+
+def _change_tables(connection: "Connection", cursor: "Cursor", plan: Plan) -> None:
+    """The numbered migrations; where our views are in the way, these go first."""
+    import psycopg2
+    from sqlalchemy.exc import DBAPIError
+
+    cursor.execute("SAVEPOINT tables")
+    try:
+        versions.run(connection)
+    except DBAPIError as error:
+        cause = error.orig
+        if not isinstance(cause, psycopg2.Error) or cause.pgcode not in _DEPENDED_ON:
+            raise
+        cursor.execute("ROLLBACK TO SAVEPOINT tables")
+        drop_views(cursor)
+        versions.run(connection)
+
+
+@contextmanager
+def _connected(database_url: str) -> "Iterator[Connection]":
+    """A connection in a transaction; errors are translated."""
     from sqlalchemy.exc import DBAPIError
 
     engine = make_engine(database_url)
     try:
-        with translated("pgclip migrate"), engine.begin() as connection:
-            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
-            _require_server(connection)
-            _require_extension(connection)
-            config = _config(connection)
-            if revision == "base":
-                command.downgrade(config, "base")
-                connection.exec_driver_sql("DROP SCHEMA pgclip CASCADE")
-            else:
-                _refuse_newer(connection)
-                command.upgrade(config, revision)
-                _require_reached(connection, revision)
-    except DBAPIError as error:
         with translated("pgclip migrate"):
-            raise (error.orig or error) from error
+            try:
+                with engine.begin() as connection:
+                    yield connection
+            except DBAPIError as error:
+                raise (error.orig or error) from error
     finally:
         engine.dispose()
 
 
-def _config(connection: "Connection") -> "Config":
-    from alembic.config import Config
-
-    place = next((place for place in _PLACES if (place / "env.py").is_file()), None)
-    if place is None:
-        raise PgclipError("the migrations are missing from this installation; reinstall pgclip")
-    config = Config()
-    config.set_main_option("script_location", str(place).replace("%", "%%"))
-    config.set_main_option("path_separator", "os")
-    config.attributes["connection"] = connection
-    return config
+def _cursor(connection: "Connection") -> "Cursor":
+    """The driver's cursor, in the same transaction: statements go as they are, % included."""
+    return connection.connection.cursor()  # type: ignore[return-value]
 
 
-def _require_reached(connection: "Connection", revision: str) -> None:
-    version = connection.exec_driver_sql("SELECT version_num FROM pgclip.schema_version").scalar()
-    if revision not in ("head", version):
-        raise SchemaError(
-            f"schema pgclip is at version {version} and goes forward only; base removes it"
+def _holders(database_url: str) -> str:
+    """Who holds locks on what is ours, the longest first."""
+    with _connected(database_url) as connection:
+        cursor = _cursor(connection)
+        cursor.execute(_HOLDERS, (_LOCK & 0xFFFFFFFF,))
+        return ", ".join(
+            f"pid {pid} ({user}, {name or 'no application name'}, {state}, for {seconds} s)"
+            for pid, user, name, state, seconds, _ in cursor.fetchall()
         )
 
 
-def _require_server(connection: "Connection") -> None:
-    number, version = connection.exec_driver_sql(
+def _refuse_dependants(cursor: "Cursor") -> None:
+    with catalog.qualified(cursor):
+        ours = catalog.found(cursor)
+        oids = {each.oid for each in ours}
+        for each in ours:
+            for _, oid, description in catalog.dependants(cursor, each):
+                if oid not in oids and "pgclip." not in description:
+                    raise SchemaError(f"{description} depends on {each.name} of schema pgclip")
+
+
+def _require_server(cursor: "Cursor") -> None:
+    cursor.execute(
         "SELECT current_setting('server_version_num')::int, current_setting('server_version')"
-    ).one()
+    )
+    number, version = cursor.fetchone() or (0, "")
     if number // 10_000 < POSTGRES_VERSION:
         raise SchemaError(f"Postgres is {version}; pgclip needs {POSTGRES_VERSION} or later")
 
 
-def _require_extension(connection: "Connection") -> None:
-    version = connection.exec_driver_sql(
+def _require_extension(cursor: "Cursor") -> None:
+    cursor.execute(
         "SELECT coalesce((SELECT extversion FROM pg_extension WHERE extname = 'vector'),"
         " (SELECT default_version FROM pg_available_extensions WHERE name = 'vector'))"
-    ).scalar()
+    )
+    (version,) = cursor.fetchone() or (None,)
     if version is None:
         raise SchemaError(
             "this Postgres does not have the extension vector. Install pgvector: "
@@ -99,16 +232,7 @@ def _require_extension(connection: "Connection") -> None:
         )
 
 
-def version_tuple(version: str) -> tuple[int, ...]:
-    """A version as numbers that compare; what follows them is left out."""
-    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
-
-
-def _refuse_newer(connection: "Connection") -> None:
-    driver = connection.connection.driver_connection
-    with driver.cursor() as cursor:  # type: ignore[union-attr]
-        try:
-            check_schema(cursor)
-        except SchemaError as error:
-            if "newer" in str(error):
-                raise
+def _refuse_newer(cursor: "Cursor") -> None:
+    version = schema_version(cursor)
+    if version is not None and version > SCHEMA_VERSION:
+        raise newer_schema(version)

@@ -7,8 +7,8 @@ import threading
 from collections.abc import Callable
 from uuid import UUID, uuid4
 
-from pgclip.database import Database
-from pgclip.errors import PgclipError
+from pgclip.database import Database, check_schema
+from pgclip.errors import PgclipError, SchemaError
 from pgclip.settings import Settings
 from pgclip_workers import statements
 from pgclip_workers.encoder import Encoder
@@ -23,7 +23,8 @@ class Presence:
     A lease is noted here before it is asked for, and forgotten when its batch has ended, in
     whatever way. Every heartbeat asks the database which ones it has for this worker, and releases
     those that are not held here: so no lease outlives the knowledge of it. It also says what
-    `trouble` says, for those who ask about this worker, and lets the watchdog look.
+    `trouble` says, for those who ask about this worker, lets the watchdog look, and tells
+    `superseded` when the schema has become one that this package can't work with.
     """
 
     def __init__(
@@ -34,11 +35,13 @@ class Presence:
         encoder: Encoder,
         watchdog: Watchdog,
         trouble: Callable[[], str | None],
+        superseded: Callable[[SchemaError], None],
     ):
         self._settings = settings
         self._database = database
         self._watchdog = watchdog
         self._trouble = trouble
+        self._superseded = superseded
         self._row = (
             model,
             socket.gethostname(),
@@ -88,6 +91,8 @@ class Presence:
             self._watchdog.look(len(self._held))
             try:
                 self._tell()
+            except SchemaError as error:
+                self._superseded(error)
             except PgclipError as error:
                 log.warning("no heartbeat: %s", error)
             except Exception:  # without this thread the worker would work for nothing
@@ -95,6 +100,7 @@ class Presence:
 
     def _tell(self) -> None:
         with self._database.transaction("heartbeat") as cursor:
+            check_schema(cursor)
             told = (self.worker_id, self._settings.lease, self._trouble())
             cursor.execute(statements.HEARTBEAT, told)
             (leases,) = cursor.fetchone() or (None,)

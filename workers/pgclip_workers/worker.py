@@ -3,10 +3,11 @@
 import json
 import logging
 import os
+import signal
 import threading
 
 from pgclip.database import Database
-from pgclip.errors import PgclipError
+from pgclip.errors import PgclipError, SchemaError
 from pgclip.settings import Settings
 from pgclip.tickets import TicketOffice
 from pgclip_workers import logs, statements
@@ -30,6 +31,7 @@ from pgclip_workers.watchdog import STUCK_EXIT, Watchdog
 
 log = logging.getLogger(__name__)
 
+_SUPERSEDED_EXIT = 75  # EX_TEMPFAIL: whoever starts it again should have another version by then
 # A session that a frozen process holds open must let go of its locks and end. All that a worker
 # asks for it asks by key: tables that grew since their last ANALYZE must not be read whole.
 _SESSION = {
@@ -59,6 +61,7 @@ class Worker:
         self._watchdog = Watchdog(settings, lambda: pools.moved)
         self._model, self._queue = self._register()
         self._observer = self._make_observer()
+        self._status = 0
 
     def run(self) -> int:
         """Works until SIGTERM or SIGINT; returns the exit status."""
@@ -71,6 +74,7 @@ class Worker:
         presence = Presence(
             self._settings, self._pulse, self._model, encoder, watchdog,
             lambda: "; ".join(filter(None, (steward.trouble, sealer.trouble))) or None,
+            self._give_way,
         )  # fmt: skip
         pipeline = self._pipeline(presence, shelf, sealer)
         interval = self._settings.steward_interval
@@ -98,7 +102,8 @@ class Worker:
             )  # fmt: skip
             name = f"pgclip-{os.getpid()}"
             refused = self._observer.refused_message
-            return consume(self._settings, self._queue, name, self._tickets, pipeline, refused)
+            status = consume(self._settings, self._queue, name, self._tickets, pipeline, refused)
+            return self._status or status
         finally:
             log.info("stopping: what is encoded is stored, the rest goes back")
             pipeline.stop()
@@ -186,6 +191,13 @@ class Worker:
                     log.warning("can't look for work: %s", error)
                 except Exception:
                     log.exception("can't look for work")
+
+    def _give_way(self, why: SchemaError) -> None:
+        """The schema has become another one: what is held goes back, and the process ends."""
+        if not self._status:
+            log.critical("%s. Work goes back, and this worker ends", why)
+            self._status = _SUPERSEDED_EXIT
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def _interrupt(self, pipeline: Pipeline) -> None:
         """Ends the decoding under way as soon as the worker stops."""

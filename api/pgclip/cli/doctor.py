@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +18,7 @@ from pgclip.cli.output import out, print_json
 from pgclip.cli.status import Status, look
 from pgclip.database import Database, check_schema, make_engine
 from pgclip.errors import PgclipError, SchemaError, translated
-from pgclip.migrate import POSTGRES_VERSION, VECTOR_VERSION, version_tuple
+from pgclip.migrate import POSTGRES_VERSION, VECTOR_VERSION, differences, version_tuple
 from pgclip.settings import Settings, masked
 
 _REDIS = (6, 2)
@@ -104,8 +105,8 @@ def _postgres(settings: Settings) -> Generator[Finding, None, Status | None]:
     else:
         yield Finding("Postgres", "ok", f"{where}: version {version}")
     yield _extension(installed, available)
-    if schema is not None:
-        yield Finding("schema", "trouble", schema, "pgclip migrate")
+    if schema:
+        yield Finding("schema", "trouble", "; ".join(schema), "pgclip migrate")
         return None
     yield Finding("schema", "ok", "pgclip is up to date")
     database = Database(settings.database_url, pool_size=1)
@@ -129,7 +130,7 @@ def _completeness(database: Database) -> Finding:
 
 
 def _server(settings: Settings) -> Any:
-    """Facts of the server, and what is wrong with the schema, if anything is."""
+    """Facts of the server, and what is wrong with the schema."""
     from sqlalchemy.exc import DBAPIError
 
     engine = make_engine(
@@ -142,15 +143,14 @@ def _server(settings: Settings) -> Any:
                 pooled = engine.raw_connection()
             except DBAPIError as error:
                 raise (error.orig or error) from error
-            with pooled.cursor() as cursor:  # type: ignore[attr-defined]
+            with closing(pooled), pooled.cursor() as cursor:  # type: ignore[attr-defined]
                 cursor.execute(statements.SERVER)
                 server = cursor.fetchone()
                 try:
                     check_schema(cursor)
+                    return (*server, differences(cursor))
                 except SchemaError as error:
-                    return (*server, str(error))
-            pooled.close()
-            return (*server, None)
+                    return (*server, [str(error)])
     finally:
         engine.dispose()
 

@@ -19,7 +19,7 @@ import typer
 
 from pgclip import statements
 from pgclip.cli.options import DatabaseUrl, RedisUrl, settings_for, urls_file
-from pgclip.database import Database
+from pgclip.database import SCHEMA_VERSION, Database
 from pgclip.errors import PgclipError
 from pgclip.settings import Settings
 
@@ -37,17 +37,38 @@ The URLs of the services, passwords included, are in {file}
 
 def migrate(
     database_url: DatabaseUrl = None,
-    revision: Annotated[
-        str, typer.Option(help="A version, or base to remove the schema and its data.")
-    ] = "head",
+    plan: Annotated[bool, typer.Option("--plan", help="Only say what would be done.")] = False,
+    remove: Annotated[
+        bool, typer.Option("--remove", help="Remove the schema with all its data instead.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
 ) -> None:
-    """Create schema pgclip in the database, or bring it up to date."""
+    """Create schema pgclip in the database, bring it up to date, or repair it.
+
+    Functions, views and grants that are missing or differ are laid anew, also after a restore that
+    left some out or the move of an extension. Where all is as it should be nothing is changed.
+    """
     from pgclip.migrate import migrate as run
+    from pgclip.migrate import plan as make_plan
+    from pgclip.migrate import remove as run_removal
 
     settings = Settings.load(database_url=database_url)
     url = settings.database_url or settings_for(None, None).database_url
-    run(url, revision)
-    typer.echo(f"schema pgclip is at {revision}")
+    if remove:
+        if not yes:
+            typer.confirm(
+                "Remove schema pgclip with every item, vector and label in it?", abort=True
+            )
+        run_removal(url)
+        typer.echo("schema pgclip is gone")
+        return
+    steps = make_plan(url) if plan else run(url, on_wait=lambda why: typer.echo(why, err=True))
+    for step in steps:
+        typer.echo(step)
+    if plan:
+        typer.echo("" if steps else "nothing to do", nl=not steps)
+    else:
+        typer.echo(f"schema pgclip is at version {SCHEMA_VERSION}")
 
 
 def worker(database_url: DatabaseUrl = None, redis_url: RedisUrl = None) -> None:

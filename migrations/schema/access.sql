@@ -1,0 +1,134 @@
+-- Two kinds of roles besides the owner of the schema: clients, who submit, control and search, and
+-- workers. They may call the functions named here, which run with the owner's rights and a fixed
+-- search path, and read what is named here; no table is theirs to write. What no function lets
+-- them do they can't do. Setting up is the owner's: models, label sets, indexes, roles.
+
+CREATE FUNCTION pgclip._functions_of(p_access text) RETURNS text[]
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT ARRAY['serves', '_lacking_grants', '_functions_of', '_readable_by', '_segment_table',
+                 '_rows_in']
+        || CASE p_access
+           WHEN 'client' THEN ARRAY[
+        'submit_image', 'submit_text', 'submit_batch', 'open_staging', 'submit_staged', 'delete',
+        'delete_items', 'retry', 'cancel', 'list_items', 'count_items', 'content_of', 'waiting',
+        'ticket_queues', '_live_model', '_query_data', 'request_embedding', 'embed',
+        'query_embedding', 'item_embedding', 'as_vector', '_as_real', 'weigh', 'search',
+        'search_image', 'search_vector', 'similar', 'hybrid', 'duplicates_of', 'duplicate_groups',
+        'labels_of', 'vectors_of', 'heal']
+           WHEN 'worker' THEN ARRAY[
+        'register_model', '_ticket_queue', 'sign_on', 'heartbeat', 'sign_off', 'claim', 'release',
+        'known_embeddings', 'keep_label_vector', 'open_results', 'store', 'notify_settled',
+        'sweep', 'collect_contents', 'expire_queries', 'backlog', 'take_queries', 'answer_query',
+        'refuse_query', 'unindexed', 'close_segment', 'next_build', 'build_segment',
+        'announce_segments', 'exchange_segments', 'drop_retired', 'next_relabeling',
+        'store_labels'] END
+$$;
+
+CREATE FUNCTION pgclip._readable_by(p_access text) RETURNS text[]
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT ARRAY['schema_version', 'definition', 'access', 'installation', 'items', 'labels',
+                 'collections', 'queue', 'workers', 'models', 'segments', 'calibrations']
+        || CASE p_access
+           WHEN 'client' THEN ARRAY['item', 'label_set', 'label', 'embedding_set', 'query_vector',
+                                    'worker', 'query_request (model_id, kind, hash, error)',
+                                    'missing']
+           WHEN 'worker' THEN ARRAY['model', 'segment', 'job', 'content', 'label_epoch',
+                                    'label_set', 'label', 'label_vector'] END
+$$;
+
+-- What a client or a worker lacks, as the statements that bring it; and what everybody may do that
+-- only they should. Roles that are recorded and gone are passed over.
+CREATE FUNCTION pgclip._lacking_grants() RETURNS SETOF text
+LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
+    WITH role AS (
+        SELECT r.oid, r.rolname, a.access
+        FROM pgclip.access a JOIN pg_roles r ON r.rolname = a.role
+    ), routine AS (
+        SELECT oid, proname, oid::regprocedure AS signature,
+               coalesce(proacl, acldefault('f', proowner)) AS acl
+        FROM pg_proc WHERE pronamespace = 'pgclip'::regnamespace
+    )
+    SELECT format('REVOKE EXECUTE ON ROUTINE %s FROM PUBLIC', signature) FROM routine
+    WHERE EXISTS (SELECT FROM aclexplode(acl) WHERE grantee = 0)
+    UNION ALL
+    SELECT format('GRANT USAGE ON SCHEMA pgclip TO %I', rolname) FROM role
+    WHERE NOT has_schema_privilege(oid, 'pgclip', 'USAGE')
+    UNION ALL
+    SELECT format('GRANT EXECUTE ON ROUTINE %s TO %I', p.signature, r.rolname)
+    FROM role r JOIN routine p ON p.proname = ANY(pgclip._functions_of(r.access))
+    WHERE NOT EXISTS (SELECT FROM aclexplode(p.acl) WHERE grantee = r.oid)
+    UNION ALL
+    SELECT format('GRANT SELECT%s ON %s TO %I', ' (' || string_agg(c.name, ', ') || ')', t.name,
+                  r.rolname)
+    FROM role r CROSS JOIN unnest(pgclip._readable_by(r.access)) what
+    CROSS JOIN LATERAL (SELECT 'pgclip.' || split_part(what, ' ', 1)) t(name)
+    LEFT JOIN LATERAL regexp_split_to_table(substring(what FROM '\((.*)\)'), ', ') c(name) ON true
+    WHERE CASE WHEN c.name IS NULL THEN NOT has_table_privilege(r.oid, t.name, 'SELECT')
+               ELSE NOT has_column_privilege(r.oid, t.name, c.name, 'SELECT') END
+    GROUP BY t.name, r.rolname
+$$;
+
+CREATE FUNCTION pgclip._grant_what_is_lacking() RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_statement text;
+BEGIN
+    FOR v_statement IN SELECT * FROM pgclip._lacking_grants() LOOP
+        EXECUTE v_statement;
+    END LOOP;
+END $$;
+
+-- Lets a role that is there do what a client or a worker does, now and after an upgrade. For the
+-- owner of the schema.
+CREATE FUNCTION pgclip.grant_access(role name, access text) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF access IS NULL OR access NOT IN ('client', 'worker') THEN
+        RAISE EXCEPTION 'access is client or worker, not %', access USING ERRCODE = 'PC001';
+    END IF;
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = grant_access.role) THEN
+        RAISE EXCEPTION 'there is no role %', role USING ERRCODE = 'PC002';
+    END IF;
+    INSERT INTO pgclip.access VALUES (grant_access.role, grant_access.access)
+    ON CONFLICT DO NOTHING;
+    PERFORM pgclip._grant_what_is_lacking();
+END $$;
+
+-- Takes all of that back.
+CREATE FUNCTION pgclip.revoke_access(role name) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM pgclip.access a WHERE a.role = revoke_access.role;
+    EXECUTE format('REVOKE ALL ON ALL ROUTINES IN SCHEMA pgclip FROM %I', role);
+    EXECUTE format('REVOKE ALL ON ALL TABLES IN SCHEMA pgclip FROM %I', role);
+    EXECUTE format('REVOKE ALL ON SCHEMA pgclip FROM %I', role);
+END $$;
+
+-- Whoever called, seen from a function that runs as the owner.
+CREATE FUNCTION pgclip._caller() RETURNS name
+LANGUAGE sql STABLE AS $$
+    SELECT coalesce(nullif(current_setting('role'), 'none')::name, session_user)
+$$;
+
+-- Whether a temporary table of ours is there. One that the caller has put in its place might run
+-- code of the caller's with the owner's rights.
+CREATE FUNCTION pgclip._is_staged(p_name text) RETURNS boolean
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_ours boolean := (SELECT relowner = current_user::regrole AND relkind = 'r' FROM pg_class
+                       WHERE oid = to_regclass('pg_temp.' || p_name));
+BEGIN
+    IF NOT v_ours THEN
+        RAISE EXCEPTION 'the temporary table % is not one that pgclip made', p_name
+            USING ERRCODE = 'PC001', HINT = 'Drop it, or take a new connection.';
+    END IF;
+    RETURN coalesce(v_ours, false);
+END $$;
+
+CREATE FUNCTION pgclip._let_caller_insert(p_name text) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF pgclip._caller() <> current_user THEN
+        EXECUTE format('GRANT INSERT ON pg_temp.%I TO %I', p_name, pgclip._caller());
+    END IF;
+END $$;

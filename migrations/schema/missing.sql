@@ -1,0 +1,75 @@
+-- What lacks a current vector or label, why, and how it is healed.
+
+-- One row for each item, model that takes work, and thing that is missing: its vectors ("label_set"
+-- is NULL) or its labels of a set. "reason" is queued or leased (it will come), never_queued or
+-- outdated (pgclip.heal brings it), or the reason for which the item failed (pgclip.retry).
+CREATE VIEW pgclip.missing AS
+SELECT i.id AS item_id, c.name AS collection, i.key, i.kind, m.name AS model,
+       NULL::text AS label_set,
+       CASE WHEN j.lease IS NOT NULL THEN 'leased'
+            WHEN j.id IS NOT NULL THEN 'queued'
+            WHEN f.item_id IS NOT NULL THEN f.reason
+            ELSE 'never_queued' END AS reason,
+       CASE WHEN j.id IS NULL THEN f.message END AS error
+FROM pgclip.item i
+JOIN pgclip.collection c ON c.id = i.collection_id
+CROSS JOIN pgclip.model m
+LEFT JOIN pgclip.embedding_set e ON e.item_id = i.id AND e.model_id = m.id
+LEFT JOIN pgclip.job j ON j.item_id = i.id AND j.model_id = m.id
+LEFT JOIN pgclip.failure f ON f.item_id = i.id AND f.model_id = m.id
+                          AND f.generation = i.generation
+WHERE m.state <> 'retired' AND e.generation IS DISTINCT FROM i.generation
+UNION ALL
+SELECT i.id, c.name, i.key, i.kind, m.name, s.name,
+       CASE WHEN r.model_id IS NULL THEN 'outdated' ELSE 'queued' END, NULL
+FROM pgclip.embedding_set e
+JOIN pgclip.model m ON m.id = e.model_id AND m.state <> 'retired'
+JOIN pgclip.item i ON i.id = e.item_id AND i.generation = e.generation
+JOIN pgclip.collection c ON c.id = i.collection_id
+JOIN pgclip.label_set s ON s.active AND s.applies_to IN ('both', i.kind::text)
+                       AND s.epoch > e.label_epoch
+LEFT JOIN pgclip.relabeling r ON r.model_id = m.id;
+
+-- Jobs for items that have neither a current vector, nor a failure, nor a job; "limit" bounds the
+-- items that are looked at, from the one after "after", in their order. Gives how many jobs, and
+-- the item to go on after, or NULL. With the last page workers begin to label anew, from the
+-- vectors that are there, the items whose labels are older than the label sets; "relabeled" says
+-- how many lack labels. Items that a transaction has locked are passed over: it sees to them.
+CREATE FUNCTION pgclip.heal(
+    after bigint DEFAULT 0, "limit" int DEFAULT NULL,
+    OUT jobs bigint, OUT relabeled bigint, OUT last_id bigint
+) LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_page bigint[] := ARRAY(SELECT id FROM pgclip.item WHERE id > after ORDER BY id LIMIT "limit");
+BEGIN
+    PERFORM pg_advisory_xact_lock_shared(pgclip._models_lock());
+    last_id := pgclip._last_of(v_page, "limit");
+    WITH lacking AS MATERIALIZED (
+        SELECT i.id, m.id AS model_id, i.generation, i.kind, i.content_hash
+        FROM pgclip.item i CROSS JOIN pgclip.model m
+        WHERE i.id = ANY(v_page) AND m.state <> 'retired'
+          AND NOT EXISTS (SELECT FROM pgclip.embedding_set e WHERE e.item_id = i.id
+                          AND e.model_id = m.id AND e.generation = i.generation)
+          AND NOT EXISTS (SELECT FROM pgclip.failure f WHERE f.item_id = i.id
+                          AND f.model_id = m.id AND f.generation = i.generation)
+          AND NOT EXISTS (SELECT FROM pgclip.job j WHERE j.item_id = i.id
+                          AND j.model_id = m.id)
+        ORDER BY i.id FOR NO KEY UPDATE OF i SKIP LOCKED
+    )
+    INSERT INTO pgclip.job (item_id, model_id, generation, kind, content_hash, rank)
+    SELECT id, model_id, generation, kind, content_hash, now() + interval '30 s' FROM lacking
+    ON CONFLICT (item_id, model_id) DO NOTHING;
+    GET DIAGNOSTICS jobs = ROW_COUNT;
+    relabeled := 0;
+    IF last_id IS NULL THEN
+        SELECT count(*) INTO relabeled FROM (
+            SELECT DISTINCT item_id, model FROM pgclip.missing WHERE label_set IS NOT NULL) lacking;
+    END IF;
+    IF relabeled > 0 THEN
+        DELETE FROM pgclip.relabeling r USING pgclip.model m
+        WHERE m.id = r.model_id AND m.state = 'retired';
+        INSERT INTO pgclip.relabeling (model_id)
+        SELECT id FROM pgclip.model WHERE state <> 'retired' AND dimension IS NOT NULL
+        ON CONFLICT (model_id) DO UPDATE SET after_item = 0, requested_at = now();
+    END IF;
+END $$;

@@ -1,0 +1,213 @@
+-- The items nearest to a vector, in all segments: through their indexes or exactly, narrowed by
+-- filters, page by page.
+
+-- Items near a query, each with the distance of its best vector. found: how many vectors were
+-- looked at, the last of them farthest away.
+CREATE TYPE pgclip.nearest AS (
+    items     bigint[],
+    kinds     pgclip.kind[],
+    distances double precision[],
+    found     bigint,
+    farthest  double precision
+);
+
+-- For functions that read segments: the snapshot's may be dropped.
+CREATE FUNCTION pgclip._raise_exchanged() RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'segments have been exchanged since this transaction took its snapshot'
+        USING ERRCODE = 'PC008', HINT = 'End the transaction and search in a new one.';
+END $$;
+
+-- The p_limit nearest vectors, of which those count that pass the check, a condition on n. Segments
+-- are read in the order of the distance, as far as is needed (iterative scan); nothing else may be
+-- sorted by, or no index is used. The check comes after the limit: pushed into the scan it would
+-- hide how much has been looked at, and an index that gives out returns what it happens to have.
+-- Sequential scans are off for what has an index; the hot segment has none.
+CREATE FUNCTION pgclip._nearest_by_index(
+    p_vectors text, p_check text, p_query @vector@.halfvec, p_limit int
+) RETURNS pgclip.nearest
+LANGUAGE plpgsql STABLE
+SET hnsw.iterative_scan = 'relaxed_order' SET hnsw.ef_search = 64 SET hnsw.max_scan_tuples = 20000
+SET hnsw.scan_mem_multiplier = 4 SET enable_seqscan = off SET jit = off AS $$
+DECLARE
+    v_near pgclip.nearest;
+BEGIN
+    EXECUTE format($q$
+        WITH near AS MATERIALIZED (
+            SELECT e.item_id, e.collection_id, e.kind,
+                   e.embedding OPERATOR(@vector@.<#>) $1 AS distance
+            FROM %s e ORDER BY e.embedding OPERATOR(@vector@.<#>) $1 LIMIT $2
+        ), item AS (
+            SELECT n.item_id, n.kind, min(n.distance) AS distance FROM near n
+            WHERE %s GROUP BY n.item_id, n.kind
+        )
+        SELECT array_agg(item_id), array_agg(kind), array_agg(distance),
+               (SELECT count(*) FROM near), (SELECT max(distance) FROM near)
+        FROM item
+    $q$, p_vectors, p_check) INTO v_near USING p_query, p_limit;
+    RETURN v_near;
+EXCEPTION WHEN undefined_table THEN
+    PERFORM pgclip._raise_exchanged();
+END $$;
+
+-- The p_limit nearest vectors of those that the condition lets through, by comparing all of
+-- them; $3 are p_ids.
+CREATE FUNCTION pgclip._nearest_exactly(
+    p_vectors text, p_where text, p_query @vector@.halfvec, p_limit int, p_ids bigint[] DEFAULT NULL
+) RETURNS pgclip.nearest
+LANGUAGE plpgsql STABLE SET jit = off AS $$
+DECLARE
+    v_near pgclip.nearest;
+BEGIN
+    EXECUTE format($q$
+        WITH near AS MATERIALIZED (
+            SELECT e.item_id, e.kind, e.embedding OPERATOR(@vector@.<#>) $1 AS distance
+            FROM %s e WHERE %s
+            ORDER BY (e.embedding OPERATOR(@vector@.<#>) $1) + 0 LIMIT $2
+        ), item AS (
+            SELECT item_id, kind, min(distance) AS distance FROM near GROUP BY item_id, kind
+        )
+        SELECT array_agg(item_id), array_agg(kind), array_agg(distance),
+               (SELECT count(*) FROM near), (SELECT max(distance) FROM near)
+        FROM item
+    $q$, p_vectors, p_where) INTO v_near USING p_query, p_limit, p_ids;
+    RETURN v_near;
+EXCEPTION WHEN undefined_table THEN
+    PERFORM pgclip._raise_exchanged();
+END $$;
+
+-- What narrows a search, in the forms in which it is used.
+CREATE TYPE pgclip.narrowing AS (
+    kind     pgclip.kind,  -- the only one wanted; NULL: both
+    of_items text,         -- on pgclip.item i, for all items at once, the kind included
+    of_near  text,         -- on n, vectors of the kind that are near; NULL: nothing else narrows
+    few      bigint[]      -- the vectors that match, if indexes say that few do; else NULL
+);
+
+-- The vectors of the items that match, if there are at most p_most such items; else NULL. It reads
+-- indexes only.
+CREATE FUNCTION pgclip._few_that_match(p_model smallint, p_of_items text, p_most int)
+RETURNS bigint[]
+LANGUAGE plpgsql STABLE SET enable_seqscan = off SET jit = off AS $$
+DECLARE
+    v_items bigint[];
+BEGIN
+    EXECUTE format('SELECT ARRAY(SELECT i.id FROM pgclip.item i WHERE %s LIMIT %s)',
+                   p_of_items, p_most + 1) INTO v_items;
+    IF cardinality(v_items) <= p_most THEN
+        RETURN ARRAY(SELECT v.id FROM pgclip.embedding_set s CROSS JOIN unnest(s.vector_ids) v(id)
+                     WHERE s.item_id = ANY(v_items) AND s.model_id = p_model ORDER BY v.id);
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE FUNCTION pgclip._narrowing(
+    p_model smallint, p_collection text, p_kind pgclip.kind, p_filter jsonb, p_without bigint
+) RETURNS pgclip.narrowing
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_collection int;
+    v_filter     jsonb := coalesce(p_filter, '{}');
+    v_items      text[] := '{true}';
+    v_near       text[] := '{}';
+    v_where      pgclip.narrowing;
+BEGIN
+    IF p_collection IS NOT NULL THEN
+        SELECT id INTO v_collection FROM pgclip.collection WHERE name = p_collection;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'there is no collection named %', p_collection USING ERRCODE = 'PC002',
+                HINT = 'SELECT name FROM pgclip.collections; one is there once an item is in it.';
+        END IF;
+        v_items := v_items || format('i.collection_id = %s', v_collection);
+        v_near := v_near || format('n.collection_id = %s', v_collection);
+    END IF;
+    IF p_kind IS NOT NULL THEN
+        v_items := v_items || format('i.kind = %L', p_kind);
+    END IF;
+    IF p_without IS NOT NULL THEN
+        v_items := v_items || format('i.id <> %s', p_without);
+        v_near := v_near || format('n.item_id <> %s', p_without);
+    END IF;
+    IF v_filter <> '{}' THEN
+        v_items := v_items || pgclip._condition(v_filter, p_model, false);
+        v_near := v_near || format('(SELECT %s FROM pgclip.item i WHERE i.id = n.item_id)',
+                                   pgclip._condition(v_filter, p_model, true));
+    END IF;
+    v_where.kind := p_kind;
+    v_where.of_items := array_to_string(v_items, ' AND ');
+    v_where.of_near := nullif(array_to_string(v_near, ' AND '), '');
+    IF p_collection IS NOT NULL OR pgclip._is_indexed(v_filter) THEN
+        v_where.few := pgclip._few_that_match(p_model, v_where.of_items, 2000);
+    END IF;
+    RETURN v_where;
+END $$;
+
+-- The cosine. Half precision would let it be 1.0002 of two equal vectors.
+CREATE FUNCTION pgclip._score(p_distance double precision, p_norm double precision) RETURNS real
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT CASE WHEN p_distance IS NOT NULL
+                THEN greatest(-1, least(1, -p_distance / p_norm)) END::real
+$$;
+
+-- The k best of what is near, in order. A page begins after a hit: the same score and a higher id,
+-- or a lower score. Of those that are as far as the farthest, some may not have been looked at.
+CREATE FUNCTION pgclip._page(
+    p_near pgclip.nearest, p_norm double precision, p_k int, p_all boolean, p_least real[],
+    p_after_score real, p_after_item bigint, OUT items bigint[], OUT scores real[]
+) LANGUAGE sql IMMUTABLE AS $$
+    SELECT array_agg(p.item_id ORDER BY p.score DESC, p.item_id),
+           array_agg(p.score ORDER BY p.score DESC, p.item_id)
+    FROM (
+        SELECT item_id, score FROM (
+            SELECT n.item_id, n.kind, pgclip._score(n.distance, p_norm) AS score
+            FROM unnest((p_near).items, (p_near).kinds, (p_near).distances)
+                 n(item_id, kind, distance)) scored
+        WHERE score >= p_least[CASE kind WHEN 'image' THEN 1 ELSE 2 END]
+          AND (p_all OR score > pgclip._score((p_near).farthest, p_norm))
+          AND (p_after_score IS NULL OR score < p_after_score
+               OR score = p_after_score AND item_id > p_after_item)
+        ORDER BY score DESC, item_id LIMIT p_k) p
+$$;
+
+-- The k best items: through the index, looking at more until there are k; or exactly, if that was
+-- asked for, if few items match, or once 8,000 vectors have been looked at in vain. p_least: the
+-- lowest score wanted of images, and of texts.
+CREATE FUNCTION pgclip._best(
+    p_model smallint, p_query @vector@.halfvec, p_k int, p_narrowing pgclip.narrowing,
+    p_least real[], p_exact boolean, p_after_score real, p_after_item bigint,
+    OUT items bigint[], OUT scores real[]
+) LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_vectors text := pgclip._vectors(p_model, p_narrowing.kind);
+    v_norm    double precision := @vector@.l2_norm(p_query);
+    v_exact   boolean := p_exact OR p_narrowing.few IS NOT NULL OR NOT EXISTS (
+                  SELECT FROM pgclip.segment WHERE model_id = p_model AND state = 'sealed');
+    v_limit   int := 2 * p_k + 20;  -- some items may have several vectors
+    v_where   text := 'true';
+    v_near    pgclip.nearest;
+    v_all     boolean;
+BEGIN
+    IF p_narrowing.of_near IS NOT NULL THEN
+        v_limit := 5 * v_limit;
+        v_where := CASE WHEN p_narrowing.few IS NULL
+            THEN format('e.item_id IN (SELECT i.id FROM pgclip.item i WHERE %s)',
+                        p_narrowing.of_items)
+            ELSE 'e.id = ANY($3)' END;
+    END IF;
+    LOOP
+        v_near := CASE WHEN v_exact
+            THEN pgclip._nearest_exactly(v_vectors, v_where, p_query, v_limit, p_narrowing.few)
+            ELSE pgclip._nearest_by_index(v_vectors, coalesce(p_narrowing.of_near, 'true'),
+                                          p_query, v_limit) END;
+        v_all := v_exact AND v_near.found < v_limit;
+        SELECT * INTO items, scores FROM pgclip._page(
+            v_near, v_norm, p_k, v_all, p_least, p_after_score, p_after_item);
+        EXIT WHEN v_all OR items[p_k] IS NOT NULL
+               OR pgclip._score(v_near.farthest, v_norm) < least(p_least[1], p_least[2]);
+        -- As many more as the share of those that count lets expect.
+        v_exact := v_exact OR v_near.found < v_limit OR v_limit >= 8000;
+        v_limit := CASE WHEN v_exact THEN 4 * v_limit ELSE least(8000, greatest(4 * v_limit,
+            v_limit / greatest(1, coalesce(cardinality(items), 0)) * p_k * 3 / 2)) END;
+    END LOOP;
+END $$;

@@ -1,0 +1,126 @@
+-- Query vectors: asked for here, answered by any worker of the live model. Requests and answers are
+-- cheap to make again, so nobody waits for the disk to have them.
+
+-- The bytes that stand for a query, and so its hash.
+CREATE FUNCTION pgclip._query_data(p_text text, p_image bytea) RETURNS bytea
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+BEGIN
+    IF (p_text IS NULL) = (p_image IS NULL) THEN
+        RAISE EXCEPTION 'a query is either a text or an image' USING ERRCODE = 'PC001';
+    END IF;
+    IF p_text IS NOT NULL AND btrim(p_text, E' \t\r\n') = '' OR octet_length(p_image) = 0 THEN
+        RAISE EXCEPTION 'the query is empty' USING ERRCODE = 'PC001';
+    END IF;
+    IF octet_length(p_text) > 262144 OR octet_length(p_image) > 67108864 THEN
+        RAISE EXCEPTION 'the query is too large: a text may have 256 KiB, an image 64 MiB'
+            USING ERRCODE = 'PC001';
+    END IF;
+    RETURN coalesce(convert_to(p_text, 'UTF8'), p_image);
+END $$;
+
+-- Asks the workers for a query's vector without waiting. True: it is there already.
+CREATE FUNCTION pgclip.request_embedding(query text DEFAULT NULL, image bytea DEFAULT NULL)
+RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_model smallint := pgclip._live_model();
+    v_data  bytea := pgclip._query_data(query, image);
+    v_kind  pgclip.kind := CASE WHEN image IS NULL THEN 'text' ELSE 'image' END;
+BEGIN
+    IF EXISTS (SELECT FROM pgclip.query_vector q WHERE q.model_id = v_model
+               AND q.kind = v_kind AND q.hash = sha256(v_data)) THEN
+        RETURN true;
+    END IF;
+    INSERT INTO pgclip.query_request AS old (model_id, kind, hash, data)
+    VALUES (v_model, v_kind, sha256(v_data), v_data)
+    ON CONFLICT (model_id, kind, hash) DO UPDATE SET requested_at = clock_timestamp(),
+        error = NULL, taken_at = CASE WHEN old.error IS NULL THEN old.taken_at END;
+    PERFORM pg_notify('pgclip_query', v_model::text);
+    RETURN false;
+END $$;
+
+-- Asks for a query's vector and waits until it is there. CALL it outside a transaction: others
+-- must see the request. Raises PC004 if no worker answers in time or the query can't be encoded.
+CREATE PROCEDURE pgclip.embed(
+    query text DEFAULT NULL, image bytea DEFAULT NULL, timeout interval DEFAULT '10 s'
+) LANGUAGE plpgsql AS $$
+DECLARE
+    v_model  smallint := pgclip._live_model();
+    v_kind   pgclip.kind := CASE WHEN image IS NULL THEN 'text' ELSE 'image' END;
+    v_hash   bytea;
+    v_begin  timestamptz := clock_timestamp();
+    v_waited double precision := 0;
+    v_error  text;
+BEGIN
+    IF pgclip.request_embedding(query, image) THEN
+        RETURN;
+    END IF;
+    v_hash := sha256(pgclip._query_data(query, image));
+    PERFORM set_config('synchronous_commit', 'off', true);
+    COMMIT;
+    WHILE v_waited < extract(epoch FROM timeout) LOOP
+        -- A twentieth of the wait so far, so that it gets that much longer at most.
+        PERFORM pg_sleep(greatest(0.001, least(v_waited / 20, 0.02)));
+        IF EXISTS (SELECT FROM pgclip.query_vector q WHERE q.model_id = v_model
+                   AND q.kind = v_kind AND q.hash = v_hash) THEN
+            RETURN;
+        END IF;
+        SELECT r.error INTO v_error FROM pgclip.query_request r
+        WHERE r.model_id = v_model AND r.kind = v_kind AND r.hash = v_hash;
+        IF v_error IS NOT NULL THEN
+            RAISE EXCEPTION 'the query could not be encoded: %', v_error USING ERRCODE = 'PC004';
+        END IF;
+        v_waited := extract(epoch FROM clock_timestamp() - v_begin);
+        COMMIT;  -- a new snapshot, whatever the isolation level
+    END LOOP;
+    IF EXISTS (SELECT FROM pgclip.worker w
+               WHERE w.model_id = v_model AND w.expires_at > clock_timestamp()) THEN
+        RAISE EXCEPTION 'no worker encoded the query within %', timeout USING ERRCODE = 'PC004',
+            HINT = 'Workers are alive but busy or stuck; see pgclip.workers and their logs.';
+    END IF;
+    RAISE EXCEPTION 'no worker is alive to encode the query (waited %)', timeout
+        USING ERRCODE = 'PC004', HINT = 'Start one: pgclip worker';
+END $$;
+
+-- For workers: takes up to p_limit requests that nobody is working on. One taken 2 s ago and
+-- still not answered is taken again: its worker may be dead.
+CREATE FUNCTION pgclip.take_queries(p_model smallint, p_limit int)
+RETURNS TABLE (kind pgclip.kind, hash bytea, data bytea)
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT set_config('synchronous_commit', 'off', true);
+    UPDATE pgclip.query_request r SET taken_at = clock_timestamp()
+    FROM (SELECT model_id, kind, hash FROM pgclip.query_request
+          WHERE model_id = p_model AND error IS NULL
+            AND (taken_at IS NULL OR taken_at < clock_timestamp() - interval '2 s')
+          ORDER BY requested_at LIMIT p_limit FOR UPDATE SKIP LOCKED) free
+    WHERE (r.model_id, r.kind, r.hash) = (free.model_id, free.kind, free.hash)
+    RETURNING r.kind, r.hash, r.data
+$$;
+
+CREATE FUNCTION pgclip.answer_query(
+    p_model smallint, p_kind pgclip.kind, p_hash bytea, p_embedding real[]
+) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT set_config('synchronous_commit', 'off', true);
+    INSERT INTO pgclip.query_vector (model_id, kind, hash, embedding)
+    VALUES (p_model, p_kind, p_hash, p_embedding::@vector@.halfvec)
+    ON CONFLICT DO NOTHING;
+    DELETE FROM pgclip.query_request
+    WHERE model_id = p_model AND kind = p_kind AND hash = p_hash;
+$$;
+
+CREATE FUNCTION pgclip.refuse_query(
+    p_model smallint, p_kind pgclip.kind, p_hash bytea, p_error text
+) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    UPDATE pgclip.query_request SET error = p_error
+    WHERE model_id = p_model AND kind = p_kind AND hash = p_hash
+$$;
+
+-- For the steward: forgets requests nobody waits for, and the oldest vectors beyond p_keep.
+CREATE FUNCTION pgclip.expire_queries(p_keep int) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    DELETE FROM pgclip.query_request WHERE requested_at < clock_timestamp() - interval '2 min';
+    DELETE FROM pgclip.query_vector WHERE created_at <= (
+        SELECT created_at FROM pgclip.query_vector ORDER BY created_at DESC OFFSET p_keep LIMIT 1);
+$$;

@@ -1,0 +1,131 @@
+-- Searching by a text, a picture, a vector, an item.
+
+CREATE TYPE pgclip.hit AS (
+    item_id    bigint,
+    collection text,
+    key        text,
+    kind       pgclip.kind,
+    score      real,
+    source     text,
+    metadata   jsonb,
+    labels     jsonb,
+    relevance  real,  -- see calibration.sql
+    snippet    text   -- how a text begins, if it is kept
+);
+
+-- Items as hits, in the order given.
+CREATE FUNCTION pgclip._hits(
+    p_model smallint, p_query_kind pgclip.kind, p_items bigint[], p_scores real[]
+) RETURNS SETOF pgclip.hit
+LANGUAGE sql STABLE AS $$
+    SELECT i.id, c.name, i.key, i.kind, h.score, i.source, i.metadata, pgclip.labels_of(i.id),
+           pgclip._relevance(h.score, b),
+           CASE i.kind WHEN 'text' THEN left(convert_from(o.data, 'UTF8'), 500) END
+    FROM unnest(p_items, p_scores) WITH ORDINALITY h(item_id, score, nth)
+    JOIN pgclip.item i ON i.id = h.item_id
+    JOIN pgclip.collection c ON c.id = i.collection_id
+    LEFT JOIN pgclip.content o ON o.kind = i.kind AND o.hash = i.content_hash AND i.kind = 'text'
+    LEFT JOIN pgclip.calibration b ON b.model_id = p_model AND b.query_kind = p_query_kind
+                                  AND b.item_kind = i.kind
+    ORDER BY h.nth
+$$;
+
+-- All that searches have in common. Raises PC001, PC002, PC005, PC008.
+CREATE FUNCTION pgclip._find(
+    p_query @vector@.halfvec, p_query_kind pgclip.kind, p_k int, p_collection text,
+    p_kind pgclip.kind, p_filter jsonb, p_min_score real, p_min_relevance real, p_exact boolean,
+    p_after_score real, p_after_item bigint, p_without bigint
+) RETURNS SETOF pgclip.hit
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_model pgclip.model;
+    v_best  record;
+BEGIN
+    SELECT * INTO v_model FROM pgclip.model WHERE id = pgclip._live_model();
+    IF p_k IS NULL OR p_k NOT BETWEEN 1 AND 10000 THEN
+        RAISE EXCEPTION 'k must be from 1 to 10000, not %', p_k USING ERRCODE = 'PC001';
+    END IF;
+    IF p_query IS NULL THEN
+        RAISE EXCEPTION 'there is no vector to search for' USING ERRCODE = 'PC001';
+    END IF;
+    IF @vector@.vector_dims(p_query) <> v_model.dimension THEN
+        RAISE EXCEPTION 'the query has % dimensions, model % has %',
+            @vector@.vector_dims(p_query), v_model.name, v_model.dimension USING ERRCODE = 'PC001';
+    END IF;
+    IF @vector@.l2_norm(p_query) = 0 THEN
+        RAISE EXCEPTION 'the query vector is zero' USING ERRCODE = 'PC001';
+    END IF;
+    IF (p_after_score IS NULL) <> (p_after_item IS NULL) OR p_after_score = 'NaN' THEN
+        RAISE EXCEPTION 'a page begins after a hit: after_score and after_item go together'
+            USING ERRCODE = 'PC001';
+    END IF;
+    v_best := pgclip._best(v_model.id, p_query, p_k,
+        pgclip._narrowing(v_model.id, p_collection, p_kind, p_filter, p_without),
+        pgclip._least_scores(v_model.id, p_query_kind, p_kind, p_min_score, p_min_relevance),
+        coalesce(p_exact, false), p_after_score, p_after_item);
+    RETURN QUERY
+        SELECT * FROM pgclip._hits(v_model.id, p_query_kind, v_best.items, v_best.scores);
+END $$;
+
+-- The k items nearest to a vector, best first. The score is the cosine; half precision would
+-- let it be 1.0002 of two equal vectors, so it is cut off at 1. An item with several vectors
+-- counts once, with its best.
+--
+-- collection, kind and filter narrow the search; min_score and min_relevance leave out what does
+-- not fit, so that the answer may be empty. after_score and after_item, those of the last hit of
+-- a page, begin the next one. exact compares every vector. query_kind: what the vector was made
+-- of, for the relevance.
+CREATE FUNCTION pgclip.search_vector(
+    query @vector@.halfvec, k int DEFAULT 10, collection text DEFAULT NULL,
+    kind pgclip.kind DEFAULT NULL, filter jsonb DEFAULT NULL, min_score real DEFAULT NULL,
+    min_relevance real DEFAULT NULL, exact boolean DEFAULT false, after_score real DEFAULT NULL,
+    after_item bigint DEFAULT NULL, query_kind pgclip.kind DEFAULT NULL
+) RETURNS SETOF pgclip.hit
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN QUERY SELECT * FROM pgclip._find(query, query_kind, k, collection, kind, filter,
+        min_score, min_relevance, exact, after_score, after_item, NULL);
+END $$;
+
+-- Items nearest to a text whose vector has been asked for with pgclip.embed.
+CREATE FUNCTION pgclip.search(
+    query text, k int DEFAULT 10, collection text DEFAULT NULL,
+    kind pgclip.kind DEFAULT NULL, filter jsonb DEFAULT NULL, min_score real DEFAULT NULL,
+    min_relevance real DEFAULT NULL, exact boolean DEFAULT false, after_score real DEFAULT NULL,
+    after_item bigint DEFAULT NULL
+) RETURNS SETOF pgclip.hit
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN QUERY SELECT * FROM pgclip._find(pgclip.query_embedding(query), 'text', k, collection,
+        kind, filter, min_score, min_relevance, exact, after_score, after_item, NULL);
+END $$;
+
+-- Items nearest to a picture whose vector has been asked for with pgclip.embed(image => …).
+CREATE FUNCTION pgclip.search_image(
+    image bytea, k int DEFAULT 10, collection text DEFAULT NULL,
+    kind pgclip.kind DEFAULT NULL, filter jsonb DEFAULT NULL, min_score real DEFAULT NULL,
+    min_relevance real DEFAULT NULL, exact boolean DEFAULT false, after_score real DEFAULT NULL,
+    after_item bigint DEFAULT NULL
+) RETURNS SETOF pgclip.hit
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN QUERY SELECT * FROM pgclip._find(pgclip.query_embedding(image => image), 'image', k,
+        collection, kind, filter, min_score, min_relevance, exact, after_score, after_item, NULL);
+END $$;
+
+-- Items nearest to one that is there, itself left out. of_collection says where that item is;
+-- the search goes over "collection", or all of them.
+CREATE FUNCTION pgclip.similar(
+    key text, k int DEFAULT 10, of_collection text DEFAULT 'default', collection text DEFAULT NULL,
+    kind pgclip.kind DEFAULT NULL, filter jsonb DEFAULT NULL, min_score real DEFAULT NULL,
+    min_relevance real DEFAULT NULL, exact boolean DEFAULT false, after_score real DEFAULT NULL,
+    after_item bigint DEFAULT NULL
+) RETURNS SETOF pgclip.hit
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_item record := pgclip._item_at($1, of_collection);  -- "similar" is a keyword
+BEGIN
+    RETURN QUERY SELECT * FROM pgclip._find(pgclip._mean_vector(v_item.id), v_item.kind, k,
+        collection, kind, filter, min_score, min_relevance, exact, after_score, after_item,
+        v_item.id);
+END $$;

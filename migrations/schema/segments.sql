@@ -1,0 +1,110 @@
+-- Where vectors live. New ones go to the hot segment, a table without an index for searching, which
+-- is compared whole. When it is full another one becomes hot; the full one is copied into tables
+-- with an HNSW index, and small ones are copied together into larger ones (building.sql). What has
+-- an index has vectors of one kind: a text is nearer to texts than to pictures, so a search for
+-- pictures in an index of both would meet texts only.
+--
+-- A segment is a table of its own, pgclip.embedding_<model>_<number>, and pgclip.segment says which
+-- of them are in force. So segments are exchanged by an UPDATE: who reads sees, as of one
+-- snapshot, either the old ones or the new one; nothing is attached, detached or locked against
+-- readers. Who writes holds a lock shared that the exchange takes alone (_hold_segments).
+
+CREATE FUNCTION pgclip._segment_table(p_model smallint, p_number int) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT 'pgclip.embedding_' || p_model || '_' || p_number
+$$;
+
+-- Vectors are stored inline (PLAIN): they are read several times faster so. No foreign key to
+-- items: the ledger keeps the two in step.
+CREATE FUNCTION pgclip._create_segment_table(p_model smallint, p_number int) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_dimension int := (SELECT dimension FROM pgclip.model WHERE id = p_model);
+BEGIN
+    EXECUTE format($ddl$
+        CREATE TABLE %1$s (
+            id            bigint PRIMARY KEY DEFAULT nextval('pgclip.vector_id'),
+            item_id       bigint NOT NULL,
+            collection_id int NOT NULL,
+            kind          pgclip.kind NOT NULL,
+            embedding     @vector@.halfvec(%2$s) NOT NULL,
+            CONSTRAINT unit_norm CHECK (abs(@vector@.l2_norm(embedding) - 1) < 0.005)
+        )
+    $ddl$, pgclip._segment_table(p_model, p_number), v_dimension);
+    EXECUTE format('ALTER TABLE %s ALTER COLUMN embedding SET STORAGE PLAIN',
+                   pgclip._segment_table(p_model, p_number));
+END $$;
+
+-- Holds a model's segments in place until the end of the transaction: whoever deletes vectors, or
+-- adds some, does so where they will be. A transaction that reads an old snapshot would not see
+-- an exchange since then; it fails to lock the rows, and may be tried again (40001).
+CREATE FUNCTION pgclip._hold_segments(p_model smallint) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock_shared(731199447, p_model);
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        PERFORM FROM pgclip.segment WHERE model_id = p_model FOR SHARE;
+    END IF;
+END $$;
+
+-- Segments of a model, as FROM takes them: "(SELECT … UNION ALL SELECT …)".
+CREATE FUNCTION pgclip._union_of(p_model smallint, p_numbers int[]) RETURNS text
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT '(' || string_agg('SELECT id, item_id, collection_id, kind, embedding FROM '
+                             || pgclip._segment_table(p_model, n), ' UNION ALL ') || ')'
+    FROM unnest(p_numbers) n
+$$;
+
+-- All vectors of a model, or those of a kind. As of the caller's snapshot, as what is read from
+-- them will be.
+CREATE FUNCTION pgclip._vectors(p_model smallint, p_kind pgclip.kind DEFAULT NULL) RETURNS text
+LANGUAGE sql STABLE AS $$
+    SELECT CASE WHEN p_kind IS NULL THEN every
+                ELSE format('(SELECT * FROM %s a WHERE kind = %L)', every, p_kind) END
+    FROM (SELECT pgclip._union_of(p_model, array_agg(number ORDER BY number)) AS every
+          FROM pgclip.segment
+          WHERE model_id = p_model AND state IN ('hot', 'closed', 'sealed')
+            AND (p_kind IS NULL OR kind IS NULL OR kind = p_kind)) s
+$$;
+
+CREATE FUNCTION pgclip._delete_vectors(p_model smallint, p_ids bigint[]) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_number int;
+BEGIN
+    PERFORM pgclip._hold_segments(p_model);
+    FOR v_number IN
+        SELECT number FROM pgclip.segment
+        WHERE model_id = p_model AND state IN ('hot', 'closed', 'sealed', 'built') ORDER BY number
+    LOOP
+        EXECUTE format('DELETE FROM %s WHERE id = ANY($1)',
+                       pgclip._segment_table(p_model, v_number)) USING p_ids;
+    END LOOP;
+END $$;
+
+-- Vectors that fit into a table of this size; rows that are dead count as well.
+CREATE FUNCTION pgclip._rows_in(p_model smallint, p_number int) RETURNS bigint
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    -- A row: its header, three columns and an enum, the vector's header and halves; aligned to 8;
+    -- and its pointer in the page.
+    SELECT pg_relation_size(to_regclass(pgclip._segment_table(p_model, p_number)))
+           / current_setting('block_size')::int
+           * ((current_setting('block_size')::int - 24)
+              / ((24 + 24 + 8 + 2 * m.dimension + 7) / 8 * 8 + 4))
+    FROM pgclip.model m WHERE m.id = p_model
+$$;
+
+-- How many vectors have no index yet, about.
+CREATE FUNCTION pgclip.unindexed(p_model smallint) RETURNS bigint
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce(sum(pgclip._rows_in(p_model, number)), 0)::bigint FROM pgclip.segment
+    WHERE model_id = p_model AND state IN ('hot', 'closed')
+$$;
+
+CREATE VIEW pgclip.segments AS
+SELECT m.name AS model, s.number, s.state, s.kind,
+       coalesce(s.rows, pgclip._rows_in(s.model_id, s.number)) AS vectors,
+       pg_table_size(t.oid) AS table_bytes,
+       pg_indexes_size(t.oid) AS index_bytes, s.created_at, s.retired_at
+FROM pgclip.segment s JOIN pgclip.model m ON m.id = s.model_id
+CROSS JOIN LATERAL (SELECT to_regclass(pgclip._segment_table(s.model_id, s.number)) AS oid) t;
