@@ -12,9 +12,9 @@ from figures import timed
 from workload import short_text
 
 from pgclip.settings import Settings
-from pgclip_workers.clip import ClipEncoder
-from pgclip_workers.decode import Pixels, decode
-from pgclip_workers.sources import Limits
+from pgclip_workers.models.clip import ClipEncoder
+from pgclip_workers.pictures.decode import Pixels, decode
+from pgclip_workers.pictures.sources import Limits
 
 assert pgclip_workers
 

@@ -13,13 +13,13 @@ from stub_worker import StubEncoder
 
 from pgclip.database import Database
 from pgclip.settings import Settings
-from pgclip_workers.batch import Batch, ContentId
-from pgclip_workers.labels import LabelShelf
-from pgclip_workers.leases import Leases
-from pgclip_workers.presence import Presence
-from pgclip_workers.sealer import Sealer
-from pgclip_workers.store import Store
-from pgclip_workers.watchdog import Watchdog
+from pgclip_workers.labelling.labels import LabelShelf
+from pgclip_workers.pipeline.batch import Batch, ContentId
+from pgclip_workers.pipeline.leases import Leases
+from pgclip_workers.pipeline.store import Store
+from pgclip_workers.upkeep.presence import Presence
+from pgclip_workers.upkeep.sealer import Sealer
+from pgclip_workers.upkeep.watchdog import Watchdog
 
 assert pgclip_workers
 

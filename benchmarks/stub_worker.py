@@ -7,15 +7,15 @@ from typing import Any
 
 from pgclip.errors import PgclipError
 from pgclip.settings import Settings
-from pgclip_workers.encoder import Bytes, Floats
 from pgclip_workers.main import run
-from pgclip_workers.preprocessing import Preprocessing
+from pgclip_workers.models.encoder import Bytes, Floats
+from pgclip_workers.pictures.preprocessing import Preprocessing
 
 DIMENSION = 512
 
 
 class StubEncoder:
-    """Deals out vectors from a pool. It is no model; see pgclip_workers.encoder.Encoder."""
+    """Deals out vectors from a pool. It is no model; see pgclip_workers.models.encoder.Encoder."""
 
     name = "stub"
     dimension = DIMENSION

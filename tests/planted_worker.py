@@ -26,8 +26,8 @@ import numpy as np
 
 from pgclip.errors import PgclipError
 from pgclip.settings import Settings
-from pgclip_workers.encoder import Bytes, DeviceLost, Floats, TooLarge
-from pgclip_workers.preprocessing import Preprocessing
+from pgclip_workers.models.encoder import Bytes, DeviceLost, Floats, TooLarge
+from pgclip_workers.pictures.preprocessing import Preprocessing
 
 DIMENSION = 16
 
@@ -41,7 +41,7 @@ def vector_of(data: bytes) -> Floats:
 
 
 class PlantedEncoder:
-    """Fulfils pgclip_workers.encoder.Encoder without a model."""
+    """Fulfils pgclip_workers.models.encoder.Encoder without a model."""
 
     def __init__(self, settings: Settings) -> None:
         self.name = settings.model_name or "planted"

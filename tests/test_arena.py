@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from pgclip_workers.arena import Arena, Borrowed, Span
+from pgclip_workers.pictures.arena import Arena, Borrowed, Span
 
 
 def test_both_sides_see_the_same_bytes() -> None:
@@ -25,7 +25,7 @@ def test_another_process_sees_them_until_it_is_sealed() -> None:
     arena = Arena(10)
     span = arena.put(b"hello")
     code = (
-        "import sys; from pgclip_workers.arena import Address, Borrowed, Span\n"
+        "import sys; from pgclip_workers.pictures.arena import Address, Borrowed, Span\n"
         f"with Borrowed({arena.address!r}) as b: sys.stdout.buffer.write(b.read(Span(0, 5)))"
     )
     command = [sys.executable, "-c", code]

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 
-from pgclip_workers.capacity import Capacity, Turns
-from pgclip_workers.encoder import DeviceLost, TooLarge
+from pgclip_workers.models.capacity import Capacity, Turns
+from pgclip_workers.models.encoder import DeviceLost, TooLarge
 
 
 def device_with_room(room: int, tried: list[int]) -> Callable[[Sequence[int]], list[int]]:

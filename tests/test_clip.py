@@ -11,13 +11,13 @@ from pictures import jpeg
 
 from pgclip.errors import ConfigurationError
 from pgclip.settings import Settings
-from pgclip_workers.batch import Batch, ContentId, Job
-from pgclip_workers.checkpoint import resolve
-from pgclip_workers.clip import ClipEncoder
-from pgclip_workers.decode import Pixels, decode
-from pgclip_workers.encode import encode
-from pgclip_workers.encoder import DeviceLost
-from pgclip_workers.sources import Limits
+from pgclip_workers.models.checkpoint import resolve
+from pgclip_workers.models.clip import ClipEncoder
+from pgclip_workers.models.encoder import DeviceLost
+from pgclip_workers.pictures.decode import Pixels, decode
+from pgclip_workers.pictures.sources import Limits
+from pgclip_workers.pipeline.batch import Batch, ContentId, Job
+from pgclip_workers.pipeline.encode import encode
 
 DEMO_MODEL = Path(__file__).parents[1] / "demo" / "model"
 

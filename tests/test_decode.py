@@ -16,11 +16,11 @@ from PIL import Image
 from transformers import CLIPImageProcessorPil
 
 from pgclip.settings import Settings
-from pgclip_workers.decode import FORMATS, Picture, Pixels, decode
-from pgclip_workers.decoders import Decoders, Interrupted
-from pgclip_workers.preprocessing import Preprocessing
-from pgclip_workers.refused import Refused
-from pgclip_workers.sources import Limits
+from pgclip_workers.pictures.decode import FORMATS, Picture, Pixels, decode
+from pgclip_workers.pictures.decoders import Decoders, Interrupted
+from pgclip_workers.pictures.preprocessing import Preprocessing
+from pgclip_workers.pictures.refused import Refused
+from pgclip_workers.pictures.sources import Limits
 
 LIMITS = Limits(max_bytes=10**7, max_pixels=10**7, roots=())
 SQUARE = Preprocessing(
@@ -183,7 +183,7 @@ def test_heic_without_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     pillow_heif.register_heif_opener()
     data = encoded(noise(1), "HEIF")
     assert pixels(data).shape == (32, 32, 3)
-    monkeypatch.setattr("pgclip_workers.decode._formats", lambda: FORMATS)
+    monkeypatch.setattr("pgclip_workers.pictures.decode._formats", lambda: FORMATS)
     refused = refusal(data)
     assert refused.reason == "not_an_image"
     assert "pgclip[heic]" in refused.message

@@ -85,7 +85,7 @@ def commands(group: Any, prefix: str = "") -> Iterator[tuple[str, list[list[str]
 
 
 def test_every_metric_is_documented() -> None:
-    code = (ROOT / "workers" / "pgclip_workers" / "metrics.py").read_text()
+    code = (ROOT / "workers" / "pgclip_workers" / "telemetry" / "metrics.py").read_text()
     names = set(re.findall(r'"(pgclip_\w+)"', code))
     documented = set(re.findall(r"`(pgclip_\w+)`", REFERENCE.split("## Metrics")[1]))
     assert {re.sub("_(total|info)$", "", name) for name in documented} == names

@@ -16,9 +16,9 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
 from pgclip.settings import Settings
-from pgclip_workers.clip import ClipEncoder
-from pgclip_workers.decode import Pixels, decode
-from pgclip_workers.sources import Limits
+from pgclip_workers.models.clip import ClipEncoder
+from pgclip_workers.pictures.decode import Pixels, decode
+from pgclip_workers.pictures.sources import Limits
 
 SHAPES = [(50, 80), (57, 77), (64, 64), (200, 31), (31, 200), (120, 90), (33, 32), (300, 299)]
 PICTURES = [encoded(noise(n, *shape), "PNG") for n, shape in enumerate(SHAPES)]

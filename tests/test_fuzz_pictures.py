@@ -25,11 +25,11 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from pgclip.settings import Settings
-from pgclip_workers.decode import FORMATS, Picture, Pixels, decode
-from pgclip_workers.decoders import Decoders
-from pgclip_workers.preprocessing import Preprocessing
-from pgclip_workers.refused import Refused
-from pgclip_workers.sources import Limits
+from pgclip_workers.pictures.decode import FORMATS, Picture, Pixels, decode
+from pgclip_workers.pictures.decoders import Decoders
+from pgclip_workers.pictures.preprocessing import Preprocessing
+from pgclip_workers.pictures.refused import Refused
+from pgclip_workers.pictures.sources import Limits
 
 pillow_heif.register_heif_opener()
 

@@ -17,7 +17,7 @@ from conftest import WorkerFactory, eventually
 from pgclip import Client
 from pgclip.local import LocalServices
 from pgclip.settings import Settings
-from pgclip_workers.watchdog import Watchdog
+from pgclip_workers.upkeep.watchdog import Watchdog
 
 Sql = Callable[..., list[Any]]
 CHAOS = Path(__file__).parent / "chaos"
@@ -167,7 +167,7 @@ class TestWatchdog:
     @pytest.fixture(autouse=True)
     def clock(self, monkeypatch: pytest.MonkeyPatch) -> list[float]:
         now = [1000.0]
-        monkeypatch.setattr("pgclip_workers.watchdog.time.monotonic", lambda: now[0])
+        monkeypatch.setattr("pgclip_workers.upkeep.watchdog.time.monotonic", lambda: now[0])
         return now
 
     def test_a_forward_pass_that_does_not_return(

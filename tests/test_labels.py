@@ -9,7 +9,7 @@ import pytest
 from conftest import WorkerFactory, eventually
 
 from pgclip import Client, InvalidItem, NotFound
-from pgclip_workers.labels import LabelBook, LabelSet
+from pgclip_workers.labelling.labels import LabelBook, LabelSet
 
 Sql = Callable[..., list[Any]]
 

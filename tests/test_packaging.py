@@ -20,20 +20,40 @@ FORBIDDEN = {
     # Live code would change what an old migration means.
     "migrations": {"pgclip", "pgclip_workers", "torch", "PIL", "transformers"},
 }
+# The worker's rooms, and those that each may import from. What stands in none is for all
+# (GROUND), or above all.
+ROOMS: dict[str, set[str]] = {
+    "pictures": set(),
+    "models": {"pictures"},
+    "labelling": {"models"},
+    "upkeep": {"models"},
+    "pipeline": {"pictures", "models", "labelling", "upkeep"},
+    "telemetry": {"models", "pipeline"},
+}
+GROUND = {"statements", "machine", "termination"}
+# Pictures know nothing of weights, models nothing of queues and of Postgres.
+FOREIGN = {
+    "pictures": {"torch", "transformers", "open_clip", "pgclip.database", "pgclip.tickets"},
+    "models": {"psycopg2", "celery", "redis", "pgclip.database", "pgclip.tickets"},
+}
 # Decoding processes start quickly and stay small.
-NO_TORCH = ["decode", "sources", "preprocessing", "decoders", "main", "encoder", "worker"]
+NO_TORCH = [
+    *(f"pictures.{name}" for name in ("decode", "sources", "preprocessing", "decoders")),
+    *("main", "models.encoder", "worker"),
+]
 
 
-def imported(file: Path, top_level_only: bool = False) -> set[str]:
-    tree = ast.parse(file.read_text())
-    nodes = tree.body if top_level_only else ast.walk(tree)
+def imported(file: Path, with_members: bool = False) -> set[str]:
+    """Modules that a file imports, wherever; `with_members`: and what it takes from them."""
     names: set[str] = set()
-    for node in nodes:
+    for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names.add(node.module)
-    return names
+            if with_members:
+                names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names - {"pgclip_workers"}
 
 
 @pytest.mark.parametrize("folder", FORBIDDEN)
@@ -43,6 +63,32 @@ def test_no_part_imports_what_it_must_not(folder: str) -> None:
     for file in files:
         roots = {name.split(".")[0] for name in imported(file)}
         assert not roots & FORBIDDEN[folder], file
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms_import_one_way(room: str) -> None:
+    files = list((ROOT / "workers" / "pgclip_workers" / room).rglob("*.py"))
+    assert len(files) > 2
+    for file in files:
+        for name in imported(file, with_members=True):
+            assert not any(name == other or name.startswith(f"{other}.")
+                           for other in FOREIGN.get(room, ())), (file, name)  # fmt: skip
+            parts = name.split(".")
+            if parts[0] == "pgclip_workers" and len(parts) > 1:
+                assert parts[1] in ROOMS[room] | GROUND | {room}, (file, name)
+
+
+def test_the_ground_imports_no_room() -> None:
+    for name in GROUND:
+        file = ROOT / "workers" / "pgclip_workers" / f"{name}.py"
+        assert not any(other.startswith("pgclip_workers") for other in imported(file)), file
+
+
+def test_every_module_of_the_worker_has_its_place() -> None:
+    folder = ROOT / "workers" / "pgclip_workers"
+    assert {each.name for each in folder.iterdir() if each.is_dir()} - {"__pycache__"} == set(ROOMS)
+    top = {file.stem for file in folder.glob("*.py")} - {"__init__"}
+    assert top == GROUND | {"main", "worker", "consumer", "queries"}
 
 
 def test_benchmarks_demo_and_examples_use_public_names_only() -> None:

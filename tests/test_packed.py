@@ -8,11 +8,11 @@ from families import VISION, make_family
 from torch import nn
 
 from pgclip.settings import Settings
-from pgclip_workers import packed
-from pgclip_workers.clip import ClipEncoder
-from pgclip_workers.first_token import FirstTokenLayer
-from pgclip_workers.packed import PackedLinear, pack
-from pgclip_workers.patches import CENTRE, PatchProduct, fold_normalisation
+from pgclip_workers.models import packed
+from pgclip_workers.models.clip import ClipEncoder
+from pgclip_workers.models.first_token import FirstTokenLayer
+from pgclip_workers.models.packed import PackedLinear, pack
+from pgclip_workers.models.patches import CENTRE, PatchProduct, fold_normalisation
 
 
 def encoder_of(folder: Path) -> ClipEncoder:

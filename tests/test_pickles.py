@@ -10,7 +10,7 @@ from checkpoints import make_clip
 from safetensors.torch import load_file
 
 from pgclip.errors import ConfigurationError
-from pgclip_workers.checkpoint import load, weights_hash
+from pgclip_workers.models.checkpoint import load, weights_hash
 
 
 class Runs:

@@ -12,12 +12,12 @@ from pictures import jpeg
 
 from pgclip import Client
 from pgclip.settings import Settings
-from pgclip_workers.decode import Picture, Pixels
-from pgclip_workers.guarded import is_public
-from pgclip_workers.pools import Pools
-from pgclip_workers.preprocessing import Preprocessing
-from pgclip_workers.refused import Refused
-from pgclip_workers.remote import read_url, require_allowed
+from pgclip_workers.pictures.decode import Picture, Pixels
+from pgclip_workers.pictures.guarded import is_public
+from pgclip_workers.pictures.pools import Pools
+from pgclip_workers.pictures.preprocessing import Preprocessing
+from pgclip_workers.pictures.refused import Refused
+from pgclip_workers.pictures.remote import read_url, require_allowed
 
 PICTURE = jpeg(1)
 
@@ -124,7 +124,7 @@ def test_what_a_site_may_do(site: str, path: str, expected: str) -> None:
 
 
 def test_a_busy_site_is_asked_again(site: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pgclip_workers.remote._PAUSES", (0.0, 0.0))
+    monkeypatch.setattr("pgclip_workers.pictures.remote._PAUSES", (0.0, 0.0))
     Site.failures_left = 2
     assert read_url(f"{site}/a/busy", (site,), True, 10**6) == PICTURE
     Site.failures_left = 3
@@ -132,7 +132,7 @@ def test_a_busy_site_is_asked_again(site: str, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_host_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pgclip_workers.remote._PAUSES", (0.0,))
+    monkeypatch.setattr("pgclip_workers.pictures.remote._PAUSES", (0.0,))
     assert reason("http://nobody.invalid/a.jpg", "http://") == "fetch_failed"
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from pictures import jpeg
 
-from pgclip_workers import guarded, remote
-from pgclip_workers.refused import Refused
+from pgclip_workers.pictures import guarded, remote
+from pgclip_workers.pictures.refused import Refused
 
 PUBLIC = "127.0.0.2"
 PICTURE = jpeg(1)
@@ -182,8 +182,8 @@ def decoded() -> Callable[[bytes], Any]:
     from planted_worker import PlantedEncoder
 
     from pgclip.settings import Settings
-    from pgclip_workers.decode import decode
-    from pgclip_workers.sources import Limits
+    from pgclip_workers.pictures.decode import decode
+    from pgclip_workers.pictures.sources import Limits
 
     rules = PlantedEncoder(Settings.load({})).preprocessing
     return lambda data: decode(data, None, rules, Limits(10**6, 10**6))

@@ -347,7 +347,7 @@ def test_what_libraries_ask_for_is_not_logged(site: str) -> None:
     program = f"""
 import httpx
 from pgclip.settings import Settings
-from pgclip_workers.logs import configure
+from pgclip_workers.telemetry.logs import configure
 configure(Settings.load({{}}, log_level="DEBUG"))
 print(httpx.get("{site}/moved.jpg?token={MARK}", follow_redirects=True).status_code)
 """

@@ -12,8 +12,8 @@ from PIL import Image
 from planted_worker import PlantedEncoder, vector_of
 
 from pgclip.settings import Settings
-from pgclip_workers.decode import Pixels, decode
-from pgclip_workers.sources import Limits
+from pgclip_workers.pictures.decode import Pixels, decode
+from pgclip_workers.pictures.sources import Limits
 
 # Planted failures: what is submitted, the reason, and how many of ten thousand are so.
 _POISON_TEXTS = {

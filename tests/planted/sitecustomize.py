@@ -9,7 +9,7 @@ import os
 import time
 from typing import Any
 
-from pgclip_workers import decode
+from pgclip_workers.pictures import decode
 
 _pixels = decode._pixels
 

@@ -22,12 +22,12 @@ from test_pickles import Runs
 
 from pgclip.errors import ConfigurationError
 from pgclip.settings import Settings
-from pgclip_workers.checkpoint import resolve
-from pgclip_workers.clip import ClipEncoder
-from pgclip_workers.decode import Pixels, decode
-from pgclip_workers.open_clip_checkpoint import OpenClipCheckpoint, _Memory
-from pgclip_workers.preprocessing import Preprocessing
-from pgclip_workers.sources import Limits
+from pgclip_workers.models.checkpoint import resolve
+from pgclip_workers.models.clip import ClipEncoder
+from pgclip_workers.models.open_clip_checkpoint import OpenClipCheckpoint, _Memory
+from pgclip_workers.pictures.decode import Pixels, decode
+from pgclip_workers.pictures.preprocessing import Preprocessing
+from pgclip_workers.pictures.sources import Limits
 
 open_clip = pytest.importorskip("open_clip", minversion="3")
 
@@ -350,7 +350,7 @@ def test_folders_that_are_refused(tmp_path: Path) -> None:
 
 
 def test_words_are_not_remembered_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pgclip_workers.open_clip_checkpoint._WORDS", 2)
+    monkeypatch.setattr("pgclip_workers.models.open_clip_checkpoint._WORDS", 2)
     memory = _Memory({"a": "a", "b": "b"})
     memory["c"] = "c"
     assert memory == {"a": "a", "b": "b"}

@@ -1,11 +1,17 @@
 """The worker side of pgclip.
 
-In the order of the story: `main` puts the parts together; a ticket wakes `consumer`; `leases`
-claims, `fetch` brings the contents, `decoders` runs `decode` in child processes, through an
-`arena`; `encode` has `clip` make the vectors of a `checkpoint`, `labels` the labels, and `store`
-writes; `pipeline` overlaps these.
-`presence` keeps the worker alive in the database, `steward` cleans up after others, `queries`
-answers searches. `logs` says what happened, and an `observer` counts it: `metrics`, if asked for.
+In the order of the story: `main` starts the `worker`, which puts the parts together; a ticket wakes
+the `consumer`, and the `pipeline` takes a batch on its path. Its rooms, each of which imports only
+from those above it:
+
+- `pictures`: from bytes, a file or a URL to pixels, in child processes
+- `models`: from pixels and words to vectors
+- `labelling`: from vectors to labels
+- `upkeep`: the heartbeat, others' leases, segments, a process that is stuck
+- `pipeline`: claim, fetch, encode and store, in batches that overlap
+- `telemetry`: logs and metrics
+
+`queries` answers searches, beside all that. `statements`, `machine` and `termination` are for all.
 """
 
 import os

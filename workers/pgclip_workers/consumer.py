@@ -14,7 +14,7 @@ from pgclip.errors import PgclipError
 from pgclip.settings import Settings
 from pgclip.tickets import TASK, BadTicket, Ticket, TicketOffice, make_app
 from pgclip_workers import termination
-from pgclip_workers.pipeline import Pipeline
+from pgclip_workers.pipeline.pipeline import Pipeline
 
 log = logging.getLogger(__name__)
 

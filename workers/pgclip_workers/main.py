@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 
 from pgclip.settings import Settings
 from pgclip_workers import termination
-from pgclip_workers.logs import configure
-from pgclip_workers.pools import Pools
+from pgclip_workers.pictures.pools import Pools
+from pgclip_workers.telemetry.logs import configure
 
 if TYPE_CHECKING:
-    from pgclip_workers.encoder import Encoder
+    from pgclip_workers.models.encoder import Encoder
 
 
 def run(settings: Settings, make_encoder: "Callable[[Settings], Encoder] | None" = None) -> int:
@@ -23,7 +23,7 @@ def run(settings: Settings, make_encoder: "Callable[[Settings], Encoder] | None"
     pools = Pools.start(settings)
     try:
         if make_encoder is None:
-            from pgclip_workers.clip import ClipEncoder
+            from pgclip_workers.models.clip import ClipEncoder
 
             make_encoder = ClipEncoder
         from pgclip_workers.worker import Worker

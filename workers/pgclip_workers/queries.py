@@ -14,10 +14,10 @@ from pgclip.database import Database
 from pgclip.errors import PgclipError
 from pgclip.submission import Kind
 from pgclip_workers import statements
-from pgclip_workers.decode import Picture
-from pgclip_workers.decoders import Decoders, Interrupted
-from pgclip_workers.encoder import DeviceLost, Encoder, Floats
-from pgclip_workers.refused import Refused
+from pgclip_workers.models.encoder import DeviceLost, Encoder, Floats
+from pgclip_workers.pictures.decode import Picture
+from pgclip_workers.pictures.decoders import Decoders, Interrupted
+from pgclip_workers.pictures.refused import Refused
 
 if TYPE_CHECKING:
     from psycopg2.extensions import cursor as Cursor

@@ -10,24 +10,25 @@ from pgclip.database import Database
 from pgclip.errors import PgclipError, SchemaError
 from pgclip.settings import Settings
 from pgclip.tickets import TicketOffice
-from pgclip_workers import logs, statements
-from pgclip_workers.batch import Batch
+from pgclip_workers import statements
 from pgclip_workers.consumer import consume
-from pgclip_workers.encode import encode
-from pgclip_workers.encoder import Encoder
-from pgclip_workers.fetch import fetch
-from pgclip_workers.labels import LabelShelf
-from pgclip_workers.leases import Leases
-from pgclip_workers.observer import Observer
-from pgclip_workers.pipeline import Pipeline
-from pgclip_workers.pools import Pools
-from pgclip_workers.presence import Presence
+from pgclip_workers.labelling.labels import LabelShelf
+from pgclip_workers.labelling.relabeler import Relabeler
+from pgclip_workers.models.encoder import Encoder
+from pgclip_workers.pictures.pools import Pools
+from pgclip_workers.pipeline.batch import Batch
+from pgclip_workers.pipeline.encode import encode
+from pgclip_workers.pipeline.fetch import fetch
+from pgclip_workers.pipeline.leases import Leases
+from pgclip_workers.pipeline.pipeline import Pipeline
+from pgclip_workers.pipeline.store import Store
 from pgclip_workers.queries import QueryDesk
-from pgclip_workers.relabeler import Relabeler
-from pgclip_workers.sealer import Sealer
-from pgclip_workers.steward import Steward
-from pgclip_workers.store import Store
-from pgclip_workers.watchdog import STUCK_EXIT, Watchdog
+from pgclip_workers.telemetry import logs
+from pgclip_workers.telemetry.observer import Observer
+from pgclip_workers.upkeep.presence import Presence
+from pgclip_workers.upkeep.sealer import Sealer
+from pgclip_workers.upkeep.steward import Steward
+from pgclip_workers.upkeep.watchdog import STUCK_EXIT, Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +153,7 @@ class Worker:
     def _make_observer(self) -> Observer:
         if not self._settings.metrics_port:
             return Observer()
-        from pgclip_workers.metrics import Metrics
+        from pgclip_workers.telemetry.metrics import Metrics
 
         return Metrics(self._settings, self._encoder, self._connections(1, statement_timeout="2s"))
 

@@ -1,0 +1,1 @@
+"""The path of an item: claimed, fetched, encoded, stored, in batches that overlap."""

@@ -1,0 +1,58 @@
+"""The first stage: contents of a batch from Postgres and from sources, pictures decoded."""
+
+from pgclip_workers.pictures.decode import Picture, Pixels
+from pgclip_workers.pictures.pools import Pools
+from pgclip_workers.pictures.preprocessing import Preprocessing
+from pgclip_workers.pictures.refused import Refused
+from pgclip_workers.pipeline.batch import Batch, ContentId, Failure
+from pgclip_workers.pipeline.leases import Leases
+
+_DROPPED = Failure(
+    "content_dropped", "its bytes were not kept (keep_source); submit it again to have it encoded"
+)
+
+
+def fetch(batch: Batch, leases: Leases, pools: Pools, preprocessing: Preprocessing) -> None:
+    """Fills in images and texts to encode, and embeddings where a content has them already."""
+    for job in batch.jobs:
+        if job.content_hash is not None:
+            batch.content_of[job.id] = ContentId(job.kind, job.content_hash)
+    inline = set(batch.content_of.values())
+    batch.embeddings.update(leases.known(inline))
+    contents = leases.fetch(inline - batch.embeddings.keys())
+
+    for content, data in contents.items():
+        if data is None:
+            batch.fail(content, _DROPPED)
+        elif content.kind == "text":
+            batch.texts[content] = data.decode()
+    images = {
+        content: Picture(data, None)
+        for content, data in contents.items()
+        if content.kind == "image" and data is not None
+    }
+    sources = {job.source: Picture(None, job.source) for job in batch.jobs if job.source}
+    decoded = iter(pools.decode([*sources.values(), *images.values()], preprocessing))
+    read = {source: next(decoded) for source in sources}
+    for content in images:
+        _take(batch, content, next(decoded))
+
+    for job in batch.jobs:
+        if job.source:
+            found = read[job.source]
+            if isinstance(found, Refused):
+                batch.failures[job.id] = Failure(found.reason, found.message)
+            else:
+                batch.content_of[job.id] = ContentId("image", found.hash)
+                batch.images[batch.content_of[job.id]] = found.array
+    # What was behind the sources is known only now. Nothing is encoded twice.
+    batch.embeddings.update(leases.known(batch.images.keys() - inline))
+    for content in batch.embeddings:
+        batch.images.pop(content, None)
+
+
+def _take(batch: Batch, content: ContentId, decoded: Pixels | Refused) -> None:
+    if isinstance(decoded, Refused):
+        batch.fail(content, Failure(decoded.reason, decoded.message))
+    else:
+        batch.images[content] = decoded.array

@@ -1,0 +1,1 @@
+"""What a worker tells about its work: logs and metrics."""
