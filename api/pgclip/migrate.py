@@ -22,10 +22,12 @@ _LOCK = 7311994462
 POSTGRES_VERSION = 16
 # Earlier ones can corrupt HNSW indexes in vacuum and overflow in parallel builds.
 VECTOR_VERSION = (0, 8, 4)
-# Whoever comes after a lock that is waited for waits, too: so not long, and again later.
-_LOCK_TIMEOUT = "2s"
-_TRIES = 8
-_PAUSE = 3.0
+# Whoever comes after a lock that is waited for waits, too: so not long, and again later. All that is
+# waited for while others wait for us must take less than a second (deadlock_timeout): else Postgres
+# might end a submission for a deadlock with us.
+_LOCK_TIMEOUT = "300ms"
+_TRIES = 40
+_PAUSE = 1.0
 # A view or a function is in the way of a change of a table.
 _DEPENDED_ON = {"2BP01", "0A000"}
 _HOLDERS = """
@@ -46,7 +48,8 @@ def migrate(database_url: str, on_wait: Callable[[str], None] = lambda _: None) 
     types of answers, grants) that differ are laid anew: also what a restore left out, or the move
     of an extension broke. Where all is as it should be nothing is changed, and no right is needed.
 
-    Waits for locks 2 s at a time, and tries again a few times; `on_wait` is told who holds them.
+    Waits for a lock 300 ms at a time, and tries again for about a minute; `on_wait` is told who
+    holds them.
     Needs the owner of the schema, the first time one who may create it and the extension vector.
     Raises SchemaError if Postgres or the extension is too old, the extension missing, the schema
     newer than this package, or something of somebody else's in the way; and ConnectionFailed.
@@ -62,7 +65,8 @@ def migrate(database_url: str, on_wait: Callable[[str], None] = lambda _: None) 
                 raise ConnectionFailed(
                     f"pgclip migrate: {held}. Nothing was changed; try again when they have ended"
                 ) from error
-            on_wait(f"{held}; trying again")
+            if left % 10 == 9:
+                on_wait(f"{held}; trying again")
             time.sleep(_PAUSE)
     raise AssertionError("unreachable")
 

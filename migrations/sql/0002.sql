@@ -1,5 +1,8 @@
 -- What a server that others use needs of our tables.
 
+-- All locks first, so that nobody waits for us while we wait.
+LOCK TABLE pgclip.text_search, pgclip.content_release;
+
 -- Updates and deletions of a published table fail without a replica identity. Tables of segments
 -- that come later have a primary key from the start (schema/segments.sql).
 ALTER TABLE pgclip.content_release REPLICA IDENTITY FULL;

@@ -1,0 +1,61 @@
+"""This code as the version before it, for rolling upgrades: only what it says of itself differs.
+
+    python older.py VERSION worker            the planted worker
+    python older.py VERSION load FILE         submits, searches and deletes until FILE exists
+
+A load prints a JSON line for each thing that it did: what it was, the key, the text; or the error.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+
+from support.planted_worker import PlantedEncoder
+
+from pgclip import Client, PgclipError, database
+from pgclip.settings import Settings
+
+
+def load(stop: Path) -> None:
+    with Client() as client:
+        for number in count():
+            for what, work in _work(client, number).items():
+                if stop.exists():
+                    return
+                told: dict[str, object] = {"what": what, "number": number}
+                try:
+                    work()
+                except PgclipError as error:
+                    told["error"] = f"{type(error).__name__}: {error}"
+                print(json.dumps(told), flush=True)
+
+
+def _work(client: Client, number: int) -> dict[str, Callable[[], object]]:
+    key = f"k{number}"
+    many = [{"text": f"text {number} {n}", "key": f"{key}-{n}"} for n in range(10)]
+    return {
+        "submit": lambda: client.submit_text(f"text {number}", key=key),
+        "submit_many": lambda: client.submit_many(many),
+        "replace": lambda: client.submit_text(f"text {number} anew", key=key),
+        "delete": lambda: client.delete_items(keys=[f"{key}-0"]),
+        "search": lambda: client.search(vector=[1.0] * 16, k=3),
+    }
+
+
+def main(version: str, what: str, *more: str) -> int:
+    database.SCHEMA_VERSION = version
+    if what == "load":
+        load(Path(more[0]))
+        return 0
+    from pgclip_workers.main import run
+
+    return run(Settings.load(), PlantedEncoder)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(*sys.argv[1:]))
+    except PgclipError as error:
+        sys.exit(f"pgclip: {error}")
