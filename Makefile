@@ -14,7 +14,7 @@ install: .venv/.installed
 
 # The newest versions that go together; torch stays as it is pinned.
 constraints: install
-	$(BIN)/python tests/renew_constraints.py
+	$(BIN)/python tests/support/renew_constraints.py
 
 # Known vulnerabilities of the pinned versions. Asks pypi.org, by a tool in an environment of its own.
 audit: .venv-audit/bin/pip-audit

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from planted_worker import PlantedEncoder, vector_of
+from support.planted_worker import PlantedEncoder, vector_of
 
 from pgclip.settings import Settings
 from pgclip_workers.pictures.decode import Pixels, decode

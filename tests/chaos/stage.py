@@ -49,11 +49,11 @@ class Worker:
         environment = self._stage.environment(
             PGCLIP_DATABASE_URL=through(self._stage.database_url, self.postgres),
             PGCLIP_REDIS_URL=through(self._stage.redis_url, self.redis),
-            PYTHONPATH=python_path(TESTS / "planted", TESTS),
+            PYTHONPATH=python_path(TESTS / "support" / "planted", TESTS),
             **environ,
         )
         with self._log.open("ab") as log:
-            command = [sys.executable, str(TESTS / "planted_worker.py")]
+            command = [sys.executable, str(TESTS / "support" / "planted_worker.py")]
             self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         return self.process
 

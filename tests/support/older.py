@@ -1,7 +1,7 @@
 """This code as the version before it, for rolling upgrades: only what it says of itself differs.
 
     python older.py VERSION worker            the planted worker
-    python older.py VERSION load FILE         submits, searches and deletes until FILE exists
+    python older.py VERSION load NAME FILE    submits, searches and deletes until FILE exists
 
 A load prints a JSON line for each thing that it did: what it was, the key, the text; or the error.
 """
@@ -18,13 +18,14 @@ from pgclip import Client, PgclipError, database
 from pgclip.settings import Settings
 
 
-def load(stop: Path) -> None:
+def load(name: str, stop: Path) -> None:
+    """Keys begin with the name."""
     with Client() as client:
         for number in count():
-            for what, work in _work(client, number).items():
+            for what, work in _work(client, f"{name}-{number}").items():
                 if stop.exists():
                     return
-                told: dict[str, object] = {"what": what, "number": number}
+                told: dict[str, object] = {"what": what, "key": f"{name}-{number}"}
                 try:
                     work()
                 except PgclipError as error:
@@ -32,22 +33,21 @@ def load(stop: Path) -> None:
                 print(json.dumps(told), flush=True)
 
 
-def _work(client: Client, number: int) -> dict[str, Callable[[], object]]:
-    key = f"k{number}"
-    many = [{"text": f"text {number} {n}", "key": f"{key}-{n}"} for n in range(10)]
+def _work(client: Client, key: str) -> dict[str, Callable[[], object]]:
+    many = [{"text": f"text {key} {n}", "key": f"{key}-{n}"} for n in range(10)]
     return {
-        "submit": lambda: client.submit_text(f"text {number}", key=key),
+        "submit": lambda: client.submit_text(f"text {key}", key=key),
         "submit_many": lambda: client.submit_many(many),
-        "replace": lambda: client.submit_text(f"text {number} anew", key=key),
+        "replace": lambda: client.submit_text(f"text {key} anew", key=key),
         "delete": lambda: client.delete_items(keys=[f"{key}-0"]),
-        "search": lambda: client.search(vector=[1.0] * 16, k=3),
+        "search": lambda: client.search_vector([1.0] * 16, k=3),
     }
 
 
 def main(version: str, what: str, *more: str) -> int:
     database.SCHEMA_VERSION = version
     if what == "load":
-        load(Path(more[0]))
+        load(more[0], Path(more[1]))
         return 0
     from pgclip_workers.main import run
 

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from checkpoints import WORDS
-from pictures import encoded, noise
 from PIL import Image
+from support.checkpoints import WORDS
+from support.pictures import encoded, noise
 from test_pickles import Runs
 
 from pgclip.errors import ConfigurationError

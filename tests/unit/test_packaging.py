@@ -1,0 +1,187 @@
+"""The package's face, and who may import whom."""
+
+import ast
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from support.databases import run_sql, with_database
+from support.places import ROOT
+
+import pgclip
+from pgclip.local import LocalServices
+
+FORBIDDEN = {
+    # The client runs in web backends: nothing heavy, no worker code, no web framework.
+    "api/pgclip": {"torch", "PIL", "transformers", "pgclip_workers", "flask", "fastapi", "django"},
+    "workers/pgclip_workers": {"flask", "fastapi", "django", "sqlalchemy"},
+    # Live code would change what an old migration means.
+    "migrations": {"pgclip", "pgclip_workers", "torch", "PIL", "transformers"},
+}
+# The worker's rooms, and those that each may import from. What stands in none is for all
+# (GROUND), or above all.
+ROOMS: dict[str, set[str]] = {
+    "pictures": set(),
+    "models": {"pictures"},
+    "labelling": {"models"},
+    "upkeep": {"models"},
+    "pipeline": {"pictures", "models", "labelling", "upkeep"},
+    "telemetry": {"models", "pipeline"},
+}
+GROUND = {"statements", "machine", "termination"}
+# Pictures know nothing of weights, models nothing of queues and of Postgres.
+FOREIGN = {
+    "pictures": {"torch", "transformers", "open_clip", "pgclip.database", "pgclip.tickets"},
+    "models": {"psycopg2", "celery", "redis", "pgclip.database", "pgclip.tickets"},
+}
+# Decoding processes start quickly and stay small.
+NO_TORCH = [
+    *(f"pictures.{name}" for name in ("decode", "sources", "preprocessing", "decoders")),
+    *("main", "models.encoder", "worker"),
+]
+
+
+def imported(file: Path, with_members: bool = False) -> set[str]:
+    """Modules that a file imports, wherever; `with_members`: and what it takes from them."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+            if with_members:
+                names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names - {"pgclip_workers"}
+
+
+@pytest.mark.parametrize("folder", FORBIDDEN)
+def test_no_part_imports_what_it_must_not(folder: str) -> None:
+    files = list((ROOT / folder).rglob("*.py"))
+    assert files
+    for file in files:
+        roots = {name.split(".")[0] for name in imported(file)}
+        assert not roots & FORBIDDEN[folder], file
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms_import_one_way(room: str) -> None:
+    files = list((ROOT / "workers" / "pgclip_workers" / room).rglob("*.py"))
+    assert len(files) > 2
+    for file in files:
+        for name in imported(file, with_members=True):
+            assert not any(name == other or name.startswith(f"{other}.")
+                           for other in FOREIGN.get(room, ())), (file, name)  # fmt: skip
+            parts = name.split(".")
+            if parts[0] == "pgclip_workers" and len(parts) > 1:
+                assert parts[1] in ROOMS[room] | GROUND | {room}, (file, name)
+
+
+def test_the_ground_imports_no_room() -> None:
+    for name in GROUND:
+        file = ROOT / "workers" / "pgclip_workers" / f"{name}.py"
+        assert not any(other.startswith("pgclip_workers") for other in imported(file)), file
+
+
+def test_every_module_of_the_worker_has_its_place() -> None:
+    folder = ROOT / "workers" / "pgclip_workers"
+    assert {each.name for each in folder.iterdir() if each.is_dir()} - {"__pycache__"} == set(ROOMS)
+    top = {file.stem for file in folder.glob("*.py")} - {"__init__"}
+    assert top == GROUND | {"main", "worker", "consumer", "queries"}
+
+
+def test_benchmarks_demo_and_examples_use_public_names_only() -> None:
+    folders = [ROOT / "benchmarks", ROOT / "examples"]
+    files = [file for folder in folders for file in folder.rglob("*.py")]
+    for file in [*files, ROOT / "demo" / "demo.py"]:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pgclip"):
+                assert not any(alias.name.startswith("_") for alias in node.names), file
+
+
+def test_importing_the_client_loads_nothing_heavy() -> None:
+    code = "import sys, pgclip; print(' '.join(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    roots = {name.split(".")[0] for name in loaded.stdout.decode().split()}
+    heavy = {"torch", "PIL", "transformers", "sqlalchemy", "celery", "kombu", "redis", "numpy"}
+    assert not roots & heavy
+
+
+@pytest.mark.parametrize("module", NO_TORCH)
+def test_torch_is_loaded_by_the_model_alone(module: str) -> None:
+    code = f"import sys, pgclip_workers.{module}; print('torch' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert run.stdout.split() == [b"False"]
+
+
+def test_public_names() -> None:
+    assert sorted(pgclip.__all__) == pgclip.__all__
+    assert set(pgclip.__all__) == {
+        "AsyncClient",
+        "Batch",
+        "Calibration",
+        "Client",
+        "Collection",
+        "ConfigurationError",
+        "ConnectionFailed",
+        "Duplicate",
+        "Healed",
+        "Hit",
+        "InvalidItem",
+        "Item",
+        "ItemFailed",
+        "ItemFailure",
+        "ItemInfo",
+        "Job",
+        "Label",
+        "LabelSet",
+        "Like",
+        "Missing",
+        "ModelMismatch",
+        "NotCommitted",
+        "NotFound",
+        "PgclipError",
+        "QueryFailed",
+        "QueueFull",
+        "SchemaError",
+        "Segment",
+        "WaitTimeout",
+    }
+    assert all(hasattr(pgclip, name) for name in pgclip.__all__)
+
+
+@pytest.fixture(scope="module")
+def unpacked_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built wheel as it lies in site-packages."""
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q"]
+    subprocess.run([*command, "-w", str(folder), str(ROOT)], check=True)
+    (wheel,) = folder.glob("pgclip-*.whl")
+    zipfile.ZipFile(wheel).extractall(folder / "site")
+    return folder / "site"
+
+
+def test_the_wheel_holds_both_packages_and_the_migrations(unpacked_wheel: Path) -> None:
+    for name in ("pgclip/py.typed", "pgclip_workers/main.py", "pgclip/migrations/env.py"):
+        assert (unpacked_wheel / name).is_file()
+    for file in (ROOT / "migrations").rglob("*.sql"):
+        inside = file.relative_to(ROOT / "migrations")
+        assert (unpacked_wheel / "pgclip" / "migrations" / inside).is_file()
+    assert not (unpacked_wheel / "tests").exists()
+
+
+def test_migrate_works_from_an_installed_wheel(
+    unpacked_wheel: Path, services: LocalServices, tmp_path: Path
+) -> None:
+    run_sql(services.database_url, "CREATE DATABASE from_wheel")
+    url = with_database(services.database_url, "from_wheel")
+    environ = {**os.environ, "PYTHONPATH": str(unpacked_wheel), "PGCLIP_DATABASE_URL": url}
+    code = "import pgclip.cli; print(pgclip.__file__); pgclip.cli.main(['migrate'])"
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=environ, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines()[0] == str(unpacked_wheel / "pgclip" / "__init__.py")
+    assert run_sql(url, "SELECT count(*) FROM pgclip.items") == [(0,)]
