@@ -30,7 +30,8 @@ def load(name: str, stop: Path) -> None:
                     work()
                 except PgclipError as error:
                     told["error"] = f"{type(error).__name__}: {error}"
-                print(json.dumps(told), flush=True)
+                sys.stdout.write(f"{json.dumps(told)}\n")  # in one piece: others write there too
+                sys.stdout.flush()
 
 
 def _work(client: Client, key: str) -> dict[str, Callable[[], object]]:
