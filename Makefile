@@ -1,7 +1,11 @@
 PYTHON ?= python3
 BIN    := .venv/bin
 
-.PHONY: install constraints audit demo test test-open-clip lint chaos bench bench-encode bench-sweep bench-search clean
+# At once; each has services and databases of its own.
+PROCESSES ?= 2
+
+.PHONY: install constraints audit demo check test test-all test-open-clip lint chaos dist bench \
+        bench-encode bench-sweep bench-search clean
 
 install: .venv/.installed
 
@@ -27,8 +31,18 @@ audit: .venv-audit/bin/pip-audit
 demo: install
 	@$(BIN)/python demo/demo.py
 
-test: install lint
-	$(BIN)/pytest
+# For every save: what needs no service and no model.
+check: lint
+	$(BIN)/pytest -q tests/unit --ignore tests/unit/models --ignore tests/unit/pictures
+
+test: lint
+	$(BIN)/pytest -n $(PROCESSES) --dist worksteal
+
+# Besides, what takes long: Postgres 16, the oldest dependencies, a chaos run of 200 faults.
+test-all: test
+	PGCLIP_TEST_POSTGRES=16 $(BIN)/pytest -n $(PROCESSES) --dist worksteal tests/integration
+	$(BIN)/pytest -m long
+	$(BIN)/python tests/chaos --seed 2 --faults 200
 
 # open_clip in an environment of its own, 5 GB: its torchvision has no build for every torch.
 test-open-clip: .venv-open-clip/.installed
@@ -41,6 +55,16 @@ test-open-clip: .venv-open-clip/.installed
 	.venv-open-clip/bin/pip install --quiet --disable-pip-version-check \
 	  -c tests/with_open_clip/constraints.txt -e '.[worker,open-clip]' pytest pytest-timeout
 	@touch $@
+
+# Wheel and sdist in dist/, built and checked by tools in an environment of their own.
+dist: .venv-dist/bin/twine
+	rm -rf dist
+	.venv-dist/bin/python -m build --outdir dist .
+	.venv-dist/bin/twine check --strict dist/*
+
+.venv-dist/bin/twine:
+	@test -x .venv-dist/bin/pip || $(PYTHON) -m venv .venv-dist
+	.venv-dist/bin/pip install --quiet --disable-pip-version-check build twine
 
 lint: install
 	$(BIN)/ruff check .
@@ -65,4 +89,4 @@ bench-sweep: install
 	$(BIN)/python benchmarks/sweep.py
 
 clean:
-	rm -rf .venv .venv-audit .venv-open-clip .pgclip
+	rm -rf .venv .venv-audit .venv-dist .venv-open-clip .pgclip dist

@@ -9,7 +9,7 @@ from figures import Figure, quantile
 from system import fresh_system, run_sql
 from vectors import DIMENSION, Floats, clustered
 
-from pgclip.segments import Maintenance, maintenance_connections
+from pgclip.searching.segments import Maintenance, maintenance_connections
 from pgclip.settings import Settings
 
 _GAP = 1.0  # between the two kinds, in lengths of a vector

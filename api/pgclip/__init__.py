@@ -31,9 +31,9 @@ from pgclip.items import (
     LabelSet,
     Missing,
 )
-from pgclip.jobs import Batch, ItemFailure, Job
-from pgclip.searching import Like
-from pgclip.segments import Segment
+from pgclip.searching.queries import Like
+from pgclip.searching.segments import Segment
+from pgclip.submitting.jobs import Batch, ItemFailure, Job
 
 __all__ = [
     "AsyncClient",

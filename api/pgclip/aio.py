@@ -9,7 +9,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 from pgclip.client import Client
 from pgclip.errors import QueueFull
 from pgclip.items import ItemInfo, State
-from pgclip.submission import Kind
+from pgclip.submitting.submission import Kind
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from pgclip.submission import Kind
+from pgclip.submitting.submission import Kind
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,6 +1,5 @@
 """Creates and upgrades schema pgclip; works from a checkout and from a wheel."""
 
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from pgclip.errors import ConnectionFailed, SchemaError, translated
 from pgclip.schema import catalog, versions
 from pgclip.schema.laying import drop_views, lay
 from pgclip.schema.plan import Plan, make_plan
+from pgclip.schema.requirements import require_extension, require_server
 
 if TYPE_CHECKING:
     from psycopg2.extensions import cursor as Cursor
@@ -18,13 +18,9 @@ if TYPE_CHECKING:
 
 # One migration at a time. The number is arbitrary.
 _LOCK = 7311994462
-# Earlier ones have no STORAGE in CREATE TABLE.
-POSTGRES_VERSION = 16
-# Earlier ones can corrupt HNSW indexes in vacuum and overflow in parallel builds.
-VECTOR_VERSION = (0, 8, 4)
-# Whoever comes after a lock that is waited for waits, too: so not long, and again later. All that is
-# waited for while others wait for us must take less than a second (deadlock_timeout): else Postgres
-# might end a submission for a deadlock with us.
+# Whoever comes after a lock that is waited for waits, too: so not long, and again later. And all
+# that is waited for while others wait for us must take less than a second (deadlock_timeout): else
+# Postgres might end a submission for a deadlock with us.
 _LOCK_TIMEOUT = "300ms"
 _TRIES = 40
 _PAUSE = 1.0
@@ -98,11 +94,6 @@ def differences(cursor: "Cursor") -> list[str]:
     return make_plan(cursor).steps()
 
 
-def version_tuple(version: str) -> tuple[int, ...]:
-    """A version as numbers that compare; what follows them is left out."""
-    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
-
-
 def _once(database_url: str) -> list[str]:
     with _connected(database_url) as connection:
         cursor = _cursor(connection)
@@ -123,8 +114,8 @@ def _once(database_url: str) -> list[str]:
 
 
 def _checked_plan(cursor: "Cursor") -> Plan:
-    _require_server(cursor)
-    _require_extension(cursor)
+    require_server(cursor)
+    require_extension(cursor)
     _refuse_newer(cursor)
     return make_plan(cursor)
 
@@ -206,34 +197,6 @@ def _refuse_dependants(cursor: "Cursor") -> None:
             for _, oid, description in catalog.dependants(cursor, each):
                 if oid not in oids and "pgclip." not in description:
                     raise SchemaError(f"{description} depends on {each.name} of schema pgclip")
-
-
-def _require_server(cursor: "Cursor") -> None:
-    cursor.execute(
-        "SELECT current_setting('server_version_num')::int, current_setting('server_version')"
-    )
-    number, version = cursor.fetchone() or (0, "")
-    if number // 10_000 < POSTGRES_VERSION:
-        raise SchemaError(f"Postgres is {version}; pgclip needs {POSTGRES_VERSION} or later")
-
-
-def _require_extension(cursor: "Cursor") -> None:
-    cursor.execute(
-        "SELECT coalesce((SELECT extversion FROM pg_extension WHERE extname = 'vector'),"
-        " (SELECT default_version FROM pg_available_extensions WHERE name = 'vector'))"
-    )
-    (version,) = cursor.fetchone() or (None,)
-    if version is None:
-        raise SchemaError(
-            "this Postgres does not have the extension vector. Install pgvector: "
-            "https://github.com/pgvector/pgvector#installation"
-        )
-    if version_tuple(version) < VECTOR_VERSION:
-        raise SchemaError(
-            f"the extension vector is {version}, older than "
-            f"{'.'.join(map(str, VECTOR_VERSION))}. Install that, then: "
-            "ALTER EXTENSION vector UPDATE"
-        )
 
 
 def _refuse_newer(cursor: "Cursor") -> None:

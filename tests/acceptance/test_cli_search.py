@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from support.commands import Run, interruptible, pgclip, urls
+from support.commands import Run, interruptible, pgclip, pgclip_process, urls
 from support.databases import run_sql
 from support.places import ROOT
 from support.processes import Live, WorkerFactory, eventually
@@ -136,7 +136,7 @@ class TestSearch:
         assert "  1  note  " in next(line for line in lines if "Tuesday" in line)
         assert hits(run, "bassoon", "--hybrid", "--filter", '{"price": 90}').keys() == {"violin"}
 
-    def test_texts_show_how_they_begin(self, run: Run, tmp_path: Path) -> None:
+    def test_texts_show_how_they_begin(self, run: Run, live: Live, tmp_path: Path) -> None:
         told = run("search", "--like", "same", *SHOP, "--kind", "text")
         header, *lines = told.stdout.splitlines()
         assert header.split()[-4:] == ["key", "text", "labels", "metadata"]
@@ -148,7 +148,8 @@ class TestSearch:
         opener.write_text(f'#!/bin/sh\necho "$1" > {tmp_path / "shown"}\n')
         opener.chmod(0o755)
         weighed = ("bassoon", "--with", "a=0.1", *SHOP, "--open")
-        assert run("search", *weighed, BROWSER=str(opener)).returncode == 0
+        given = {**urls(live.client), "BROWSER": str(opener)}
+        assert pgclip_process("search", *weighed, **given).returncode == 0
         page = Path((tmp_path / "shown").read_text().strip().removeprefix("file://"))
         html = page.read_text()
         page.unlink()

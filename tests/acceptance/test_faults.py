@@ -15,7 +15,7 @@ import pytest
 import redis
 from support.databases import assert_ledger_is_true, run_sql
 from support.pictures import jpeg
-from support.places import ROOT
+from support.places import TESTS
 from support.planted_worker import vector_of
 from support.processes import WorkerFactory, eventually
 
@@ -154,7 +154,7 @@ def test_decoders_that_crash_hang_and_eat_memory(
 ) -> None:
     start_worker(
         database_url,
-        PYTHONPATH=str(ROOT / "tests" / "planted"),
+        PYTHONPATH=str(TESTS / "support" / "planted"),
         PGCLIP_DECODE_TIMEOUT="2",
         PGCLIP_DECODERS="2",
     )
@@ -338,7 +338,7 @@ def test_no_process_is_left_behind(database_url: str, start_worker: WorkerFactor
 def test_no_decoder_that_hangs_outlives_its_worker(
     client: Client, database_url: str, sql: Sql, start_worker: WorkerFactory
 ) -> None:
-    planted = str(ROOT / "tests" / "planted")
+    planted = str(TESTS / "support" / "planted")
     worker = start_worker(database_url, PYTHONPATH=planted, PGCLIP_DECODE_TIMEOUT="2")
     client.submit_image(b"HANG for an hour")
     eventually(lambda: leased(sql) == 1)
@@ -389,7 +389,7 @@ def test_sigterm_while_pictures_decode(
     client: Client, database_url: str, sql: Sql, start_worker: WorkerFactory
 ) -> None:
     client.submit_many({"image": f"HANG {n}".encode(), "key": f"k{n}"} for n in range(8))
-    worker = start_worker(database_url, PYTHONPATH=str(ROOT / "tests" / "planted"))
+    worker = start_worker(database_url, PYTHONPATH=str(TESTS / "support" / "planted"))
     eventually(lambda: leased(sql))
     worker.kill(signal.SIGTERM)
     assert worker.wait(20) == 0
@@ -412,7 +412,7 @@ def test_a_refusal_that_lies_in_no_item_fails_no_item(
 def test_sigterm_while_a_query_picture_decodes(
     client: Client, database_url: str, sql: Sql, start_worker: WorkerFactory
 ) -> None:
-    worker = start_worker(database_url, PYTHONPATH=str(ROOT / "tests" / "planted"))
+    worker = start_worker(database_url, PYTHONPATH=str(TESTS / "support" / "planted"))
     sql("SELECT pgclip.request_embedding(image => %s)", b"HANG")
     taken = "SELECT count(*) FROM pgclip.query_request WHERE taken_at IS NOT NULL"
     eventually(lambda: sql(taken) == [(1,)])

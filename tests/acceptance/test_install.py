@@ -1,13 +1,15 @@
 """The built wheel in empty environments, as users install it: what is undeclared surfaces here."""
 
 import os
+import re
 import subprocess
-import sys
+import tomllib
 import venv
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 from support.places import DEMO_MODEL, ROOT
 from support.processes import QUICK, eventually
 
@@ -16,23 +18,14 @@ from pgclip import Client
 pytestmark = pytest.mark.timeout(900)
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q"]
-    subprocess.run([*command, "-w", str(folder), str(ROOT)], check=True)
-    (built,) = folder.glob("pgclip-*.whl")
-    return built
-
-
 @pytest.fixture
-def installed(wheel: Path, tmp_path: Path) -> Callable[[str], Path]:
+def installed(wheel: Path, tmp_path: Path) -> Callable[..., Path]:
     """Installs the wheel with extras into an empty environment; returns that one's bin folder."""
 
-    def install(extras: str) -> Path:
+    def install(extras: str, constraints_file: Path = ROOT / "constraints.txt") -> Path:
         venv.create(tmp_path / "env", with_pip=True)
         programs = tmp_path / "env" / "bin"
-        constraints = ["-c", str(ROOT / "constraints.txt")]
+        constraints = ["-c", str(constraints_file)]
         command = [programs / "python", "-m", "pip", "install", "-q", *constraints]
         if "worker" in extras:  # the pinned build first, as the Makefile does
             subprocess.run([*command, "torch"], check=True)
@@ -87,6 +80,31 @@ def test_the_thin_client(installed: Callable[[str], Path], client: Client) -> No
         "from pgclip.migrate import migrate; import os; migrate(os.environ['PGCLIP_DATABASE_URL'])"
     )
     assert run(programs, "python", "-c", code, **urls).returncode == 0
+
+
+@pytest.mark.long
+def test_the_thin_client_with_the_oldest_of_what_it_needs(
+    installed: Callable[..., Path], client: Client, tmp_path: Path
+) -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    oldest = [re.sub(r"(\[.*\])?>=([^,]+).*", r"==\2", each) for each in declared]
+    assert len(oldest) > 5
+    (tmp_path / "oldest.txt").write_text("\n".join(oldest))
+    programs = installed("[cli]", tmp_path / "oldest.txt")
+    listed = run(programs, "python", "-m", "pip", "list", "--format=freeze").stdout.lower()
+    found = dict(line.split("==") for line in listed.splitlines())
+    for each in oldest:
+        name, version = each.split("==")
+        assert Version(found[name]) == Version(version)
+    urls = {
+        "PGCLIP_DATABASE_URL": client.settings.database_url,
+        "PGCLIP_REDIS_URL": client.settings.redis_url,
+    }
+    code = SUBMIT.replace('"typer", "rich", ', "")
+    told = run(programs, "python", "-c", code, **urls)
+    assert told.stdout == "queued 1 2\n", told.stderr
+    assert run(programs, "pgclip", "migrate", **urls).returncode == 0
+    assert run(programs, "pgclip", "list", **urls).returncode == 0
 
 
 def test_the_worker(installed: Callable[[str], Path], client: Client, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from support.processes import WorkerFactory, eventually, free_port
 from pgclip import Client
 from pgclip.local import LocalServices
 from pgclip.settings import Settings
-from pgclip.tickets import TASK, make_app
+from pgclip.submitting.tickets import TASK, make_app
 
 Sql = Callable[..., list[Any]]
 WAIT = 120

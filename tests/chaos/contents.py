@@ -36,7 +36,8 @@ _POISON_PICTURES = {
 class Content:
     """Bytes of a picture or a text; or a reference to a file with them.
 
-    `planted` names the fault that it is, and `reason` is that for which its item must fail.
+    `planted` names the fault that it is, and `reason` is that for which its item must fail. What
+    hurts its decoder may also time out: on a busy machine the limit may come before the harm.
     """
 
     kind: str
@@ -44,6 +45,11 @@ class Content:
     planted: str | None = None
     reason: str | None = None
     path: str | None = None
+
+    def may_fail_for(self, reason: str) -> bool:
+        """Whether an item with this content may have failed for a reason."""
+        hurts_decoder = (self.reason or "").startswith("decoder_")
+        return reason == self.reason or (hurts_decoder and reason == "decoder_timeout")
 
     def to_json(self) -> dict[str, Any]:
         """As the ledger keeps it."""

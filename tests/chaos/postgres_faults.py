@@ -12,7 +12,7 @@ from stage import SETTINGS, Stage
 
 from pgclip.database import Database
 from pgclip.errors import PgclipError
-from pgclip.segments import Maintenance, maintenance_connections
+from pgclip.searching.segments import Maintenance, maintenance_connections
 from pgclip.settings import Settings
 
 

@@ -24,7 +24,7 @@ from contents import Content, make
 
 from pgclip import Client
 from pgclip.errors import NotFound, PgclipError
-from pgclip.tickets import TicketOffice
+from pgclip.submitting.tickets import TicketOffice
 
 KEYS = 400
 

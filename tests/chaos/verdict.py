@@ -109,7 +109,7 @@ def _judge(
     if state in ("queued", "leased"):
         verdict.stuck.append(f"{key}: {state}")
     elif state == "failed":
-        if not any(content and content.reason == reason for content in possible):
+        if not any(content and content.may_fail_for(reason) for content in possible):
             verdict.wrongly_failed.append(f"{key}: {reason}, of {_shown(possible)}")
     elif len(found) > 1:
         verdict.doubled.append(f"{key}: {len(found)} vectors")

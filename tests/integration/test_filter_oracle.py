@@ -17,15 +17,9 @@ from support.planted_items import (
 )
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
-
-
 # Their order is the same in every collation.
 STRINGS = ["a", "b", "c", "d'e", "f\\g", "h%i", "k $1 l", "m $$ n", "x", "ж", "10"]
-
-
 FIELDS = ["p", "q", "r.s", "r.t.u", "it's", "odd \\ % field"]
-
-
 LABELS = ["one", "two", "it's three"]
 
 

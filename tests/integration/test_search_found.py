@@ -12,7 +12,7 @@ from support.pictures import encoded
 from support.processes import Live, eventually
 from support.zoo import ANIMALS, LONG, THINGS, Sql, keys, label_score, picture
 
-from pgclip.searching import Like
+from pgclip.searching.queries import Like
 
 
 @pytest.mark.parametrize(

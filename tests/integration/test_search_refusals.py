@@ -16,11 +16,9 @@ from support.planted_items import (
 )
 
 from pgclip import InvalidItem, NotFound, PgclipError, QueryFailed
-from pgclip.searching import Like
+from pgclip.searching.queries import Like
 
 ERRORS = {"PC001": InvalidItem, "PC002": NotFound, "PC003": QueryFailed, "PC005": QueryFailed}
-
-
 DEEP: dict[str, Any] = {"a": 1}
 
 
@@ -36,8 +34,6 @@ for _ in range(30):
 
 
 TIME = "can't be read"
-
-
 BAD_FILTERS: list[tuple[Any, str]] = [
     ({"a": {"like": 1}}, 'unknown operator "like" of "a"'),
     ({"a": {"EQ": 1}}, 'unknown operator "EQ" of "a"'),

@@ -8,7 +8,7 @@ import pytest
 from support.planted_items import NASTY, UNIT, Planted, Sql, plant, random_units
 
 from pgclip import Client, InvalidItem, NotFound, QueryFailed
-from pgclip.searching import Like
+from pgclip.searching.queries import Like
 
 
 def test_a_harmful_string_is_only_a_string(planted: Planted) -> None:

@@ -6,9 +6,9 @@ import pytest
 from support.databases import assert_ledger_is_true
 from support.shelf import DIMENSION, Shelf, texts, vector_of
 
-from pgclip import segments
 from pgclip.database import Database
-from pgclip.segments import Maintenance
+from pgclip.searching import segments
+from pgclip.searching.segments import Maintenance
 from pgclip.settings import Settings
 
 

@@ -10,7 +10,7 @@ from support.processes import eventually
 from support.shelf import Shelf, texts, vector_of
 
 from pgclip.database import Database
-from pgclip.segments import Maintenance
+from pgclip.searching.segments import Maintenance
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from support.processes import WorkerFactory, eventually
 from pgclip import Client
 from pgclip.local import LocalServices
 from pgclip.settings import Settings
-from pgclip.tickets import BadTicket, Ticket, TicketOffice, flag_of
+from pgclip.submitting.tickets import BadTicket, Ticket, TicketOffice, flag_of
 
 Sql = Callable[..., list[Any]]
 

@@ -18,7 +18,7 @@ from support.processes import eventually
 
 from pgclip import Client, ConfigurationError, InvalidItem, NotCommitted, NotFound
 from pgclip.local import LocalServices
-from pgclip.tickets import TicketOffice
+from pgclip.submitting.tickets import TicketOffice
 
 Sql = Callable[..., list[Any]]
 

@@ -26,8 +26,6 @@ MAX_BYTES, MAX_PIXELS = 2**22, 10**6
 
 
 LIMITS = Limits(MAX_BYTES, MAX_PIXELS)
-
-
 PREPROCESSING = Preprocessing(
     resize=(32,), crop=(32, 28), resample=3, scale=1 / 255, mean=(0.0,) * 3, std=(1.0,) * 3,
     fast_decode=True,
@@ -115,7 +113,7 @@ def standing() -> tuple[int, int]:
     return process.num_fds(), len(process.children(recursive=True))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def decoders() -> Iterator[Decoders]:
     """For all of the module; after all of it, as much stands as before."""
     limits = {"max_image_bytes": MAX_BYTES, "max_image_pixels": MAX_PIXELS}

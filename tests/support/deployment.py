@@ -8,23 +8,11 @@ import yaml
 from support.places import ROOT
 
 COMPOSE_TEXT = (ROOT / "docker-compose.yml").read_text()
-
-
 COMPOSE = yaml.safe_load(COMPOSE_TEXT)
-
-
 SERVICES: dict[str, Any] = COMPOSE["services"]
-
-
 WORKERS = ("worker", "worker-cpu")
-
-
 KUBERNETES = ROOT / "deploy" / "kubernetes"
-
-
 KUSTOMIZATION = yaml.safe_load((KUBERNETES / "kustomization.yaml").read_text())
-
-
 ONE_GPU = ROOT / "docker" / "one_gpu.py"
 
 
@@ -76,3 +64,16 @@ def the(kind: str) -> Any:
 def pods(document: dict[str, Any]) -> list[Any]:
     template = document.get("spec", {}).get("template", {})
     return list(template.get("spec", {}).get("containers", []))
+
+
+ENV_EXAMPLE = dict(re.findall(r"^(\w+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE))
+
+
+def interpolated(value: str) -> str:
+    """A value of the Compose file with .env.example filled in."""
+
+    def fill(match: "re.Match[str]") -> str:
+        default = match[2].removeprefix(":-") if (match[2] or "").startswith(":-") else "secret"
+        return ENV_EXAMPLE[match[1]] or default
+
+    return re.sub(r"\$\{(\w+)(:[-?][^}]*)?\}", fill, value)

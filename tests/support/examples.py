@@ -22,14 +22,8 @@ from support.processes import Live, eventually, free_port
 from pgclip.local import LocalServices
 
 EXAMPLES = ROOT / "examples"
-
-
 README = (EXAMPLES / "README.md").read_text()
-
-
 PICTURES = ROOT / "demo" / "pictures"
-
-
 Environment = dict[str, str]
 
 

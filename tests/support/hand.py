@@ -8,8 +8,6 @@ import psycopg2
 import pytest
 
 Sql = Callable[..., list[Any]]
-
-
 NewHand = Callable[..., "Hand"]
 
 

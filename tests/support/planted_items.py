@@ -13,11 +13,7 @@ from pgclip import Client
 from pgclip.local import LocalServices
 
 Sql = Callable[..., list[Any]]
-
-
 UNIT = [1.0] + [0.0] * 7
-
-
 # Each is a key, a collection, a field of the metadata, a value and a label.
 NASTY = [
     "a'); DROP TABLE pgclip.item; --", '"; DROP TABLE pgclip.item; --', "'", "''", '"', "\\", "\\'",

@@ -9,12 +9,10 @@ import psycopg2
 import pytest
 
 from pgclip.database import Database
-from pgclip.segments import Maintenance, maintenance_connections
+from pgclip.searching.segments import Maintenance, maintenance_connections
 from pgclip.settings import Settings
 
 Sql = Callable[..., list[Any]]
-
-
 DIMENSION = 8
 
 

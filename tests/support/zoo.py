@@ -17,14 +17,10 @@ from support.processes import REAL, Live, WorkerFactory
 
 from pgclip import Client
 from pgclip.local import LocalServices
-from pgclip.searching import Like
+from pgclip.searching.queries import Like
 
 PICTURES = ROOT / "demo" / "pictures"
-
-
 TEXTS: list[dict[str, str]] = json.loads((ROOT / "demo" / "texts.json").read_text())
-
-
 # Legs and tags.
 ANIMALS: dict[str, tuple[int, list[str]]] = {
     "dog": (4, ["pet", "fur"]), "cat": (4, ["pet", "fur"]), "black-cat": (4, ["pet", "fur"]),
@@ -44,8 +40,6 @@ THINGS = [
 
 
 PICTURE_KEYS = {*ANIMALS, *THINGS}
-
-
 LONG = "nothing to see here and more of the same " * 30 + "a penguin"
 
 

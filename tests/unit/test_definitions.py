@@ -2,7 +2,6 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,7 +11,6 @@ from pgclip.schema.definitions import FILES, definitions, parse, statements
 
 MIGRATIONS = ROOT / "migrations"
 NUMBERED = sorted((MIGRATIONS / "sql").glob("*.sql"))
-Sql = Callable[..., list[Any]]
 
 
 def test_every_object_is_defined_once() -> None:
@@ -65,31 +63,3 @@ def test_statements_end_where_they_end() -> None:
 def test_what_is_no_definition_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"not a definition|does not end"):
         parse(text, "public")
-
-
-def test_the_body_of_every_function_is_valid(sql: Sql) -> None:
-    """They are laid unchecked, since they may call what comes later."""
-    functions = sql(
-        "SELECT p.oid, l.lanvalidator::regproc::text FROM pg_proc p"
-        " JOIN pg_language l ON l.oid = p.prolang WHERE p.pronamespace = 'pgclip'::regnamespace"
-    )
-    assert len(functions) > 140
-    for oid, validator in functions:
-        sql(f"SELECT {validator}({oid})")
-
-
-def test_functions_with_the_owners_rights_have_a_fixed_search_path(sql: Sql) -> None:
-    loose = "SELECT proname FROM pg_proc WHERE pronamespace = 'pgclip'::regnamespace AND prosecdef"
-    assert len(sql(loose)) > 50
-    assert sql(f"{loose} AND NOT 'search_path=pg_catalog, pg_temp' = ANY(proconfig)") == []
-
-
-def test_what_clients_and_workers_may_call_and_read_exists(sql: Sql) -> None:
-    for access in ("client", "worker"):
-        (functions,) = sql("SELECT pgclip._functions_of(%s)", access)[0]
-        found = sql("SELECT DISTINCT proname FROM pg_proc WHERE proname = ANY(%s)"
-                    " AND pronamespace = 'pgclip'::regnamespace", functions)  # fmt: skip
-        assert {name for (name,) in found} == set(functions)
-        (tables,) = sql("SELECT pgclip._readable_by(%s)", access)[0]
-        for table in tables:
-            assert sql("SELECT to_regclass(%s)", f"pgclip.{table.split(' ')[0]}") != [(None,)]

@@ -1,18 +1,14 @@
 """The package's face, and who may import whom."""
 
 import ast
-import os
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
-from support.databases import run_sql, with_database
 from support.places import ROOT
 
 import pgclip
-from pgclip.local import LocalServices
 
 FORBIDDEN = {
     # The client runs in web backends: nothing heavy, no worker code, no web framework.
@@ -21,6 +17,8 @@ FORBIDDEN = {
     # Live code would change what an old migration means.
     "migrations": {"pgclip", "pgclip_workers", "torch", "PIL", "transformers"},
 }
+
+
 # The worker's rooms, and those that each may import from. What stands in none is for all
 # (GROUND), or above all.
 ROOMS: dict[str, set[str]] = {
@@ -31,12 +29,16 @@ ROOMS: dict[str, set[str]] = {
     "pipeline": {"pictures", "models", "labelling", "upkeep"},
     "telemetry": {"models", "pipeline"},
 }
+
+
 GROUND = {"statements", "machine", "termination"}
 # Pictures know nothing of weights, models nothing of queues and of Postgres.
 FOREIGN = {
-    "pictures": {"torch", "transformers", "open_clip", "pgclip.database", "pgclip.tickets"},
-    "models": {"psycopg2", "celery", "redis", "pgclip.database", "pgclip.tickets"},
+    "pictures": {"torch", "transformers", "open_clip", "pgclip.database", "pgclip.submitting"},
+    "models": {"psycopg2", "celery", "redis", "pgclip.database", "pgclip.submitting"},
 }
+
+
 # Decoding processes start quickly and stay small.
 NO_TORCH = [
     *(f"pictures.{name}" for name in ("decode", "sources", "preprocessing", "decoders")),
@@ -150,38 +152,3 @@ def test_public_names() -> None:
         "WaitTimeout",
     }
     assert all(hasattr(pgclip, name) for name in pgclip.__all__)
-
-
-@pytest.fixture(scope="module")
-def unpacked_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The built wheel as it lies in site-packages."""
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q"]
-    subprocess.run([*command, "-w", str(folder), str(ROOT)], check=True)
-    (wheel,) = folder.glob("pgclip-*.whl")
-    zipfile.ZipFile(wheel).extractall(folder / "site")
-    return folder / "site"
-
-
-def test_the_wheel_holds_both_packages_and_the_migrations(unpacked_wheel: Path) -> None:
-    for name in ("pgclip/py.typed", "pgclip_workers/main.py", "pgclip/migrations/env.py"):
-        assert (unpacked_wheel / name).is_file()
-    for file in (ROOT / "migrations").rglob("*.sql"):
-        inside = file.relative_to(ROOT / "migrations")
-        assert (unpacked_wheel / "pgclip" / "migrations" / inside).is_file()
-    assert not (unpacked_wheel / "tests").exists()
-
-
-def test_migrate_works_from_an_installed_wheel(
-    unpacked_wheel: Path, services: LocalServices, tmp_path: Path
-) -> None:
-    run_sql(services.database_url, "CREATE DATABASE from_wheel")
-    url = with_database(services.database_url, "from_wheel")
-    environ = {**os.environ, "PYTHONPATH": str(unpacked_wheel), "PGCLIP_DATABASE_URL": url}
-    code = "import pgclip.cli; print(pgclip.__file__); pgclip.cli.main(['migrate'])"
-    run = subprocess.run(
-        [sys.executable, "-c", code], env=environ, cwd=tmp_path, capture_output=True, text=True
-    )
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.splitlines()[0] == str(unpacked_wheel / "pgclip" / "__init__.py")
-    assert run_sql(url, "SELECT count(*) FROM pgclip.items") == [(0,)]

@@ -9,7 +9,7 @@ import threading
 from pgclip.database import Database
 from pgclip.errors import PgclipError, SchemaError
 from pgclip.settings import Settings
-from pgclip.tickets import TicketOffice
+from pgclip.submitting.tickets import TicketOffice
 from pgclip_workers import statements
 from pgclip_workers.consumer import consume
 from pgclip_workers.labelling.labels import LabelShelf

@@ -25,7 +25,7 @@ from pgclip.cli.entries import Entry, entries
 from pgclip.cli.options import AsJson, DatabaseUrl, RedisUrl, client_for, metadata_from
 from pgclip.cli.output import err, print_json, shown_key
 from pgclip.client import Client
-from pgclip.jobs import Batch, ItemFailure
+from pgclip.submitting.jobs import Batch, ItemFailure
 
 # Entries that are looked up, submitted and committed together.
 _AT_ONCE = 200

@@ -19,7 +19,7 @@ from pgclip.cli.options import (
     metadata_from,
 )
 from pgclip.cli.output import print_json
-from pgclip.searching import Like, Query
+from pgclip.searching.queries import Like, Query
 
 _NO_LIMITS = {"min_score": None, "min_relevance": None, "exact": False}
 

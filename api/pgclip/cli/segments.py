@@ -10,7 +10,7 @@ from pgclip import statements
 from pgclip.cli.options import AsJson, DatabaseUrl, RedisUrl, client_for
 from pgclip.cli.output import print_json, print_table, shown_age, shown_bytes
 from pgclip.database import Database
-from pgclip.segments import Maintenance, maintenance_connections
+from pgclip.searching.segments import Maintenance, maintenance_connections
 from pgclip.settings import Settings
 
 

@@ -63,8 +63,6 @@ def directory(entries: dict[int, int], following: int) -> bytes:
 
 
 GREY_TIFF = {256: 40, 257: 30, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 30, 279: 1200}
-
-
 AFTER_PIXELS = 8 + 1200  # where the directory of a grey TIFF is
 
 
@@ -117,8 +115,6 @@ def test_a_file_of_many_bytes_is_refused(decoders: Decoders) -> None:
 
 
 ZEROS = zlib.compress(bytes(2**28), 9)
-
-
 MEGABYTE = zlib.compress(bytes(2**20 - 1), 9)
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from pgclip.settings import masked
-from pgclip.submission import Kind
+from pgclip.submitting.submission import Kind
 from pgclip_workers.models.encoder import Bytes, Floats
 
 

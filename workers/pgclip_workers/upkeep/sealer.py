@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pgclip import statements
 from pgclip.database import Database
 from pgclip.errors import PgclipError
-from pgclip.segments import Maintenance, maintenance_connections
+from pgclip.searching.segments import Maintenance, maintenance_connections
 from pgclip.settings import Settings
 
 log = logging.getLogger(__name__)

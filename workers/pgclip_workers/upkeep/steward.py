@@ -8,7 +8,7 @@ from typing import Any
 from pgclip.database import Database
 from pgclip.errors import PgclipError
 from pgclip.settings import Settings
-from pgclip.tickets import TicketOffice
+from pgclip.submitting.tickets import TicketOffice
 from pgclip_workers import statements
 
 log = logging.getLogger(__name__)

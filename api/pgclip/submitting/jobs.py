@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from pgclip import statements
 from pgclip.errors import ItemFailed, NotCommitted, NotFound, WaitTimeout
-from pgclip.following import Followed, Follower, Steps, run, run_async
 from pgclip.items import State
 from pgclip.settings import masked
+from pgclip.submitting.following import Followed, Follower, Steps, run, run_async
 
 if TYPE_CHECKING:
     from psycopg2.extensions import cursor as Cursor

@@ -1,31 +1,29 @@
 """What a client offers for finding things. SQL functions of schema pgclip do the work."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeAlias
+from typing import IO, TYPE_CHECKING, Any
 
 from pgclip import statements
 from pgclip.database import Database
 from pgclip.errors import InvalidItem
 from pgclip.items import Calibration, Duplicate, Hit, hit_from
-from pgclip.segments import Segment, segments
+from pgclip.searching.queries import (
+    Like,
+    Query,
+    check_item,
+    narrowed,
+    search_for,
+    search_options,
+    vector_numbers,
+    weighted_pairs,
+)
+from pgclip.searching.segments import Segment, segments
 from pgclip.settings import Settings
-from pgclip.submission import Kind, metadata_json, name_text, query_image, query_text
+from pgclip.submitting.submission import Kind, query_image, query_text
 
 if TYPE_CHECKING:
     import numpy as np
-
-
-@dataclass(frozen=True, slots=True)
-class Like:
-    """An item that is there, as a query or a part of one."""
-
-    key: str
-    collection: str = "default"
-
-
-Query: TypeAlias = str | bytes | Path | IO[bytes] | Like
 
 
 class Searching:
@@ -64,17 +62,19 @@ class Searching:
         """
         if sum(given is not None for given in (query, image, like)) != 1:
             raise InvalidItem("search for one of: a text, weighted queries, image=…, like=…")
-        options = _options(k, collection, kind, filter, min_score, min_relevance, exact, after)
+        options = search_options(
+            k, collection, kind, filter, min_score, min_relevance, exact, after
+        )
         if like is not None:
             item = like if isinstance(like, Like) else Like(like, collection or "default")
-            _name_item(item)
+            check_item(item)
             arguments = (item.key, item.collection, *options)
             return self._hits(statements.SIMILAR, arguments, f"items like {item.key!r:.100}")
         if query is not None and not isinstance(query, str):
             return self._search_weighted(query, options, timeout)
         given = self._embed(query if image is None else image, timeout)
         statement = statements.SEARCH_TEXT if image is None else statements.SEARCH_IMAGE
-        return self._hits(statement, (given, *options), _search_for(given))
+        return self._hits(statement, (given, *options), search_for(given))
 
     def search_vector(
         self,
@@ -94,8 +94,10 @@ class Searching:
 
         `query_kind`: what it was made of, for the relevance. Otherwise as in search.
         """
-        values = _numbers(vector)
-        options = _options(k, collection, kind, filter, min_score, min_relevance, exact, after)
+        values = vector_numbers(vector)
+        options = search_options(
+            k, collection, kind, filter, min_score, min_relevance, exact, after
+        )
         return self._hits(
             statements.SEARCH_VECTOR, (values, *options, query_kind), "search for a vector"
         )
@@ -118,8 +120,8 @@ class Searching:
         `depth` count (None: 100, or k). Raises as search does.
         """
         given = self._embed(query, timeout)
-        arguments = (given, *_narrowed(k, collection, kind, filter), depth)
-        return self._hits(statements.HYBRID, arguments, _search_for(given))
+        arguments = (given, *narrowed(k, collection, kind, filter), depth)
+        return self._hits(statements.HYBRID, arguments, search_for(given))
 
     def embed(
         self,
@@ -153,7 +155,7 @@ class Searching:
         `min_score` if that is more), and "similar" (`min_score`).
         Raises NotFound, QueryFailed, InvalidItem.
         """
-        _name_item(Like(key, collection))
+        check_item(Like(key, collection))
         arguments = (key, collection, within, min_score, near, k)
         with self._database.transaction(f"duplicates of {key!r:.100}") as cursor:
             cursor.execute(statements.DUPLICATES_OF, arguments)
@@ -233,9 +235,9 @@ class Searching:
         vectors: list[tuple[str, tuple[str | bytes, ...]]] = []
         weights: list[float] = []
         kinds: set[Kind | None] = set()
-        for query, weight in _pairs(parts):
+        for query, weight in weighted_pairs(parts):
             if isinstance(query, Like):
-                _name_item(query)
+                check_item(query)
                 vectors.append((statements.ITEM_EMBEDDING, (query.key, query.collection)))
                 kinds.add(None)
             else:
@@ -258,7 +260,7 @@ class Searching:
             statement = statements.EMBED_TEXT
         else:
             given, statement = query_image(query), statements.EMBED_IMAGE  # type: ignore[arg-type]
-        with self._database.autocommit(_search_for(given)) as cursor:
+        with self._database.autocommit(search_for(given)) as cursor:
             # The limit on a statement is not for the time that the caller grants.
             longer = 0 < self.settings.statement_timeout < timeout + 5
             if longer:
@@ -284,61 +286,3 @@ class Searching:
             cursor.execute(statements.LOCAL_TIMEOUT, (f"{timeout * 1000:.0f}",))
             cursor.execute(statement, arguments)
             return cursor.fetchall()
-
-
-def _narrowed(
-    k: int, collection: str | None, kind: Kind | None, filter: Mapping[str, Any] | None
-) -> tuple[Any, ...]:
-    if not isinstance(k, int):
-        raise InvalidItem(f"k must be from 1 to 10000, not {k!r}")
-    if collection is not None:
-        name_text(collection, "collection")
-    return (k, collection, kind, None if filter is None else metadata_json(filter, "filter"))
-
-
-def _options(
-    k: int,
-    collection: str | None,
-    kind: Kind | None,
-    filter: Mapping[str, Any] | None,
-    min_score: float | None,
-    min_relevance: float | None,
-    exact: bool,
-    after: Hit | None,
-) -> tuple[Any, ...]:
-    """What searches have in common, in the order of statements._OPTIONS."""
-    minima = (None if least is None else float(least) for least in (min_score, min_relevance))
-    page = (None, None) if after is None else (after.score, after.item_id)
-    return (*_narrowed(k, collection, kind, filter), *minima, exact, *page)
-
-
-def _name_item(item: Like) -> None:
-    name_text(item.key, "key")
-    name_text(item.collection, "collection")
-
-
-def _pairs(parts: Sequence[tuple[Query, float]]) -> Sequence[tuple[Query, float]]:
-    """Raises InvalidItem unless they are queries with their weights."""
-    if not isinstance(parts, Sequence):
-        raise InvalidItem(f"a query is a str, not {type(parts).__name__}")
-    if any(isinstance(part, str) for part in parts):  # one of two characters is a pair, too
-        raise InvalidItem('weighted queries are pairs such as ("beach", 1.0)')
-    try:
-        pairs = [(query, float(weight)) for query, weight in parts]
-    except (TypeError, ValueError):
-        raise InvalidItem('weighted queries are pairs such as ("beach", 1.0)') from None
-    if not pairs:
-        raise InvalidItem("there is no query to search for")
-    return pairs
-
-
-def _numbers(vector: "Sequence[float] | np.ndarray[Any, Any]") -> list[float]:
-    try:
-        return [float(value) for value in vector]
-    except (TypeError, ValueError):
-        raise InvalidItem("a vector is a sequence of numbers, of shape (dim,)") from None
-
-
-def _search_for(query: str | bytes) -> str:
-    """For messages; a query may be long."""
-    return f"search for {query!r:.100}" if isinstance(query, str) else "search for an image"

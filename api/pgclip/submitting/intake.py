@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 from pgclip import binarycopy, statements
 from pgclip.database import Database
 from pgclip.errors import ConnectionFailed, InvalidItem, QueueFull
-from pgclip.following import Follower
-from pgclip.gate import Gate
-from pgclip.jobs import Batch, Job
 from pgclip.settings import Settings
-from pgclip.submission import Submission, submission_from
-from pgclip.tickets import TicketOffice
-from pgclip.transactions import Transaction, transaction_of
+from pgclip.submitting.following import Follower
+from pgclip.submitting.gate import Gate
+from pgclip.submitting.jobs import Batch, Job
+from pgclip.submitting.submission import Submission, submission_from
+from pgclip.submitting.tickets import TicketOffice
+from pgclip.submitting.transactions import Transaction, transaction_of
 
 _CHUNK_ITEMS = 1000
 _CHUNK_BYTES = 8 * 2**20

@@ -13,7 +13,7 @@ from pgclip import statements
 from pgclip.database import Database
 from pgclip.errors import PgclipError, sqlstate
 from pgclip.settings import Settings
-from pgclip.submission import Kind
+from pgclip.submitting.submission import Kind
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,137 @@
+"""Postgres, its extension, the schema, and Redis."""
+
+from collections.abc import Generator
+from contextlib import closing
+from typing import Any
+
+from pgclip import statements
+from pgclip.cli.checks.finding import Finding
+from pgclip.cli.status import Status, look
+from pgclip.database import Database, check_schema, make_engine
+from pgclip.errors import PgclipError, SchemaError, translated
+from pgclip.migrate import differences
+from pgclip.schema.requirements import POSTGRES_VERSION, VECTOR_VERSION, version_tuple
+from pgclip.settings import Settings, masked
+
+_REDIS = (6, 2)
+_COUNTED = 1000
+
+
+def postgres(settings: Settings) -> Generator[Finding, None, Status | None]:
+    """Returns what the database says about the work, if it can."""
+    where = masked(settings.database_url)
+    try:
+        server = _server(settings)
+    except PgclipError as error:
+        advice = "Start it, or set PGCLIP_DATABASE_URL; without any: pgclip up"
+        yield Finding("Postgres", "trouble", f"{where}: {error}", advice)
+        return None
+    number, version, is_replica, installed, available, schema = server
+    if number // 10_000 < POSTGRES_VERSION:
+        advice = f"Upgrade it: pgclip needs {POSTGRES_VERSION} or later"
+        yield Finding("Postgres", "trouble", f"{where}: version {version}", advice)
+    elif is_replica:
+        advice = "Give workers and those who submit the primary's URL; searching works here"
+        yield Finding("Postgres", "warning", f"{where}: a read replica", advice)
+    else:
+        yield Finding("Postgres", "ok", f"{where}: version {version}")
+    yield _extension(installed, available)
+    if schema:
+        yield Finding("schema", "trouble", "; ".join(schema), "pgclip migrate")
+        return None
+    yield Finding("schema", "ok", "pgclip is up to date")
+    database = Database(settings.database_url, pool_size=1)
+    try:
+        yield _completeness(database)
+        return look(database)
+    finally:
+        database.close()
+
+
+def _completeness(database: Database) -> Finding:
+    with database.transaction("completeness") as cursor:
+        cursor.execute(statements.HEALABLE, (_COUNTED,))
+        (lacking,) = cursor.fetchone() or (0,)
+    if not lacking:
+        return Finding("completeness", "ok", "nothing lacks a vector or label that is not queued")
+    count = f"{lacking}{' or more' if lacking == _COUNTED else ''}"
+    detail = f"{count} vectors or label sets of items are missing or outdated, and not queued"
+    advice = "pgclip missing shows which; pgclip missing --heal brings them"
+    return Finding("completeness", "warning", detail, advice)
+
+
+def _server(settings: Settings) -> Any:
+    """Facts of the server, and what is wrong with the schema."""
+    from sqlalchemy.exc import DBAPIError
+
+    engine = make_engine(
+        settings.database_url,
+        connect_args={"connect_timeout": max(1, round(settings.connect_timeout))},
+    )
+    try:
+        with translated("connecting"):
+            try:
+                pooled = engine.raw_connection()
+            except DBAPIError as error:
+                raise (error.orig or error) from error
+            with closing(pooled), pooled.cursor() as cursor:  # type: ignore[attr-defined]
+                cursor.execute(statements.SERVER)
+                server = cursor.fetchone()
+                try:
+                    check_schema(cursor)
+                    return (*server, differences(cursor))
+                except SchemaError as error:
+                    return (*server, [str(error)])
+    finally:
+        engine.dispose()
+
+
+def _extension(installed: str | None, available: str | None) -> Finding:
+    version = installed or available
+    needed = ".".join(map(str, VECTOR_VERSION))
+    if version is None:
+        return Finding(
+            "pgvector",
+            "trouble",
+            "this Postgres does not have it",
+            "Install it (https://github.com/pgvector/pgvector#installation), or use the image "
+            "pgvector/pgvector; then: pgclip migrate",
+        )
+    if version_tuple(version) < VECTOR_VERSION:
+        advice = f"Install {needed} or later, then in the database: ALTER EXTENSION vector UPDATE"
+        return Finding("pgvector", "trouble", f"version {version}", advice)
+    if installed is None:
+        return Finding("pgvector", "ok", f"{version} is there; pgclip migrate will enable it")
+    return Finding("pgvector", "ok", f"version {version}")
+
+
+def redis_server(settings: Settings) -> Finding:
+    """Whether Redis answers, and is new enough."""
+    from redis import Redis, RedisError
+
+    where = masked(settings.redis_url)
+    limit = settings.connect_timeout
+    try:
+        with Redis.from_url(
+            settings.redis_url, socket_timeout=limit, socket_connect_timeout=limit
+        ) as redis:
+            about: Any = redis.info("server")
+    except (RedisError, ValueError, OSError) as error:
+        return Finding("Redis", "trouble", f"{where}: {error}", _redis_advice(error))
+    name = about.get("server_name", "redis")
+    version = about.get("valkey_version") or about["redis_version"]
+    if version_tuple(about["redis_version"]) < _REDIS:
+        return Finding("Redis", "trouble", f"{where}: version {version}", "Upgrade it to 6.2")
+    return Finding("Redis", "ok", f"{where}: {name} {version}")
+
+
+def _redis_advice(error: Exception) -> str:
+    if "certificate" in str(error).lower():
+        return (
+            "Does ssl_ca_certs in PGCLIP_REDIS_URL name the file of the authority that signed the "
+            "server's certificate, and does that hold the host's name?"
+        )
+    return (
+        "Start it, or set PGCLIP_REDIS_URL. Submissions are accepted without it, and start about a "
+        "second later; workers need it to start"
+    )

@@ -1,0 +1,183 @@
+"""What a client offers for looking at many items and doing something to them, page by page."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pgclip import statements
+from pgclip.database import Database
+from pgclip.errors import InvalidItem, NotFound
+from pgclip.items import Collection, Healed, ItemInfo, Missing, State, info_from
+from pgclip.settings import masked
+from pgclip.submitting.submission import Kind, metadata_json, name_text
+from pgclip.submitting.tickets import TicketOffice
+from pgclip.submitting.transactions import transaction_of
+
+# Items that one transaction lists, queues, cancels or deletes: so that none holds locks for long.
+_PAGE = 1000
+
+
+class Controlling:
+    """The part of Client that lists, counts, cancels, deletes and heals."""
+
+    _database: Database
+    _tickets: TicketOffice
+
+    def items(
+        self,
+        *,
+        collection: str | None = None,
+        kind: Kind | None = None,
+        state: State | None = None,
+        reason: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        keys: Sequence[str] | None = None,
+    ) -> Iterator[ItemInfo]:
+        """All items that match, oldest first, read as they are asked for.
+
+        None stands for any; `metadata` matches items whose own contain it. Raises InvalidItem.
+        """
+        contains = _contains(metadata)
+        arguments = (collection, kind, state, reason, contains, _keys(keys))
+        last = 0
+        while True:
+            with self._database.transaction("list of items") as cursor:
+                cursor.execute(statements.LIST_ITEMS, (*arguments, last, _PAGE))
+                rows = cursor.fetchall()
+            for _, *row in rows:
+                yield ItemInfo(**info_from(row))
+            if len(rows) < _PAGE:
+                return
+            last = rows[-1][0]
+
+    def count(
+        self,
+        *,
+        collection: str | None = None,
+        kind: Kind | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> dict[State, int]:
+        """How many items are queued, leased, done and failed."""
+        with self._database.transaction("count of items") as cursor:
+            cursor.execute(statements.COUNT_ITEMS, (collection, kind, _contains(metadata)))
+            return dict(cursor.fetchall())
+
+    def collections(self) -> list[Collection]:
+        """Every collection, with its items by kind and state."""
+        with self._database.transaction("collections") as cursor:
+            cursor.execute(statements.COLLECTIONS)
+            return [Collection(*row) for row in cursor.fetchall()]
+
+    def retry(
+        self,
+        *,
+        collection: str | None = None,
+        kind: Kind | None = None,
+        reason: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        keys: Sequence[str] | None = None,
+    ) -> int:
+        """Queues failed items again, all that match; returns how many."""
+        arguments = (collection, kind, reason, _contains(metadata), _keys(keys))
+        return self._in_pages(statements.RETRY, arguments, "retry")
+
+    def cancel(
+        self,
+        *,
+        collection: str | None = None,
+        kind: Kind | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        keys: Sequence[str] | None = None,
+    ) -> int:
+        """Cancels what waits in the queue; returns how many items.
+
+        They end as failed, with the reason "cancelled"; vectors that they had stay. What a worker
+        is at is not cancelled.
+        """
+        arguments = (collection, kind, _contains(metadata), _keys(keys))
+        return self._in_pages(statements.CANCEL, arguments, "cancel")
+
+    def delete(self, key: str, *, collection: str = "default", connection: Any = None) -> None:
+        """Deletes an item, its vectors and labels, and work for it. Raises NotFound.
+
+        With connection= it is part of the caller's transaction, as in submit_image.
+        """
+        what = name_item(key, collection)
+        if connection is not None:
+            rows = transaction_of(connection).execute(statements.DELETE, (key, collection))
+        else:
+            with self._database.transaction(what) as cursor:
+                cursor.execute(statements.DELETE, (key, collection))
+                rows = cursor.fetchall()
+        if not rows[0][0]:
+            raise NotFound(f"there is no {what}")
+
+    def delete_items(
+        self,
+        *,
+        collection: str | None = None,
+        kind: Kind | None = None,
+        state: State | None = None,
+        reason: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        keys: Sequence[str] | None = None,
+    ) -> int:
+        """Deletes all items that match, in small transactions; returns how many.
+
+        Raises InvalidItem if no condition is named.
+        """
+        contains = _contains(metadata)
+        arguments = (collection, kind, state, reason, contains, _keys(keys))
+        return self._in_pages(statements.DELETE_ITEMS, arguments, "delete items")
+
+    def missing(self, *, collection: str | None = None, limit: int = 1000) -> list[Missing]:
+        """What lacks a current vector or label, and why; at most `limit`, oldest items first."""
+        with self._database.transaction("missing") as cursor:
+            cursor.execute(statements.LOCAL_TIMEOUT, ("0",))  # it looks at every item
+            cursor.execute(statements.MISSING, (collection, collection, limit))
+            return [Missing(*row) for row in cursor.fetchall()]
+
+    def heal(self) -> Healed:
+        """Queues what has neither vector, failure nor job, and has outdated labels made anew.
+
+        For all items and models that take work. Labels are made from the stored vectors, nothing is
+        encoded for them. Items that failed are left alone; see retry.
+        """
+        jobs, relabeled, last = 0, 0, 0
+        while last is not None:
+            with self._database.transaction("heal") as cursor:
+                cursor.execute(statements.LOCAL_TIMEOUT, ("0",))  # the last looks at every label
+                cursor.execute(statements.HEAL, (last, _PAGE))
+                queued, relabeled, last, queues = cursor.fetchone() or (0, 0, None, [])
+            jobs += queued
+            if queued:
+                self._tickets.announce(queues)
+        return Healed(jobs, relabeled)
+
+    def _in_pages(self, statement: str, arguments: tuple[Any, ...], what: str) -> int:
+        """Goes through the items once, in their order, a transaction for each page."""
+        total, last = 0, 0
+        while last is not None:
+            with self._database.transaction(what) as cursor:
+                cursor.execute(statement, (*arguments, last, _PAGE))
+                affected, last, *queues = cursor.fetchone() or (0, None)
+            for names in queues:
+                self._tickets.announce(names)
+            total += int(affected)
+        return total
+
+
+def _keys(keys: Sequence[str] | None) -> list[str] | None:
+    if isinstance(keys, str):
+        raise InvalidItem(f"keys is a list of keys, not one: [{keys!r}]")
+    return None if keys is None else [name_text(key, "key") for key in keys]
+
+
+def name_item(key: str, collection: str) -> str:
+    """For messages, once it is clear that Postgres can look for it. Raises InvalidItem."""
+    name_text(key, "key")
+    name_text(collection, "collection")
+    return f"item {masked(key)!r:.100} in collection {collection!r:.100}"
+
+
+def _contains(metadata: Mapping[str, Any] | None) -> str | None:
+    return None if metadata is None else metadata_json(metadata, "metadata to look for")

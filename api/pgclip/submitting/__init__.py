@@ -1,0 +1,1 @@
+"""From a submission to its end: what is accepted, announced, followed and waited for."""

@@ -1,0 +1,24 @@
+"""Every function that is for people is in the reference."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from support.documents import REFERENCE
+
+
+def test_every_public_function_is_documented(sql: Callable[..., list[Any]]) -> None:
+    internal = {  # called by workers and views
+        "sign_on", "heartbeat", "sign_off", "claim", "release", "sweep", "store", "open_results",
+        "known_embeddings", "register_model", "collect_contents", "backlog", "take_queries",
+        "answer_query", "refuse_query", "expire_queries", "ticket_queues", "labels_of",
+        "vectors_of", "notify_settled", "close_segment", "next_build", "build_segment",
+        "announce_segments", "exchange_segments", "drop_retired", "unindexed", "keep_label_vector",
+        "next_relabeling", "store_labels", "serves",
+    }  # fmt: skip
+    rows = sql("SELECT DISTINCT proname FROM pg_proc WHERE pronamespace = 'pgclip'::regnamespace")
+    names = {name for (name,) in rows if not name.startswith("_")}
+    documented = set(re.findall(r"pgclip\.(\w+)\(", REFERENCE)) - {"Client", "AsyncClient"}
+    assert documented == names - internal
+    views = sql("SELECT viewname FROM pg_views WHERE schemaname = 'pgclip'")
+    assert all(f"`pgclip.{name}`" in REFERENCE for (name,) in views)
