@@ -33,7 +33,7 @@ def main() -> int:
         cursor.execute("SELECT id FROM pgclip.model")
         (model,) = cursor.fetchone() or (0,)
     watchdog = Watchdog(settings, time.monotonic)
-    presence = Presence(settings, database, model, encoder, watchdog, lambda: None)
+    presence = Presence(settings, database, model, encoder, watchdog, lambda: None, lambda _: None)
     leases = Leases(database, presence, model, encoder.batch_size)
     batches = [encoded(batch, leases, encoder) for batch in iter(leases.claim, None)]
     store = Store(

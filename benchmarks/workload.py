@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from support.pictures import photo
+from pictures import photo
 
 _WORDS = (  # noqa: SIM905  one a line would be a page
     "a an the photo drawing of with in on under beside small large old young red blue green black "
