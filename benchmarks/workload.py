@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from pictures import photo
+from PIL import Image
 
 _WORDS = (  # noqa: SIM905  one a line would be a page
     "a an the photo drawing of with in on under beside small large old young red blue green black "
