@@ -65,7 +65,7 @@ def test_listing_and_counting(shelf: Client) -> None:
 
 
 def test_listing_goes_on_beyond_a_page(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pgclip.client._PAGE", 3)
+    monkeypatch.setattr("pgclip.controlling._PAGE", 3)
     client.submit_many({"text": str(n), "key": str(n)} for n in range(10))
     assert [item.key for item in client.items()] == [str(n) for n in range(10)]
     assert client.cancel() == 0  # no worker has brought a model: there are no jobs yet
@@ -157,7 +157,7 @@ def test_retry_goes_through_the_failures_once(
     client: Client, sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sql("SELECT pgclip.register_model('m', 4, 10, '{\"fatal\": {}}')")
-    monkeypatch.setattr("pgclip.client._PAGE", 2)
+    monkeypatch.setattr("pgclip.controlling._PAGE", 2)
     client.submit_many({"text": str(n), "key": str(n)} for n in range(7))
     assert client.cancel() == 7
     # What is retried fails again at once.
