@@ -40,7 +40,7 @@ test: lint
 
 # Besides, what takes long: Postgres 16, the oldest dependencies, a chaos run of 200 faults.
 test-all: test
-	PGCLIP_TEST_POSTGRES=16 $(BIN)/pytest -n $(PROCESSES) --dist worksteal tests/integration
+	CI=true PGCLIP_TEST_POSTGRES=16 $(BIN)/pytest -n $(PROCESSES) --dist worksteal tests/integration
 	$(BIN)/pytest -m long
 	$(BIN)/python tests/chaos --seed 2 --faults 200
 

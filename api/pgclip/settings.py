@@ -11,7 +11,8 @@ from pgclip.errors import ConfigurationError
 
 # At most one "@": another, or a "/" before it, is a password's that was not percent-encoded, and
 # libraries would repeat parts of it in their errors.
-_SERVICE_URL = re.compile(r"[\w+.-]+://([^@/?#]*@)?(\[[^]@]*\]|[^@:/?#]*)(:\d*)?([/?#][^@]*)?")
+_HOST = r"(\[[^]@]*\]|[^@:/?#,]*)(:\d*)?"
+_SERVICE_URL = re.compile(rf"[\w+.-]+://([^@/?#]*@)?{_HOST}(,{_HOST})*([/?#][^@]*)?")
 # Parts of a query that may be seen: whom TLS trusts.
 _SEEN = ("sslmode=", "sslrootcert=", "ssl_cert_reqs=", "ssl_ca_certs=")
 
@@ -46,9 +47,16 @@ class Settings:
     database_url: str = _setting(
         "", "Postgres, postgresql://user:password@host:port/database", secret=True
     )
+    direct_url: str = _setting(
+        "",
+        "Postgres past a pooler, for building indexes and for notifications",
+        secret=True,
+    )
     redis_url: str = _setting(
         "", "Redis or Valkey, redis://host:port/0; carries tickets only", secret=True
     )
+
+    redis_prefix: str = _setting("pgclip", "what all keys in Redis begin with, before a colon")
 
     connect_timeout: float = _setting(5.0, "connecting to Postgres or Redis", float)
     pool_size: int = _setting(10, "connections that a client keeps at most", int)
@@ -120,13 +128,18 @@ class Settings:
         return settings
 
     def _check(self) -> None:
-        for name in ("database_url", "redis_url"):
+        for name in ("database_url", "direct_url", "redis_url"):
             value = getattr(self, name)
             if value and not _SERVICE_URL.fullmatch(value):
                 raise ConfigurationError(
                     f"PGCLIP_{name.upper()} is not a URL. Special characters of a user or password "
                     "are percent-encoded, / as %2F and @ as %40; so is an @ of an option"
                 )
+        if not re.fullmatch(r"[\w.-]{1,100}", self.redis_prefix):
+            raise ConfigurationError(
+                f"PGCLIP_REDIS_PREFIX is up to 100 letters, digits, _, . and -, not "
+                f"{self.redis_prefix!r:.200}"
+            )
         for name in ("connect_timeout", "heartbeat", "lease", "idle_poll", "steward_interval",
                      "decode_timeout", "encode_timeout", "pool_size", "max_image_bytes",
                      "max_image_pixels", "decoder_memory", "fetchers", "strikes", "segment_rows",
@@ -157,6 +170,15 @@ class Settings:
                 f"PGCLIP_LEASE ({self.lease} s) must be at least three heartbeats "
                 f"(PGCLIP_HEARTBEAT, {self.heartbeat} s), or a hiccup costs a worker its work"
             )
+
+    def redis_key(self, name: str) -> str:
+        """A key of ours in Redis, which others may use too."""
+        return f"{self.redis_prefix}:{name}"
+
+    @property
+    def unpooled_url(self) -> str:
+        """Where a session may be held for long: direct_url, or without it database_url."""
+        return self.direct_url or self.required("database_url")
 
     def required(self, name: str) -> str:
         """A URL that must be there. Raises ConfigurationError."""

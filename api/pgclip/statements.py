@@ -83,10 +83,9 @@ GET_ITEM = """
     FROM pgclip.items i WHERE i.collection = %s AND i.key = %s
 """
 
-EMBED_TEXT = "CALL pgclip.embed(query => %s, timeout => make_interval(secs => %s))"
-EMBED_IMAGE = "CALL pgclip.embed(image => %s, timeout => make_interval(secs => %s))"
-# Milliseconds; of the session, since a CALL that commits outlives what is set for a transaction.
-STATEMENT_TIMEOUT = "SELECT set_config('statement_timeout', %s, false)"
+REQUEST_EMBEDDING = "SELECT pgclip.request_embedding(query => %s, image => %s)"
+IS_EMBEDDED = "SELECT pgclip.is_embedded(%s, %s)"
+RAISE_UNANSWERED = "SELECT pgclip.raise_unanswered(make_interval(secs => %s))"
 _NARROWED = "k => %s::int, collection => %s, kind => %s, filter => %s::jsonb"
 _OPTIONS = f"""{_NARROWED}, min_score => %s::real, min_relevance => %s::real,
     exact => %s::boolean, after_score => %s::real, after_item => %s"""

@@ -12,7 +12,7 @@ LANGUAGE sql IMMUTABLE AS $$
         'submit_image', 'submit_text', 'submit_batch', 'open_staging', 'submit_staged', 'delete',
         'delete_items', 'retry', 'cancel', 'list_items', 'count_items', 'content_of', 'waiting',
         'ticket_queues', '_live_model', '_query_data', 'request_embedding', 'embed',
-        'query_embedding', 'item_embedding', 'as_vector', '_as_real', 'weigh', 'search',
+        'is_embedded', 'raise_unanswered', 'query_embedding', 'item_embedding', 'as_vector', '_as_real', 'weigh', 'search',
         'search_image', 'search_vector', 'similar', 'hybrid', 'duplicates_of', 'duplicate_groups',
         'labels_of', 'vectors_of', 'heal']
            WHEN 'worker' THEN ARRAY[

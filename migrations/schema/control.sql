@@ -25,6 +25,7 @@ CREATE FUNCTION pgclip.retry(
 DECLARE
     v_page bigint[];
 BEGIN
+    PERFORM pgclip._commit_durably();
     PERFORM pg_advisory_xact_lock_shared(pgclip._models_lock());
     v_page := ARRAY(SELECT DISTINCT f.item_id FROM pgclip.failure f
                     WHERE f.item_id > after ORDER BY f.item_id LIMIT "limit");
@@ -61,6 +62,7 @@ CREATE FUNCTION pgclip.cancel(
 DECLARE
     v_page bigint[];
 BEGIN
+    PERFORM pgclip._commit_durably();
     v_page := ARRAY(SELECT DISTINCT j.item_id FROM pgclip.job j
                     WHERE j.lease IS NULL AND j.item_id > after
                     ORDER BY j.item_id LIMIT "limit");
@@ -125,6 +127,7 @@ DECLARE
     v_count bigint;
     v_old   record;
 BEGIN
+    PERFORM pgclip._commit_durably();
     PERFORM pg_advisory_xact_lock_shared(pgclip._models_lock());
     PERFORM pgclip._lock_items(p_items);
     DELETE FROM pgclip.job WHERE item_id = ANY(p_items);  -- waits for a store under way

@@ -19,6 +19,23 @@ BEGIN
         USING ERRCODE = 'PC008', HINT = 'End the transaction and search in a new one.';
 END $$;
 
+-- Sets how an HNSW index is scanned, and returns how it was before, to be put back. Not settings of
+-- a function: one that has them can be created only where the extension's library is loaded, so a
+-- restore would leave it out.
+CREATE FUNCTION pgclip._set_scan(p_values text[]) RETURNS text[]
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_names  text[] := ARRAY['hnsw.iterative_scan', 'hnsw.ef_search', 'hnsw.max_scan_tuples',
+                             'hnsw.scan_mem_multiplier'];
+    v_before text[];
+BEGIN
+    FOR i IN 1 .. cardinality(v_names) LOOP
+        v_before[i] := current_setting(v_names[i], true);
+        PERFORM set_config(v_names[i], p_values[i], true);
+    END LOOP;
+    RETURN v_before;
+END $$;
+
 -- The p_limit nearest vectors, of which those count that pass the check, a condition on n. Segments
 -- are read in the order of the distance, as far as is needed (iterative scan); nothing else may be
 -- sorted by, or no index is used. The check comes after the limit: pushed into the scan it would
@@ -27,11 +44,10 @@ END $$;
 CREATE FUNCTION pgclip._nearest_by_index(
     p_vectors text, p_check text, p_query @vector@.halfvec, p_limit int
 ) RETURNS pgclip.nearest
-LANGUAGE plpgsql STABLE
-SET hnsw.iterative_scan = 'relaxed_order' SET hnsw.ef_search = 64 SET hnsw.max_scan_tuples = 20000
-SET hnsw.scan_mem_multiplier = 4 SET enable_seqscan = off SET jit = off AS $$
+LANGUAGE plpgsql STABLE SET enable_seqscan = off SET jit = off AS $$
 DECLARE
-    v_near pgclip.nearest;
+    v_before text[] := pgclip._set_scan(ARRAY['relaxed_order', '64', '20000', '4']);
+    v_near   pgclip.nearest;
 BEGIN
     EXECUTE format($q$
         WITH near AS MATERIALIZED (
@@ -46,6 +62,7 @@ BEGIN
                (SELECT count(*) FROM near), (SELECT max(distance) FROM near)
         FROM item
     $q$, p_vectors, p_check) INTO v_near USING p_query, p_limit;
+    PERFORM pgclip._set_scan(v_before);
     RETURN v_near;
 EXCEPTION WHEN undefined_table THEN
     PERFORM pgclip._raise_exchanged();

@@ -39,47 +39,68 @@ BEGIN
     RETURN false;
 END $$;
 
+-- Whether a query that was asked for has its vector; "hash" is SHA-256 of its bytes (a text's are
+-- its UTF-8). Raises PC004 if it can't be encoded. A statement by itself, so that whoever waits
+-- holds no session meanwhile.
+CREATE FUNCTION pgclip.is_embedded(kind pgclip.kind, hash bytea) RETURNS boolean
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_model smallint := pgclip._live_model();
+    v_error text;
+BEGIN
+    IF EXISTS (SELECT FROM pgclip.query_vector q WHERE q.model_id = v_model
+               AND q.kind = is_embedded.kind AND q.hash = is_embedded.hash) THEN
+        RETURN true;
+    END IF;
+    SELECT r.error INTO v_error FROM pgclip.query_request r
+    WHERE r.model_id = v_model AND r.kind = is_embedded.kind AND r.hash = is_embedded.hash;
+    IF v_error IS NOT NULL THEN
+        RAISE EXCEPTION 'the query could not be encoded: %', v_error USING ERRCODE = 'PC004';
+    END IF;
+    RETURN false;
+END $$;
+
+-- Raises PC004: nobody has encoded a query within this time, and why.
+CREATE FUNCTION pgclip.raise_unanswered(waited interval) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF EXISTS (SELECT FROM pgclip.worker w WHERE w.model_id = pgclip._live_model()
+               AND w.expires_at > clock_timestamp()) THEN
+        RAISE EXCEPTION 'no worker encoded the query within %', waited USING ERRCODE = 'PC004',
+            HINT = 'Workers are alive but busy or stuck; see pgclip.workers and their logs.';
+    END IF;
+    RAISE EXCEPTION 'no worker is alive to encode the query (waited %)', waited
+        USING ERRCODE = 'PC004', HINT = 'Start one: pgclip worker';
+END $$;
+
 -- Asks for a query's vector and waits until it is there. CALL it outside a transaction: others
--- must see the request. Raises PC004 if no worker answers in time or the query can't be encoded.
+-- must see the request. It holds its session while it waits; behind a pooler, request_embedding
+-- and looks with is_embedded do not. Raises PC004 if no worker answers in time or the query can't be
+-- encoded.
 CREATE PROCEDURE pgclip.embed(
     query text DEFAULT NULL, image bytea DEFAULT NULL, timeout interval DEFAULT '10 s'
 ) LANGUAGE plpgsql AS $$
 DECLARE
-    v_model  smallint := pgclip._live_model();
     v_kind   pgclip.kind := CASE WHEN image IS NULL THEN 'text' ELSE 'image' END;
-    v_hash   bytea;
+    v_hash   bytea := sha256(pgclip._query_data(query, image));
     v_begin  timestamptz := clock_timestamp();
     v_waited double precision := 0;
-    v_error  text;
 BEGIN
     IF pgclip.request_embedding(query, image) THEN
         RETURN;
     END IF;
-    v_hash := sha256(pgclip._query_data(query, image));
     PERFORM set_config('synchronous_commit', 'off', true);
     COMMIT;
     WHILE v_waited < extract(epoch FROM timeout) LOOP
         -- A twentieth of the wait so far, so that it gets that much longer at most.
         PERFORM pg_sleep(greatest(0.001, least(v_waited / 20, 0.02)));
-        IF EXISTS (SELECT FROM pgclip.query_vector q WHERE q.model_id = v_model
-                   AND q.kind = v_kind AND q.hash = v_hash) THEN
+        IF pgclip.is_embedded(v_kind, v_hash) THEN
             RETURN;
-        END IF;
-        SELECT r.error INTO v_error FROM pgclip.query_request r
-        WHERE r.model_id = v_model AND r.kind = v_kind AND r.hash = v_hash;
-        IF v_error IS NOT NULL THEN
-            RAISE EXCEPTION 'the query could not be encoded: %', v_error USING ERRCODE = 'PC004';
         END IF;
         v_waited := extract(epoch FROM clock_timestamp() - v_begin);
         COMMIT;  -- a new snapshot, whatever the isolation level
     END LOOP;
-    IF EXISTS (SELECT FROM pgclip.worker w
-               WHERE w.model_id = v_model AND w.expires_at > clock_timestamp()) THEN
-        RAISE EXCEPTION 'no worker encoded the query within %', timeout USING ERRCODE = 'PC004',
-            HINT = 'Workers are alive but busy or stuck; see pgclip.workers and their logs.';
-    END IF;
-    RAISE EXCEPTION 'no worker is alive to encode the query (waited %)', timeout
-        USING ERRCODE = 'PC004', HINT = 'Start one: pgclip worker';
+    PERFORM pgclip.raise_unanswered(timeout);
 END $$;
 
 -- For workers: takes up to p_limit requests that nobody is working on. One taken 2 s ago and

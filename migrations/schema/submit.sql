@@ -100,6 +100,16 @@ BEGIN
     END IF;
 END $$;
 
+-- Accepted means committed, and committed means on disk, whatever session this is: a pooled one may
+-- have synchronous_commit off. For the rest of the transaction; a stricter setting stays.
+CREATE FUNCTION pgclip._commit_durably() RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF current_setting('synchronous_commit') = 'off' THEN
+        PERFORM set_config('synchronous_commit', 'on', true);
+    END IF;
+END $$;
+
 -- Accepts submissions: upserts the items and queues what has to be encoded. Invalid ones are
 -- reported in "error" and leave no trace. Of several with one key the last one counts.
 --
@@ -110,6 +120,7 @@ RETURNS TABLE (place int, item_id bigint, key text, generation int, error text)
 LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 BEGIN
+    PERFORM pgclip._commit_durably();
     PERFORM pg_advisory_xact_lock_shared(pgclip._models_lock());
     INSERT INTO pgclip.collection (name)
     SELECT DISTINCT s.collection FROM unnest(subs) s

@@ -12,7 +12,8 @@ from support.processes import WorkerFactory, eventually, free_port
 from pgclip import Client
 from pgclip.local import LocalServices
 from pgclip.settings import Settings
-from pgclip.submitting.tickets import TASK, make_app
+from pgclip.submitting.broker import make_app
+from pgclip.submitting.tickets import TASK
 
 Sql = Callable[..., list[Any]]
 WAIT = 120

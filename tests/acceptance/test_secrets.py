@@ -30,7 +30,7 @@ from pgclip import Client, ItemFailed, PgclipError
 from pgclip.local import LocalServices
 from pgclip.migrate import migrate
 from pgclip.settings import Settings, masked
-from pgclip.submitting.tickets import make_app
+from pgclip.submitting.broker import make_app
 
 Sql = Callable[..., list[Any]]
 MARK = "s3same"

@@ -8,7 +8,7 @@ from support.processes import WorkerFactory, eventually
 from pgclip import Client
 from pgclip.local import LocalServices
 from pgclip.settings import Settings
-from pgclip.submitting.tickets import BadTicket, Ticket, TicketOffice, flag_of
+from pgclip.submitting.tickets import BadTicket, Ticket, TicketOffice
 
 Sql = Callable[..., list[Any]]
 
@@ -39,11 +39,13 @@ def test_announcements_are_coalesced_until_a_worker_takes_one(
     for _ in range(50):
         office.announce(["test.coalesced"])
     assert office.waiting("test.coalesced") == 1
-    assert 0 < server.ttl(flag_of("test.coalesced")) <= 10  # a lost ticket does not block for ever
+    assert (
+        0 < server.ttl("pgclip:test.coalesced.waiting") <= 10
+    )  # a lost ticket does not block for ever
     office.taken("test.coalesced")
     office.announce(["test.coalesced"])
     assert office.waiting("test.coalesced") == 2
-    server.delete("test.coalesced")
+    server.delete("pgclip:test.coalesced")
 
 
 def test_without_redis_publishing_gives_up_quietly_and_pauses(

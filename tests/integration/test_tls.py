@@ -20,7 +20,7 @@ from pgclip import Client, ConnectionFailed
 from pgclip.local import LocalServices
 from pgclip.migrate import migrate
 from pgclip.settings import Settings
-from pgclip.submitting.tickets import make_app
+from pgclip.submitting.broker import make_app
 
 Sql = Callable[..., list[Any]]
 

@@ -283,9 +283,9 @@ def test_the_ticket_follows_the_commit(client: Client, database_url: str) -> Non
     with with_session(database_url) as caller:
         client.submit_text("text", connection=caller.connection)
         (queue,) = caller.connection.scalar(sqlalchemy.text("SELECT pgclip.ticket_queues()"))
-        assert redis.llen(queue) == 0
+        assert redis.llen(f"pgclip:{queue}") == 0
         caller.commit()
-        eventually(lambda: redis.llen(queue) == 1)
+        eventually(lambda: redis.llen(f"pgclip:{queue}") == 1)
 
 
 @pytest.mark.parametrize("thing", ["postgresql://x", 5, object()])

@@ -33,7 +33,7 @@ def test_the_workflow_tests_what_is_supported() -> None:
     commands = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
     assert {"make check", "make dist"} <= set(commands)
     for command in commands:
-        assert command.split()[1] in TARGETS
+        assert not command.startswith("make ") or command.split()[1] in TARGETS
 
 
 def test_the_hooks_are_valid_and_run_what_is_installed() -> None:

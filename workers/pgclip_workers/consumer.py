@@ -12,7 +12,8 @@ from celery.worker.control import Panel
 
 from pgclip.errors import PgclipError
 from pgclip.settings import Settings
-from pgclip.submitting.tickets import TASK, BadTicket, Ticket, TicketOffice, make_app
+from pgclip.submitting.broker import make_app
+from pgclip.submitting.tickets import TASK, BadTicket, Ticket, TicketOffice
 from pgclip_workers import termination
 from pgclip_workers.pipeline.pipeline import Pipeline
 

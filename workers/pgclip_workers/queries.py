@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# A notification may be lost with a connection; a look now and then costs nothing.
+# A notification may be lost with a connection; a look now and then costs nothing. Behind a pooler
+# nobody can listen, so each look is what a query waits for.
 _LOOK_SECONDS = 0.5
+_POOLED_LOOK_SECONDS = 0.1
 _AT_ONCE = 16
 _RECONNECT_SECONDS = 1.0
 
@@ -80,11 +82,16 @@ class QueryDesk:
             self._stopping.wait(_RECONNECT_SECONDS)
 
     def _serve(self) -> None:
-        with self._database.autocommit("queries") as cursor:
-            cursor.execute(statements.LISTEN_QUERIES)
+        is_pooled = self._database.shares_sessions()
+        with self._database.statements("queries") as cursor:
+            if not is_pooled:
+                cursor.execute(statements.LISTEN_QUERIES)
             while not self._stopping.is_set():
                 while self._answer(cursor) == _AT_ONCE:
                     pass
+                if is_pooled:
+                    self._stopping.wait(_POOLED_LOOK_SECONDS)
+                    continue
                 select.select([cursor.connection], [], [], _LOOK_SECONDS)
                 cursor.connection.poll()
                 cursor.connection.notifies.clear()

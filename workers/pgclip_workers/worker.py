@@ -33,16 +33,14 @@ from pgclip_workers.upkeep.watchdog import STUCK_EXIT, Watchdog
 log = logging.getLogger(__name__)
 
 _SUPERSEDED_EXIT = 75  # EX_TEMPFAIL: whoever starts it again should have another version by then
-# A session that a frozen process holds open must let go of its locks and end. All that a worker
-# asks for it asks by key: tables that grew since their last ANALYZE must not be read whole.
-_SESSION = {
-    # What is looked at under a lock must be what is there then, whatever the database's default.
-    "default_transaction_isolation": "read committed",
+# A transaction that a frozen process holds open must let go of its locks. All that a worker asks
+# for it asks by key: tables that grew since their last ANALYZE must not be read whole.
+_LOCAL = {
     "enable_seqscan": "off",
     "random_page_cost": "1.1",
     "lock_timeout": "5s",
+    "statement_timeout": "0",
     "idle_in_transaction_session_timeout": "15s",
-    "idle_session_timeout": "10min",
 }
 
 
@@ -56,8 +54,7 @@ class Worker:
         self._database = self._connections(6)
         # A heartbeat must not wait for a connection that a stage has.
         self._pulse = self._connections(1)
-        # An answer lost in a crash is asked for again; waiting for the disk costs every search.
-        self._answers = self._connections(1, synchronous_commit="off", idle_session_timeout="0")
+        self._answers = self._connections(1, settings.unpooled_url)
         self._tickets = TicketOffice(settings)
         self._watchdog = Watchdog(settings, lambda: pools.moved)
         self._model, self._queue = self._register()
@@ -157,12 +154,12 @@ class Worker:
 
         return Metrics(self._settings, self._encoder, self._connections(1, statement_timeout="2s"))
 
-    def _connections(self, size: int, **session: str) -> Database:
+    def _connections(self, size: int, url: str = "", **local: str) -> Database:
         return Database(
-            self._settings.required("database_url"),
+            url or self._settings.required("database_url"),
             pool_size=size,
             connect_timeout=self._settings.connect_timeout,
-            session={**_SESSION, **session},
+            local={**_LOCAL, **local},
             application_name="pgclip worker",
         )
 

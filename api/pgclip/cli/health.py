@@ -77,7 +77,7 @@ def _workers(database_url: str | None, host: str, pid: int | None) -> list[Worke
         settings.database_url,
         pool_size=1,
         connect_timeout=min(_CONNECT_SECONDS, settings.connect_timeout),
-        session={"statement_timeout": _ANSWER},
+        local={"statement_timeout": _ANSWER},
         application_name="pgclip health",
         # A worker goes on under a newer schema; so does whoever asks about it.
         check=False,

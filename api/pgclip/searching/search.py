@@ -1,6 +1,8 @@
 """What a client offers for finding things. SQL functions of schema pgclip do the work."""
 
+import time
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -254,24 +256,35 @@ class Searching:
         return self._hits(statement, (*arguments, weights, *options, kind), "weighted search")
 
     def _embed(self, query: Query | None, timeout: float) -> str | bytes:
-        """Has a query encoded; returns it as SQL takes it."""
-        if isinstance(query, str) or query is None:
-            given: str | bytes = query_text(query or "")
-            statement = statements.EMBED_TEXT
-        else:
-            given, statement = query_image(query), statements.EMBED_IMAGE  # type: ignore[arg-type]
-        with self._database.autocommit(search_for(given)) as cursor:
-            # The limit on a statement is not for the time that the caller grants.
-            longer = 0 < self.settings.statement_timeout < timeout + 5
-            if longer:
-                cursor.execute(statements.STATEMENT_TIMEOUT, (f"{(timeout + 5) * 1000:.0f}",))
-            try:
-                cursor.execute(statement, (given, timeout))
-            finally:
-                if longer and not cursor.connection.closed:
-                    usual = f"{self.settings.statement_timeout * 1000:.0f}"
-                    cursor.execute(statements.STATEMENT_TIMEOUT, (usual,))
+        """Has a query encoded; returns it as SQL takes it.
+
+        It is asked for and then looked for, in statements of their own: a CALL that waits would
+        hold a pooler's session, of which there may be two for everybody.
+        """
+        is_text = isinstance(query, str) or query is None
+        given = query_text(query or "") if is_text else query_image(query)  # type: ignore[arg-type]
+        asked = (given, None) if is_text else (None, given)
+        # One that a crash of Postgres loses is asked again; nobody waits for the disk.
+        with self._database.transaction(search_for(given), synchronous_commit="off") as cursor:
+            cursor.execute(statements.REQUEST_EMBEDDING, asked)
+            is_there = cursor.fetchone() == (True,)
+        if not is_there:
+            self._await_embedding(given, timeout)
         return given
+
+    def _await_embedding(self, given: str | bytes, timeout: float) -> None:
+        kind, data = ("text", given.encode()) if isinstance(given, str) else ("image", given)
+        asked = (kind, sha256(data).digest())
+        begin = time.monotonic()
+        while (waited := time.monotonic() - begin) < timeout:
+            # A twentieth of the wait so far, so that it gets that much longer at most.
+            time.sleep(max(0.001, min(waited / 20, 0.02)))
+            with self._database.statements(search_for(given)) as cursor:
+                cursor.execute(statements.IS_EMBEDDED, asked)
+                if cursor.fetchone() == (True,):
+                    return
+        with self._database.statements(search_for(given)) as cursor:
+            cursor.execute(statements.RAISE_UNANSWERED, (timeout,))
 
     def _hits(self, statement: str, arguments: tuple[Any, ...], what: str) -> list[Hit]:
         with self._database.transaction(what) as cursor:

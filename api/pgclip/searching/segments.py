@@ -55,11 +55,10 @@ def segments(database: Database) -> list[Segment]:
 def maintenance_connections(settings: Settings) -> Database:
     """A connection for Maintenance: no limit on statements, a short one on waiting for locks."""
     return Database(
-        settings.required("database_url"),
+        settings.unpooled_url,
         pool_size=1,
         connect_timeout=settings.connect_timeout,
-        session={
-            "default_transaction_isolation": "read committed",
+        local={
             "statement_timeout": "0",
             # Whoever waits for a lock makes those wait that come after.
             "lock_timeout": "300ms",

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 3.0
+# Behind a pooler nobody can listen, so each look is what a waiter waits for.
+_POOLED_LOOK_SECONDS = 0.2
 _RECONNECT_SECONDS = 0.5
 # So long a thread and its connection stay when nobody waits any longer.
 _LINGER_SECONDS = 10.0
@@ -101,7 +103,10 @@ class Follower:
     def _run(self) -> None:
         while not self._may_end():
             try:
-                self._listen()
+                if self._database.shares_sessions():
+                    self._poll()
+                else:
+                    self._listen()
             except PgclipError as error:
                 log.info("waiting goes on once Postgres answers: %s", error)
                 time.sleep(_RECONNECT_SECONDS)
@@ -116,11 +121,22 @@ class Follower:
                 return True
             return False
 
+    def _poll(self) -> None:
+        """Wakes those who wait by looking again and again, until nobody does."""
+        while not self._may_end_now():
+            with self._database.statements("waiting") as cursor:
+                self._look(cursor, self._snapshot())
+            time.sleep(_POOLED_LOOK_SECONDS)
+
+    def _may_end_now(self) -> bool:
+        with self._lock:
+            return self._closed or not self._waiting
+
     def _listen(self) -> None:
         """Wakes those who wait, until nobody does."""
         looked, wanted = -_LOOK_SECONDS, time.monotonic()
         with (
-            self._database.autocommit("waiting") as cursor,
+            self._database.statements("waiting") as cursor,
             selectors.DefaultSelector() as selector,
         ):
             cursor.execute(statements.LISTEN_SETTLED)

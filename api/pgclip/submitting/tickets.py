@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +25,6 @@ _VERSION = 1
 # A flag that a ticket is waiting, so that single submissions do not publish one each. Workers
 # clear it before they claim; the limit is for a flag whose ticket was lost.
 _FLAG_SECONDS = 10
-# A ticket that a worker took and lost (a broken connection, SIGKILL) is another's after this.
-_VISIBILITY_SECONDS = 300
 # After a failure to reach Redis, how long no further attempt delays anyone.
 _PAUSE_SECONDS = 5.0
 
@@ -52,50 +51,6 @@ class Ticket:
             case {"queue": str(queue), "version": 1, **rest} if not rest:
                 return cls(queue)
         raise BadTicket(f"not a ticket: {message!r:.200}")
-
-
-def flag_of(queue: str) -> str:
-    """The Redis key that says that a ticket waits in a queue."""
-    return f"{queue}.waiting"
-
-
-def make_app(settings: Settings) -> "Celery":
-    """The Celery app that carries tickets; the same for clients and workers."""
-    from celery import Celery
-
-    broker = _verifying(settings.required("redis_url"))
-    app = Celery("pgclip", broker=broker, set_as_current=False)
-    limits = {
-        "socket_connect_timeout": settings.connect_timeout,
-        "socket_timeout": settings.connect_timeout,
-        "socket_keepalive": True,
-        "visibility_timeout": _VISIBILITY_SECONDS,
-    }
-    app.conf.update(
-        accept_content=["json"],
-        task_serializer="json",
-        task_ignore_result=True,
-        # Early acknowledgement: leases in Postgres cover a worker's death, and a redelivered
-        # ticket could only bring a second look at the queue.
-        task_acks_late=False,
-        worker_prefetch_multiplier=1,
-        worker_cancel_long_running_tasks_on_connection_loss=False,
-        broker_transport_options=limits,
-        broker_connection_retry_on_startup=True,
-        broker_connection_max_retries=None,
-        broker_channel_error_retry=True,
-        task_create_missing_queues=True,
-        worker_hijack_root_logger=False,
-        worker_send_task_events=False,
-    )
-    return app
-
-
-def _verifying(url: str) -> str:
-    """The URL as Celery needs it: without ssl_cert_reqs it would trust any server, unlike redis."""
-    if not url.startswith("rediss://") or "ssl_cert_reqs=" in url:
-        return url
-    return f"{url}{'&' if '?' in url else '?'}ssl_cert_reqs=required"
 
 
 class TicketOffice:
@@ -125,7 +80,7 @@ class TicketOffice:
 
     def waiting(self, queue: str) -> int:
         """How many tickets wait in a queue. Raises redis.RedisError."""
-        return int(self._connected()[1].llen(queue))
+        return int(self._connected()[1].llen(self._settings.redis_key(queue)))
 
     def unreachable(self) -> str | None:
         """Why Redis can't be asked at this moment; None if it can."""
@@ -138,16 +93,16 @@ class TicketOffice:
     def taken(self, queue: str) -> None:
         """A worker has taken a ticket and is about to claim: from now on publish again."""
         try:
-            self._connected()[1].delete(flag_of(queue))
+            self._connected()[1].delete(self._flag(queue))
         except Exception as error:  # the flag runs out by itself
             log.info("could not clear the ticket flag: %s", error)
 
     def close(self) -> None:
-        """Closes the connections to Redis."""
+        """Closes the connections to Redis. What it is told must not look like a failure of ours."""
         with self._lock:
-            if self._app is not None:
-                self._app.close()
-                self._redis.close()
+            for each in filter(None, (self._app, self._redis)):
+                with suppress(Exception):
+                    each.close()
             self._app = self._redis = None
 
     def _attempt(self, queue: str, *, coalesce: bool) -> None:
@@ -155,9 +110,10 @@ class TicketOffice:
             return
         try:
             app, redis = self._connected()
-            if coalesce and not redis.set(flag_of(queue), 1, nx=True, ex=_FLAG_SECONDS):
+            if coalesce and not redis.set(self._flag(queue), 1, nx=True, ex=_FLAG_SECONDS):
                 return
-            app.send_task(TASK, kwargs=Ticket(queue).encode(), queue=queue, retry=False)
+            app.send_task(TASK, kwargs=Ticket(queue).encode(), queue=queue, retry=False,
+                          ignore_result=True)  # fmt: skip
         except Exception as error:  # whatever it is, the submission is committed already
             self._closed_until = time.monotonic() + _PAUSE_SECONDS
             log.warning(
@@ -169,12 +125,12 @@ class TicketOffice:
     def _connected(self) -> tuple["Celery", Any]:
         with self._lock:
             if self._app is None:
-                from redis import Redis
+                from pgclip.submitting.broker import connect, make_app
 
                 self._app = make_app(self._settings)
-                self._redis = Redis.from_url(
-                    self._settings.redis_url,
-                    socket_timeout=self._settings.connect_timeout,
-                    socket_connect_timeout=self._settings.connect_timeout,
-                )
+                self._redis = connect(self._settings)
             return self._app, self._redis
+
+    def _flag(self, queue: str) -> str:
+        """The Redis key that says that a ticket waits in a queue."""
+        return self._settings.redis_key(f"{queue}.waiting")

@@ -1,0 +1,168 @@
+"""Everything works behind a pooler in transaction mode, and leaves nothing in its sessions."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psycopg2
+import pytest
+from support.databases import assert_ledger_is_true, run_sql
+from support.planted_worker import vector_of
+from support.pooler import Pooler
+from support.processes import WorkerFactory, eventually
+
+from pgclip import Client
+from pgclip.local import LocalServices
+
+Sql = Callable[..., list[Any]]
+# But for who is connected, and for those of the extension, which are there once it is used.
+SETTINGS = """
+    SELECT name, setting FROM pg_settings
+    WHERE name <> 'application_name' AND (name NOT LIKE '%.%' OR source <> 'default') ORDER BY 1
+"""
+
+
+def foreign_settings(pooler: Pooler, url: str, count: int = 6) -> list[Any]:
+    """What sessions of the pool say to another application, several at once."""
+    connections = [psycopg2.connect(pooler.through(url)) for _ in range(2)]
+    found = []
+    try:
+        for _ in range(count):
+            for connection in connections:  # both in a transaction: both sessions of the pool
+                with connection.cursor() as cursor:
+                    cursor.execute(SETTINGS)
+                    found.append(cursor.fetchall())
+            for connection in connections:
+                connection.rollback()
+    finally:
+        for connection in connections:
+            connection.close()
+    return found
+
+
+@pytest.fixture
+def pooled(pooled_url: str, services: LocalServices, start_worker: WorkerFactory) -> Any:
+    """A client and a worker, both through the pooler."""
+    start_worker(pooled_url)
+    with Client(database_url=pooled_url, redis_url=services.redis_url) as client:
+        yield client
+
+
+def test_nothing_of_ours_stays_in_a_session(
+    pooled: Client, pooler: Pooler, database_url: str
+) -> None:
+    before = foreign_settings(pooler, database_url)
+    assert [set(each) ^ set(before[0]) for each in before if each != before[0]] == []
+    batch = pooled.submit_many({"text": f"text {n}", "key": f"k{n}"} for n in range(2000))
+    for number in range(200):
+        pooled.submit_text(f"text {number} anew", key=f"k{number}")
+    batch.wait(60)
+    pooled.search("text 7", k=3)
+    pooled.search(like="k9", k=3)
+    pooled.hybrid("text 8", k=3)
+    pooled.delete_items(keys=["k1", "k2"])
+    eventually(lambda: pooled.count()["queued"] == 0)
+    for each in foreign_settings(pooler, database_url):
+        assert set(each) ^ set(before[0]) == set()
+    listening = "SELECT count(*) FROM pg_listening_channels()"
+    with psycopg2.connect(pooler.through(database_url)) as other, other.cursor() as cursor:
+        cursor.execute(listening)
+        assert cursor.fetchall() == [(0,)]
+
+
+def test_it_is_known_that_sessions_are_shared(pooled: Client, client: Client) -> None:
+    assert pooled._database.shares_sessions()
+    assert not client._database.shares_sessions()
+
+
+def test_the_whole_story(pooled: Client, database_url: str) -> None:
+    pooled.submit_text("one", key="a").wait(30)
+    assert pooled.search("one", k=1)[0].key == "a"
+    pooled.submit_image(b"no picture", key="broken")
+    eventually(lambda: pooled.get("broken").state == "failed")
+    large = b"\xff" * 200_000
+    pooled.submit_image(large, key="large")
+    eventually(lambda: pooled.get("large").state == "failed")
+    assert pooled.retry(reason="not_an_image") == 2
+    eventually(lambda: pooled.count()["failed"] == 2)
+    assert [hit.key for hit in pooled.search_vector(vector_of(b"one"), k=1)] == ["a"]
+    assert_ledger_is_true(database_url)
+
+
+def test_waiting_ends_soon_after_the_work(pooled: Client, sql: Sql) -> None:
+    """`wait` looks rather than listens; the limit is a generous multiple of a look."""
+    waited = []
+    for number in range(5):
+        job = pooled.submit_text(f"soon {number}", key=f"soon-{number}")
+        job.wait(30)
+        ended = sql("SELECT extract(epoch FROM clock_timestamp() - stored_at)::float"
+                    " FROM pgclip.items WHERE key = %s", f"soon-{number}")  # fmt: skip
+        waited.append(ended[0][0])
+    assert min(waited) < 0.5
+
+
+def test_eight_new_queries_at_once(pooled: Client) -> None:
+    pooled.submit_text("one", key="a").wait(30)
+    failures: list[Exception] = []
+
+    def ask(number: int) -> None:
+        try:
+            assert pooled.search(f"a new query {number}", k=1)[0].key == "a"
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=ask, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert failures == []
+
+
+def test_a_frozen_worker_lets_go_of_its_locks(
+    pooled_url: str, database_url: str, client: Client, start_worker: WorkerFactory, sql: Sql
+) -> None:
+    worker = start_worker(pooled_url)
+    client.submit_many({"text": f"text {n}", "key": f"k{n}"} for n in range(500))
+    eventually(lambda: sql("SELECT count(*) FROM pgclip.job WHERE lease IS NOT NULL") > [(0,)])
+    worker.kill(signal.SIGSTOP)
+    start_worker(pooled_url)
+    eventually(lambda: client.count()["done"] == 500, 60)
+    worker.kill(signal.SIGCONT)
+    assert_ledger_is_true(database_url)
+
+
+def test_acceptance_is_durable_in_a_session_that_is_not(sql: Sql) -> None:
+    """Whoever had the session before may have left synchronous_commit off."""
+    for statement in (
+        "SELECT pgclip.submit_text('a', key => 'a')",
+        "SELECT * FROM pgclip.submit_batch(ARRAY['text'], ARRAY['b'], ARRAY['b'::bytea],"
+        " ARRAY[NULL], ARRAY['default'], ARRAY['{}'], ARRAY[1], ARRAY[true])",
+        "SELECT pgclip.delete('a')",
+        "SELECT pgclip.delete_items(keys => ARRAY['b'])",
+        "SELECT pgclip.retry()",
+        "SELECT pgclip.cancel()",
+    ):
+        for before, after in (("off", "on"), ("local", "local"), ("remote_apply", "remote_apply")):
+            sql("BEGIN")
+            sql("SELECT set_config('synchronous_commit', %s, true)", before)
+            sql(statement)
+            assert sql("SHOW synchronous_commit") == [(after,)], (statement, before)
+            sql("COMMIT")
+
+
+def test_an_idle_worker_asks_little(
+    pooled_url: str, start_worker: WorkerFactory, database_url: str
+) -> None:
+    start_worker(pooled_url, PGCLIP_HEARTBEAT="3", PGCLIP_LEASE="20", PGCLIP_STEWARD_INTERVAL="5",
+                 PGCLIP_IDLE_POLL="1")  # fmt: skip
+    count = (
+        "SELECT xact_commit + xact_rollback FROM pg_stat_database"
+        " WHERE datname = current_database()"
+    )
+    before, begin = run_sql(database_url, count)[0][0], time.monotonic()
+    time.sleep(5)
+    rate = (run_sql(database_url, count)[0][0] - before) / (time.monotonic() - begin)
+    assert rate < 20
