@@ -11,10 +11,10 @@ LANGUAGE sql IMMUTABLE AS $$
            WHEN 'client' THEN ARRAY[
         'submit_image', 'submit_text', 'submit_batch', 'open_staging', 'submit_staged', 'delete',
         'delete_items', 'retry', 'cancel', 'list_items', 'count_items', 'content_of', 'waiting',
-        'ticket_queues', '_live_model', '_query_data', 'request_embedding', 'embed',
-        'is_embedded', 'raise_unanswered', 'query_embedding', 'item_embedding', 'as_vector', '_as_real', 'weigh', 'search',
-        'search_image', 'search_vector', 'similar', 'hybrid', 'duplicates_of', 'duplicate_groups',
-        'labels_of', 'vectors_of', 'heal']
+        'ticket_queues', '_live_model', '_query_data', 'request_embedding', 'is_embedded',
+        'raise_unanswered', 'embed', 'query_embedding', 'item_embedding', 'as_vector', '_as_real',
+        'weigh', 'search', 'search_image', 'search_vector', 'similar', 'hybrid', 'duplicates_of',
+        'duplicate_groups', 'labels_of', 'vectors_of', 'heal']
            WHEN 'worker' THEN ARRAY[
         'register_model', '_ticket_queue', 'sign_on', 'heartbeat', 'sign_off', 'claim', 'release',
         'known_embeddings', 'keep_label_vector', 'open_results', 'store', 'notify_settled',

@@ -75,8 +75,8 @@ END $$;
 
 -- Asks for a query's vector and waits until it is there. CALL it outside a transaction: others
 -- must see the request. It holds its session while it waits; behind a pooler, request_embedding
--- and looks with is_embedded do not. Raises PC004 if no worker answers in time or the query can't be
--- encoded.
+-- and looks with is_embedded do not. Raises PC004 if no worker answers in time or the query can't
+-- be encoded.
 CREATE PROCEDURE pgclip.embed(
     query text DEFAULT NULL, image bytea DEFAULT NULL, timeout interval DEFAULT '10 s'
 ) LANGUAGE plpgsql AS $$
