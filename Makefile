@@ -33,7 +33,7 @@ demo: install
 
 # For every save: what needs no service and no model.
 check: lint
-	$(BIN)/pytest -q tests/unit --ignore tests/unit/models --ignore tests/unit/pictures
+	$(BIN)/pytest -q -n $(PROCESSES) tests/unit --ignore tests/unit/models
 
 test: lint
 	$(BIN)/pytest -n $(PROCESSES) --dist worksteal
