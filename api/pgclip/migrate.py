@@ -107,7 +107,6 @@ def _once(database_url: str) -> list[str]:
             _become_owner(cursor, plan)
             if plan.versions:
                 _change_tables(connection, cursor, plan)
-
             lay(cursor, make_plan(cursor))
         return steps
 

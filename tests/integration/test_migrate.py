@@ -196,12 +196,18 @@ class TestOthers:
     def test_what_others_made_in_our_schema_stays(self, database_url: str, sql: Sql) -> None:
         sql("CREATE FUNCTION pgclip.theirs() RETURNS int LANGUAGE sql AS 'SELECT 1'")
         sql("CREATE VIEW pgclip.of_theirs AS SELECT 1 AS one")
+        (name,) = sql("SELECT 'other_' || left(md5(random()::text), 8)")[0]
+        sql(f"CREATE ROLE {name}; CREATE TABLE pgclip.a_table_of_theirs (x int)")
+        sql(f"ALTER TABLE pgclip.a_table_of_theirs OWNER TO {name}")
         sql("CREATE TRIGGER theirs BEFORE UPDATE ON pgclip.item FOR EACH ROW"
             " EXECUTE FUNCTION suppress_redundant_updates_trigger()")  # fmt: skip
         sql("DROP FUNCTION pgclip.store")
         migrate(database_url)
         assert sql("SELECT pgclip.theirs(), one FROM pgclip.of_theirs") == [(1, 1)]
         assert sql("SELECT count(*) FROM pg_trigger WHERE tgname = 'theirs'") == [(1,)]
+        owner = "SELECT tableowner FROM pg_tables WHERE tablename = 'a_table_of_theirs'"
+        assert sql(owner) == [(name,)]
+        sql(f"DROP OWNED BY {name}; DROP ROLE {name}")
 
 
 def _definition(sql: Sql, view: str) -> str:

@@ -89,6 +89,26 @@ class TestUpgrades:
         run_sql(empty, "DELETE FROM pgclip.content_release; DELETE FROM pgclip.embedding_1_3")
         assert run_sql(empty, "SELECT pgclip.delete('text-5')") == [(True,)]
 
+    def test_views_in_the_way_of_a_change_go_first_with_what_depends_on_them(
+        self, empty: str, client_of_before: str
+    ) -> None:
+        filled.restore(empty, "0001")
+        # As if the version before had a view of a column that changes, and functions on it, of
+        # which one depends on the other.
+        sql = filled.connected(empty)
+        sql("CREATE VIEW pgclip.of_language AS SELECT language FROM pgclip.text_search")
+        sql("CREATE FUNCTION pgclip.one() RETURNS SETOF pgclip.of_language LANGUAGE sql"
+            " BEGIN ATOMIC SELECT * FROM pgclip.of_language; END")  # fmt: skip
+        sql("CREATE FUNCTION pgclip.two() RETURNS SETOF pgclip.of_language LANGUAGE sql"
+            " BEGIN ATOMIC SELECT * FROM pgclip.one(); END")  # fmt: skip
+        for name in ("view of_language", "function one", "function two"):
+            sql("INSERT INTO pgclip.definition VALUES (%s, '', '')", name)
+        migrate(empty)
+        assert plan(empty) == []
+        assert sql("SELECT to_regclass('pgclip.of_language'), to_regproc('pgclip.two')") == [
+            (None, None)
+        ]
+
     def test_interrupted_at_any_statement_it_leaves_the_old_schema_whole(
         self, empty: str, client_of_before: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -62,7 +62,7 @@ _INDEXES = """
 """
 # Of what holds data: who owns it. The owner of all is the one of the installation's row.
 _OWNER = """
-    SELECT relowner::regrole::text, pg_has_role(relowner, 'MEMBER') FROM pg_class
+    SELECT relowner::regrole::text, pg_has_role(relowner, 'SET') FROM pg_class
     WHERE oid = to_regclass('pgclip.installation')
 """
 _DISOWNED = """
@@ -70,6 +70,7 @@ _DISOWNED = """
            relowner::regrole::text
     FROM pg_class c WHERE relnamespace = 'pgclip'::regnamespace AND relkind IN ('r', 'S', 'p')
       AND relowner::regrole::text <> %s
+      AND (relname = ANY(%s) OR relname ~ '^embedding_[0-9]+_[0-9]+$')
       AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype IN ('a', 'i'))
 """
 
@@ -127,15 +128,15 @@ def indexes(cursor: "Cursor", of: Found) -> list[str]:
 
 
 def owner(cursor: "Cursor") -> tuple[str, bool]:
-    """Who owns the schema's tables, quoted, and whether the current role is a member of it."""
+    """Who owns the schema's tables, quoted, and whether the current role may become it."""
     cursor.execute(_OWNER)
     name, is_member = cursor.fetchone() or ("", False)
     return name, is_member
 
 
-def disowned(cursor: "Cursor", owner: str) -> list[tuple[str, str]]:
-    """Tables and sequences that somebody else owns: their addresses and owners."""
-    cursor.execute(_DISOWNED, (owner,))
+def disowned(cursor: "Cursor", owner: str, names: list[str]) -> list[tuple[str, str]]:
+    """Of these tables and sequences, and segments', what another owns: addresses and owners."""
+    cursor.execute(_DISOWNED, (owner, names))
     return list(cursor.fetchall())
 
 

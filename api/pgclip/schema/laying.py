@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 # Postgres can't replace it in place: other arguments' names, another result, other columns,
 # another kind of object.
 _NEEDS_DROP = {"42P13", "42P16", "42809"}
-# As a notification of a change, and to do nothing else.
 _RECORD = """
     INSERT INTO pgclip.definition (name, source, found) VALUES (%s, %s, %s)
     ON CONFLICT (name) DO UPDATE SET source = excluded.source, found = excluded.found
@@ -39,7 +38,7 @@ def lay(cursor: "Cursor", plan: Plan) -> None:
         for found in plan.gone:
             layer.drop(found)
         for definition in plan.definitions:
-            if definition.name in layer.todo:
+            if layer.is_due(definition):
                 layer.lay(definition)
         _record(cursor, plan.definitions)
         for statement in lacking_grants(cursor):
@@ -50,30 +49,60 @@ def drop_views(cursor: "Cursor") -> None:
     """Drops our views, where they are in the way of a change of tables; they are laid anew."""
     with catalog.qualified(cursor):
         recorded = catalog.recorded(cursor)
-        found = [each for each in catalog.found(cursor) if each.name in recorded]
-        for each in found:
+        ours = [each for each in catalog.found(cursor) if each.name in recorded]
+        dropping = _Dropping(cursor, ours)
+        for each in ours:
             if each.name.startswith("view "):
-                _drop(cursor, each, {other.oid: other for other in found}, set())
+                dropping.drop(each)
+
+
+class _Dropping:
+    """Drops what is ours, and first what of ours depends on it."""
+
+    def __init__(self, cursor: "Cursor", ours: list[Found]) -> None:
+        self._cursor = cursor
+        self._ours = {each.oid: each for each in ours}
+        self.dropped: dict[int, Found] = {}
+
+    def drop(self, found: Found) -> None:
+        """Does nothing if it is gone already, or not ours."""
+        if found.oid in self.dropped or found.oid not in self._ours:
+            return
+        for _, oid, description in catalog.dependants(self._cursor, found):
+            if oid not in self._ours:
+                raise SchemaError(
+                    f"{description} depends on {found.name} of schema pgclip, which has to be "
+                    "made anew. Drop it, run pgclip migrate, and create it again"
+                )
+            if oid != found.oid:
+                self.drop(self._ours[oid])
+        self.dropped[found.oid] = found
+        self._cursor.execute(f"DROP {found.address}")
 
 
 class _Layer:
-    """The definitions that have yet to be laid, which grow by what is dropped on the way."""
+    """Lays definitions in their order: those that have changed, and what was dropped on the way."""
 
     def __init__(self, cursor: "Cursor", plan: Plan) -> None:
         names = {definition.name for definition in plan.definitions}
         self._cursor = cursor
         self._changed = set(plan.changed)
-        self._ours = {
-            each.oid: each for each in [*plan.found, *plan.gone] if each.name in names
-        } | {each.oid: each for each in plan.gone}
-        self.todo = set(plan.changed)
+        self._before = [each for each in plan.found if each.name in names]
+        self._dropping = _Dropping(cursor, [*self._before, *plan.gone])
 
     def drop(self, found: Found) -> None:
-        if found.oid in self._ours:
-            _drop(self._cursor, found, self._ours, self.todo)
+        self._dropping.drop(found)
+
+    def is_due(self, definition: Definition) -> bool:
+        dropped = (found.name for found in self._dropping.dropped.values())
+        return definition.name in self._changed or definition.name in dropped
 
     def lay(self, definition: Definition) -> None:
-        before = [each for each in self._ours.values() if each.name == definition.name]
+        before = [
+            each
+            for each in self._before
+            if each.name == definition.name and each.oid not in self._dropping.dropped
+        ]
         self._cursor.execute("SET LOCAL check_function_bodies = off")
         is_alone = len(before) < 2 and not definition.name.startswith("type ")
         if not is_alone or not self._replace(definition):
@@ -105,22 +134,6 @@ class _Layer:
         if len(now) > 1:
             for each in before:
                 self.drop(each)
-
-
-def _drop(cursor: "Cursor", found: Found, ours: dict[int, Found], todo: set[str]) -> None:
-    """Drops an object of ours, and first what is ours and depends on it. Adds them to `todo`."""
-    for _, oid, description in catalog.dependants(cursor, found):
-        if oid not in ours:
-            raise SchemaError(
-                f"{description} depends on {found.name} of schema pgclip, which has to be made "
-                "anew. Drop it, run pgclip migrate, and create it again"
-            )
-        if ours[oid].name != found.name:
-            _drop(cursor, ours[oid], ours, todo)
-    if found.oid in ours:
-        del ours[found.oid]
-        todo.add(found.name)
-        cursor.execute(f"DROP {found.address}")
 
 
 def _record(cursor: "Cursor", wanted: list[Definition]) -> None:

@@ -69,7 +69,7 @@ def make_plan(cursor: "Cursor") -> Plan:
         return Plan(
             False,
             pending,
-            [*catalog.disowned(cursor, owner), *disowned],
+            [*catalog.disowned(cursor, owner, versions.tables()), *disowned],
             owner,
             is_member,
             wanted,

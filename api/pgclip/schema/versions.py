@@ -1,5 +1,6 @@
 """The numbered migrations, which change what holds data: run with Alembic."""
 
+import re
 from typing import TYPE_CHECKING
 
 from pgclip.schema.places import migrations
@@ -20,6 +21,13 @@ def pending(cursor: "Cursor", is_there: bool) -> list[tuple[str, str]]:
         (version,) = cursor.fetchone() or (None,)
     scripts = ScriptDirectory.from_config(_config()).iterate_revisions("head", version or "base")
     return [(script.revision, script.doc) for script in reversed(list(scripts))]
+
+
+def tables() -> list[str]:
+    """Names of the tables and sequences that they make."""
+    files = sorted((migrations() / "sql").glob("*.sql"))
+    made = re.compile(r"^CREATE (?:UNLOGGED )?(?:TABLE|SEQUENCE) pgclip\.(\w+)", re.MULTILINE)
+    return ["schema_version", *(name for file in files for name in made.findall(file.read_text()))]
 
 
 def run(connection: "Connection") -> None:
