@@ -1,5 +1,6 @@
 """Everything works behind a pooler in transaction mode, and leaves nothing in its sessions."""
 
+import json
 import signal
 import threading
 import time
@@ -8,6 +9,7 @@ from typing import Any
 
 import psycopg2
 import pytest
+from support.commands import pgclip, urls
 from support.databases import assert_ledger_is_true, run_sql
 from support.planted_worker import vector_of
 from support.pooler import Pooler
@@ -75,6 +77,16 @@ def test_nothing_of_ours_stays_in_a_session(
 def test_it_is_known_that_sessions_are_shared(pooled: Client, client: Client) -> None:
     assert pooled._database.shares_sessions()
     assert not client._database.shares_sessions()
+
+
+def test_the_doctor_names_it(pooled: Client, client: Client, database_url: str) -> None:
+    def pooler_of(given: Client, **environ: str) -> str | None:
+        found = json.loads(pgclip("doctor", "--json", **urls(given), **environ).stdout)
+        return next((each["state"] for each in found if each["what"] == "pooler"), None)
+
+    assert pooler_of(pooled) == "warning"
+    assert pooler_of(pooled, PGCLIP_DIRECT_URL=database_url) == "ok"
+    assert pooler_of(client) is None
 
 
 def test_the_whole_story(pooled: Client, database_url: str) -> None:

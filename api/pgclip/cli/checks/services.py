@@ -1,6 +1,6 @@
 """Postgres, its extension, the schema, and Redis."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from typing import Any
 
@@ -42,10 +42,23 @@ def postgres(settings: Settings) -> Generator[Finding, None, Status | None]:
     yield Finding("schema", "ok", "pgclip is up to date")
     database = Database(settings.database_url, pool_size=1)
     try:
+        yield from _pooler(settings, database)
         yield _completeness(database)
         return look(database)
     finally:
         database.close()
+
+
+def _pooler(settings: Settings, database: Database) -> Iterator[Finding]:
+    if not database.shares_sessions():
+        return
+    if settings.direct_url:
+        detail = "a pooler shares sessions; indexes are built past it (PGCLIP_DIRECT_URL)"
+        yield Finding("pooler", "ok", detail)
+    else:
+        detail = "a pooler shares sessions, and each index holds one of them while it is built"
+        advice = "Where that is too long, give workers PGCLIP_DIRECT_URL, a URL past the pooler"
+        yield Finding("pooler", "warning", detail, advice)
 
 
 def _completeness(database: Database) -> Finding:
