@@ -61,9 +61,10 @@ def test_the_whole_story_awaited(live: Live) -> None:
 def test_the_loop_goes_on_while_thousands_wait(
     client: Client, database_url: str, start_worker: WorkerFactory
 ) -> None:
-    async def story() -> float:
+    async def story() -> tuple[float, float]:
         async with AsyncClient(**settings_of(client)) as aio:
             batch = [await aio.submit_text(f"text {n}") for n in range(200)]
+            begin = time.monotonic()
             waiting = [asyncio.create_task(job.wait_async(120)) for job in batch for _ in range(10)]
             longest, last = 0.0, time.monotonic()
             starting = asyncio.create_task(asyncio.to_thread(start_worker, database_url))
@@ -73,10 +74,11 @@ def test_the_loop_goes_on_while_thousands_wait(
             await starting
             for task in waiting:
                 task.result()
-            return longest
+            return longest, time.monotonic() - begin
 
     # Anything that blocked the loop would do so for the seconds that a worker takes to start.
-    assert asyncio.run(story()) < 1.0
+    longest, all_of_it = asyncio.run(story())
+    assert longest < all_of_it / 2
 
 
 def test_waiting_can_be_cancelled_and_runs_out(client: Client) -> None:
