@@ -104,7 +104,7 @@ def test_the_whole_story(pooled: Client, database_url: str) -> None:
 
 
 def test_waiting_ends_soon_after_the_work(pooled: Client, sql: Sql) -> None:
-    """`wait` looks rather than listens; the limit is a generous multiple of a look."""
+    """`wait` looks rather than listens; where nobody can listen, it used to take three seconds."""
     waited = []
     for number in range(5):
         job = pooled.submit_text(f"soon {number}", key=f"soon-{number}")
@@ -113,6 +113,7 @@ def test_waiting_ends_soon_after_the_work(pooled: Client, sql: Sql) -> None:
                     " FROM pgclip.items WHERE key = %s", f"soon-{number}")  # fmt: skip
         waited.append(ended[0][0])
     assert min(waited) < 0.5
+    assert sorted(waited)[len(waited) // 2] < 1.5
 
 
 def test_eight_new_queries_at_once(pooled: Client) -> None:
@@ -174,7 +175,8 @@ def test_an_idle_worker_asks_little(
         "SELECT xact_commit + xact_rollback FROM pg_stat_database"
         " WHERE datname = current_database()"
     )
+    time.sleep(5)  # what it asked for at its start is counted with a delay
     before, begin = run_sql(database_url, count)[0][0], time.monotonic()
-    time.sleep(5)
+    time.sleep(10)
     rate = (run_sql(database_url, count)[0][0] - before) / (time.monotonic() - begin)
-    assert rate < 20
+    assert rate < 20, rate

@@ -4,7 +4,7 @@ import os
 import pwd
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -112,6 +112,3 @@ def pooler(services: LocalServices) -> Iterator[Pooler]:
 def pooled_url(pooler: Pooler, database_url: str) -> str:
     """A database of the test's own, through the pooler."""
     return pooler.through(database_url)
-
-
-Through = Callable[[str], str]

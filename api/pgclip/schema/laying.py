@@ -34,6 +34,8 @@ def lay(cursor: "Cursor", plan: Plan) -> None:
     Raises SchemaError if something that isn't ours depends on what has to be dropped.
     """
     with catalog.qualified(cursor):
+        # They may call what comes after them.
+        cursor.execute("SET LOCAL check_function_bodies = off")
         layer = _Layer(cursor, plan)
         for found in plan.gone:
             layer.drop(found)
@@ -103,7 +105,6 @@ class _Layer:
             for each in self._before
             if each.name == definition.name and each.oid not in self._dropping.dropped
         ]
-        self._cursor.execute("SET LOCAL check_function_bodies = off")
         is_alone = len(before) < 2 and not definition.name.startswith("type ")
         if not is_alone or not self._replace(definition):
             for each in before:

@@ -123,14 +123,10 @@ class Follower:
 
     def _poll(self) -> None:
         """Wakes those who wait by looking again and again, until nobody does."""
-        while not self._may_end_now():
+        while not self._closed and (waiting := self._snapshot()):
             with self._database.statements("waiting") as cursor:
-                self._look(cursor, self._snapshot())
+                self._look(cursor, waiting)
             time.sleep(_POOLED_LOOK_SECONDS)
-
-    def _may_end_now(self) -> bool:
-        with self._lock:
-            return self._closed or not self._waiting
 
     def _listen(self) -> None:
         """Wakes those who wait, until nobody does."""
