@@ -125,6 +125,12 @@ def _translate(error: Exception, what: str) -> PgclipError:
             f"{message}. Postgres is overloaded, or a lock is held; nothing was changed. The limit "
             "is PGCLIP_STATEMENT_TIMEOUT"
         )
+    # What psycopg2 calls operational and isn't: a limit that something given exceeds, or an object
+    # in the wrong state, but for a lock that was not to be had.
+    if state.startswith("54"):
+        return InvalidItem(message)
+    if state.startswith("55") and state != "55P03":
+        return PgclipError(message)
     if isinstance(error, psycopg2.OperationalError) and "certificate" in text:
         return ConnectionFailed(
             f"{message} Does sslrootcert in PGCLIP_DATABASE_URL name the file of the authority "

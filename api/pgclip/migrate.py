@@ -94,6 +94,25 @@ def differences(cursor: "Cursor") -> list[str]:
     return make_plan(cursor).steps()
 
 
+def lacking(cursor: "Cursor") -> list[str]:
+    """What can't be done in a schema that is as it should be, a line each; nothing if all can.
+
+    Everything is tried, with the owner's rights and taken back; what rights are lacking that only
+    others can grant is looked up. For roles that have access, and the owner.
+    """
+    cursor.execute("SELECT * FROM pgclip._lacking_elsewhere()")
+    found = [f"a right is lacking: {statement}" for (statement,) in cursor.fetchall()]
+    cursor.execute("SELECT pgclip.try_out()")
+    (refused,) = cursor.fetchone() or (None,)
+    return [*found, *([refused] if refused else [])]
+
+
+def tried(database_url: str) -> list[str]:
+    """What `lacking` says of a database. Raises ConnectionFailed."""
+    with _connected(database_url) as connection:
+        return lacking(_cursor(connection))
+
+
 def _once(database_url: str) -> list[str]:
     with _connected(database_url) as connection:
         cursor = _cursor(connection)

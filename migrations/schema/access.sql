@@ -5,8 +5,8 @@
 
 CREATE FUNCTION pgclip._functions_of(p_access text) RETURNS text[]
 LANGUAGE sql IMMUTABLE AS $$
-    SELECT ARRAY['serves', '_lacking_grants', '_functions_of', '_readable_by', '_segment_table',
-                 '_rows_in']
+    SELECT ARRAY['serves', 'try_out', '_lacking_grants', '_lacking_elsewhere', '_owner',
+                 '_functions_of', '_readable_by', '_segment_table', '_rows_in']
         || CASE p_access
            WHEN 'client' THEN ARRAY[
         'submit_image', 'submit_text', 'submit_batch', 'open_staging', 'submit_staged', 'delete',
@@ -18,8 +18,8 @@ LANGUAGE sql IMMUTABLE AS $$
            WHEN 'worker' THEN ARRAY[
         'register_model', '_ticket_queue', 'sign_on', 'heartbeat', 'sign_off', 'claim', 'release',
         'known_embeddings', 'keep_label_vector', 'open_results', 'store', 'notify_settled',
-        'sweep', 'collect_contents', 'expire_queries', 'backlog', 'take_queries', 'answer_query',
-        'refuse_query', 'unindexed', 'close_segment', 'next_build', 'build_segment',
+        'sweep', 'walk_models', 'collect_contents', 'expire_queries', 'backlog', 'take_queries',
+        'answer_query', 'refuse_query', 'unindexed', 'close_segment', 'next_build', 'build_segment',
         'announce_segments', 'exchange_segments', 'drop_retired', 'next_relabeling',
         'store_labels'] END
 $$;
@@ -36,13 +36,22 @@ LANGUAGE sql IMMUTABLE AS $$
                                     'label_set', 'label', 'label_vector'] END
 $$;
 
--- What a client or a worker lacks, as the statements that bring it; and what everybody may do that
--- only they should. Roles that are recorded and gone are passed over.
+-- Who owns all of this.
+CREATE FUNCTION pgclip._owner() RETURNS oid
+LANGUAGE sql STABLE AS $$
+    SELECT relowner FROM pg_class WHERE oid = 'pgclip.installation'::regclass
+$$;
+
+-- What the owner, a client or a worker lacks, as the statements that bring it, for the owner to
+-- run; and what everybody may do that only they should. Roles that are recorded and gone are passed
+-- over.
 CREATE FUNCTION pgclip._lacking_grants() RETURNS SETOF text
 LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
     WITH role AS (
         SELECT r.oid, r.rolname, a.access
         FROM pgclip.access a JOIN pg_roles r ON r.rolname = a.role
+    ), owner AS (
+        SELECT oid, rolname FROM pg_roles WHERE oid = pgclip._owner()
     ), routine AS (
         SELECT oid, proname, oid::regprocedure AS signature,
                coalesce(proacl, acldefault('f', proowner)) AS acl
@@ -53,6 +62,12 @@ LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
     UNION ALL
     SELECT format('GRANT USAGE ON SCHEMA pgclip TO %I', rolname) FROM role
     WHERE NOT has_schema_privilege(oid, 'pgclip', 'USAGE')
+    UNION ALL
+    SELECT format('GRANT USAGE ON SCHEMA %I TO %I', n.nspname, r.rolname)
+    FROM role r CROSS JOIN owner o CROSS JOIN pg_extension e
+    JOIN pg_namespace n ON n.oid = e.extnamespace
+    WHERE e.extname = 'vector' AND NOT has_schema_privilege(r.oid, n.oid, 'USAGE')
+      AND has_schema_privilege(o.oid, n.oid, 'USAGE WITH GRANT OPTION')
     UNION ALL
     SELECT format('GRANT EXECUTE ON ROUTINE %s TO %I', p.signature, r.rolname)
     FROM role r JOIN routine p ON p.proname = ANY(pgclip._functions_of(r.access))
@@ -66,6 +81,44 @@ LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
     WHERE CASE WHEN c.name IS NULL THEN NOT has_table_privilege(r.oid, t.name, 'SELECT')
                ELSE NOT has_column_privilege(r.oid, t.name, c.name, 'SELECT') END
     GROUP BY t.name, r.rolname
+    UNION ALL
+    SELECT format('GRANT EXECUTE ON ROUTINE %s TO %I', p.signature, o.rolname)
+    FROM owner o CROSS JOIN routine p WHERE NOT has_function_privilege(o.oid, p.oid, 'EXECUTE')
+    UNION ALL
+    SELECT format('GRANT ALL ON SCHEMA pgclip TO %I', o.rolname) FROM owner o
+    WHERE NOT (has_schema_privilege(o.oid, 'pgclip', 'USAGE')
+               AND has_schema_privilege(o.oid, 'pgclip', 'CREATE'))
+    UNION ALL
+    SELECT format('GRANT ALL ON %s %s TO %I',
+                  CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, c.oid::regclass,
+                  o.rolname)
+    FROM owner o CROSS JOIN pg_class c
+    WHERE c.relnamespace = 'pgclip'::regnamespace
+      AND CASE WHEN c.relkind = 'S' THEN NOT has_sequence_privilege(o.oid, c.oid, 'USAGE')
+                                      OR NOT has_sequence_privilege(o.oid, c.oid, 'UPDATE')
+                                      OR NOT has_sequence_privilege(o.oid, c.oid, 'SELECT')
+               WHEN c.relkind IN ('r', 'v') THEN EXISTS (
+                   SELECT FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) p(name)
+                   WHERE NOT has_table_privilege(o.oid, c.oid, p.name))
+               ELSE false END
+$$;
+
+-- What they lack besides, as the statements that bring it: for whoever owns the database and the
+-- extension's schema.
+CREATE FUNCTION pgclip._lacking_elsewhere() RETURNS SETOF text
+LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
+    SELECT format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), r.rolname)
+    FROM pgclip.access a JOIN pg_roles r ON r.rolname = a.role
+    WHERE NOT has_database_privilege(r.oid, current_database(), 'CONNECT')
+    UNION ALL
+    SELECT format('GRANT TEMPORARY ON DATABASE %I TO %I', current_database(), o.rolname)
+    FROM pg_roles o WHERE o.oid = pgclip._owner()
+      AND NOT has_database_privilege(o.oid, current_database(), 'TEMPORARY')
+    UNION ALL
+    SELECT format('GRANT USAGE ON SCHEMA %I TO %I', n.nspname, o.rolname)
+    FROM pg_roles o CROSS JOIN pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
+    WHERE o.oid = pgclip._owner() AND e.extname = 'vector'
+      AND NOT has_schema_privilege(o.oid, n.oid, 'USAGE')
 $$;
 
 CREATE FUNCTION pgclip._grant_what_is_lacking() RETURNS void
@@ -79,9 +132,11 @@ BEGIN
 END $$;
 
 -- Lets a role that is there do what a client or a worker does, now and after an upgrade. For the
--- owner of the schema.
+-- owner of the schema. Warns of what it can't grant itself.
 CREATE FUNCTION pgclip.grant_access(role name, access text) RETURNS void
 LANGUAGE plpgsql AS $$
+DECLARE
+    v_lacking text;
 BEGIN
     IF access IS NULL OR access NOT IN ('client', 'worker') THEN
         RAISE EXCEPTION 'access is client or worker, not %', access USING ERRCODE = 'PC001';
@@ -92,6 +147,10 @@ BEGIN
     INSERT INTO pgclip.access VALUES (grant_access.role, grant_access.access)
     ON CONFLICT DO NOTHING;
     PERFORM pgclip._grant_what_is_lacking();
+    FOR v_lacking IN SELECT * FROM pgclip._lacking_elsewhere() LOOP
+        RAISE WARNING 'this is lacking: %', v_lacking
+            USING HINT = 'Whoever owns the database or the schema of the extension can grant it.';
+    END LOOP;
 END $$;
 
 -- Takes all of that back.

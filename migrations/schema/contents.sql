@@ -120,14 +120,16 @@ BEGIN
     RETURN coalesce(cardinality(v_hashes), 0) - v_later;
 END $$;
 
--- Whether an item's bytes are needed for its embeddings: it is not done by the live model, or has
--- a job or a failure of a model in use.
+-- Whether an item's bytes are needed for its embeddings: it is not done by the live model or one
+-- that is being filled, or has a job or a failure of a model in use.
 CREATE FUNCTION pgclip._is_unfinished(p_item bigint, p_generation int) RETURNS boolean
 LANGUAGE sql STABLE AS $$
     SELECT EXISTS (SELECT FROM pgclip.job j WHERE j.item_id = p_item)
         OR EXISTS (SELECT FROM pgclip.failure f JOIN pgclip.model m ON m.id = f.model_id
                    WHERE f.item_id = p_item AND m.state <> 'retired')
-        OR NOT EXISTS (SELECT FROM pgclip.embedding_set e JOIN pgclip.model m ON m.id = e.model_id
-                       WHERE e.item_id = p_item AND e.generation = p_generation
-                         AND m.state = 'live')
+        OR NOT EXISTS (SELECT FROM pgclip.model WHERE state = 'live')
+        OR EXISTS (SELECT FROM pgclip.model m WHERE m.state <> 'retired'
+                   AND NOT EXISTS (SELECT FROM pgclip.embedding_set e
+                                   WHERE e.item_id = p_item AND e.generation = p_generation
+                                     AND e.model_id = m.id))
 $$;

@@ -26,7 +26,7 @@ DECLARE
     v_page bigint[];
 BEGIN
     PERFORM pgclip._commit_durably();
-    PERFORM pg_advisory_xact_lock_shared(pgclip._models_lock());
+    PERFORM pgclip._know_models();
     v_page := ARRAY(SELECT DISTINCT f.item_id FROM pgclip.failure f
                     WHERE f.item_id > after ORDER BY f.item_id LIMIT "limit");
     last_id := pgclip._last_of(v_page, "limit");
@@ -111,7 +111,6 @@ BEGIN
         RAISE EXCEPTION 'name at least one condition, such as the collection, for items to delete'
             USING ERRCODE = 'PC001';
     END IF;
-    PERFORM pg_advisory_xact_lock_shared(pgclip._models_lock());
     v_page := ARRAY(SELECT i.id FROM pgclip._matching(
         collection, kind, state, reason, metadata, keys, after, "limit") i);
     last_id := pgclip._last_of(v_page, "limit");
@@ -128,7 +127,6 @@ DECLARE
     v_old   record;
 BEGIN
     PERFORM pgclip._commit_durably();
-    PERFORM pg_advisory_xact_lock_shared(pgclip._models_lock());
     PERFORM pgclip._lock_items(p_items);
     DELETE FROM pgclip.job WHERE item_id = ANY(p_items);  -- waits for a store under way
     FOR v_old IN

@@ -9,6 +9,7 @@ SELECT i.id AS item_id, c.name AS collection, i.key, i.kind, m.name AS model,
        CASE WHEN j.lease IS NOT NULL THEN 'leased'
             WHEN j.id IS NOT NULL THEN 'queued'
             WHEN f.item_id IS NOT NULL THEN f.reason
+            WHEN w.model_id IS NOT NULL OR m.dimension IS NULL THEN 'queued'
             ELSE 'never_queued' END AS reason,
        CASE WHEN j.id IS NULL THEN f.message END AS error
 FROM pgclip.item i
@@ -18,6 +19,7 @@ LEFT JOIN pgclip.embedding_set e ON e.item_id = i.id AND e.model_id = m.id
 LEFT JOIN pgclip.job j ON j.item_id = i.id AND j.model_id = m.id
 LEFT JOIN pgclip.failure f ON f.item_id = i.id AND f.model_id = m.id
                           AND f.generation = i.generation
+LEFT JOIN pgclip.model_walk w ON w.model_id = m.id
 WHERE m.state <> 'retired' AND e.generation IS DISTINCT FROM i.generation
 UNION ALL
 SELECT i.id, c.name, i.key, i.kind, m.name, s.name,
@@ -30,11 +32,12 @@ JOIN pgclip.label_set s ON s.active AND s.applies_to IN ('both', i.kind::text)
                        AND s.epoch > e.label_epoch
 LEFT JOIN pgclip.relabeling r ON r.model_id = m.id;
 
--- Jobs for items that have neither a current vector, nor a failure, nor a job; "limit" bounds the
--- items that are looked at, from the one after "after", in their order. Gives how many jobs, and
--- the item to go on after, or NULL. With the last page workers begin to label anew, from the
--- vectors that are there, the items whose labels are older than the label sets; "relabeled" says
--- how many lack labels. Items that a transaction has locked are passed over: it sees to them.
+-- Jobs for items that have neither a current vector, nor a failure, nor a job, but for a model that
+-- is being filled anyway; "limit" bounds the items that are looked at, from the one after "after",
+-- in their order. Gives how many jobs, and the item to go on after, or NULL. With the last page
+-- workers begin to label anew, from the vectors that are there, the items whose labels are older
+-- than the label sets; "relabeled" says how many lack labels. Items that a transaction has locked
+-- are passed over: it sees to them.
 CREATE FUNCTION pgclip.heal(
     after bigint DEFAULT 0, "limit" int DEFAULT NULL,
     OUT jobs bigint, OUT relabeled bigint, OUT last_id bigint
@@ -42,24 +45,12 @@ CREATE FUNCTION pgclip.heal(
 DECLARE
     v_page bigint[] := ARRAY(SELECT id FROM pgclip.item WHERE id > after ORDER BY id LIMIT "limit");
 BEGIN
-    PERFORM pg_advisory_xact_lock_shared(pgclip._models_lock());
+    PERFORM pgclip._know_models();
     last_id := pgclip._last_of(v_page, "limit");
-    WITH lacking AS MATERIALIZED (
-        SELECT i.id, m.id AS model_id, i.generation, i.kind, i.content_hash
-        FROM pgclip.item i CROSS JOIN pgclip.model m
-        WHERE i.id = ANY(v_page) AND m.state <> 'retired'
-          AND NOT EXISTS (SELECT FROM pgclip.embedding_set e WHERE e.item_id = i.id
-                          AND e.model_id = m.id AND e.generation = i.generation)
-          AND NOT EXISTS (SELECT FROM pgclip.failure f WHERE f.item_id = i.id
-                          AND f.model_id = m.id AND f.generation = i.generation)
-          AND NOT EXISTS (SELECT FROM pgclip.job j WHERE j.item_id = i.id
-                          AND j.model_id = m.id)
-        ORDER BY i.id FOR NO KEY UPDATE OF i SKIP LOCKED
-    )
-    INSERT INTO pgclip.job (item_id, model_id, generation, kind, content_hash, rank)
-    SELECT id, model_id, generation, kind, content_hash, now() + interval '30 s' FROM lacking
-    ON CONFLICT (item_id, model_id) DO NOTHING;
-    GET DIAGNOSTICS jobs = ROW_COUNT;
+    jobs := pgclip._enqueue_lacking(ARRAY(
+        SELECT m.id FROM pgclip.model m LEFT JOIN pgclip.model_walk w ON w.model_id = m.id
+        WHERE m.dimension IS NOT NULL
+          AND (m.state = 'live' OR m.state = 'filling' AND w.model_id IS NULL)), v_page, '30 s');
     relabeled := 0;
     IF last_id IS NULL THEN
         SELECT count(*) INTO relabeled FROM (

@@ -13,16 +13,26 @@ SELECT w.id, w.host, w.pid, m.name AS model, w.device, w.precision, w.batch_size
        w.trouble
 FROM pgclip.worker w JOIN pgclip.model m ON m.id = w.model_id;
 
+-- Raises PC006 if the model does not take work any more.
 CREATE FUNCTION pgclip.sign_on(
     p_model smallint, p_host text, p_pid int, p_device text, p_precision text,
     p_batch_size int, p_lease_seconds double precision
 ) RETURNS bigint
-LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_worker bigint;
+BEGIN
     INSERT INTO pgclip.worker (model_id, host, pid, device, precision, batch_size, expires_at)
-    VALUES (p_model, p_host, p_pid, p_device, p_precision, p_batch_size,
-            clock_timestamp() + make_interval(secs => p_lease_seconds))
-    RETURNING id
-$$;
+    SELECT id, p_host, p_pid, p_device, p_precision, p_batch_size,
+           clock_timestamp() + make_interval(secs => p_lease_seconds)
+    FROM pgclip.model WHERE id = p_model AND state <> 'retired' FOR KEY SHARE
+    RETURNING id INTO v_worker;
+    IF v_worker IS NULL THEN
+        RAISE EXCEPTION 'this worker''s model is retired or gone' USING ERRCODE = 'PC006',
+            HINT = 'Start it with the live model; see pgclip.models.';
+    END IF;
+    RETURN v_worker;
+END $$;
 
 -- Keeps a worker's leases alive and returns them, so that it can release those it does not know
 -- of (the connection broke while it claimed, or a store failed). NULL: the worker was given up;
@@ -223,14 +233,20 @@ LANGUAGE sql AS $$
         reason = excluded.reason, message = excluded.message, failed_at = now();
 $$;
 
+-- Queued jobs of a model, counted up to p_most.
+CREATE FUNCTION pgclip._waits(p_model smallint, p_most int) RETURNS bigint
+LANGUAGE sql STABLE AS $$
+    SELECT count(*) FROM (SELECT FROM pgclip.job WHERE model_id = p_model AND lease IS NULL
+                          LIMIT p_most) counted
+$$;
+
 -- For the steward: queued jobs, counted up to p_most, and living workers of each model that
 -- takes work.
 CREATE FUNCTION pgclip.backlog(p_most int)
 RETURNS TABLE (queue text, queued bigint, workers bigint)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT pgclip._ticket_queue(m.id),
-           (SELECT count(*) FROM (SELECT FROM pgclip.job j WHERE j.model_id = m.id
-                                  AND j.lease IS NULL LIMIT p_most) counted),
+           pgclip._waits(m.id, p_most),
            (SELECT count(*) FROM pgclip.worker w
             WHERE w.model_id = m.id AND w.expires_at > clock_timestamp())
     FROM pgclip.model m WHERE m.state <> 'retired'
@@ -239,8 +255,5 @@ $$;
 -- Jobs of the live model that wait, counted up to p_most. What fills another one is no backlog.
 CREATE FUNCTION pgclip.waiting(p_most int) RETURNS bigint
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    SELECT count(*) FROM (
-        SELECT FROM pgclip.job
-        WHERE lease IS NULL AND model_id = (SELECT id FROM pgclip.model WHERE state = 'live')
-        LIMIT p_most) counted
+    SELECT coalesce((SELECT pgclip._waits(id, p_most) FROM pgclip.model WHERE state = 'live'), 0)
 $$;

@@ -121,7 +121,7 @@ LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 BEGIN
     PERFORM pgclip._commit_durably();
-    PERFORM pg_advisory_xact_lock_shared(pgclip._models_lock());
+    PERFORM pgclip._know_models();
     INSERT INTO pgclip.collection (name)
     SELECT DISTINCT s.collection FROM unnest(subs) s
     WHERE pgclip._problem(s) IS NULL
@@ -168,7 +168,7 @@ BEGIN
         FROM accepted a
         JOIN valid v ON v.collection_id = a.collection_id AND v.item_key = a.key
         CROSS JOIN pgclip.model m
-        WHERE m.state <> 'retired'
+        WHERE m.state <> 'retired' AND m.dimension IS NOT NULL
           AND NOT EXISTS (SELECT FROM pgclip.embedding_set e WHERE e.item_id = a.id
                           AND e.model_id = m.id AND e.generation = a.generation)
         ORDER BY a.id, m.id

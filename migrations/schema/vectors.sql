@@ -86,7 +86,7 @@ $$;
 
 -- Numbers as a vector of norm 1, for search_vector. Raises PC001 for NaN, infinity and all zeros.
 CREATE FUNCTION pgclip.as_vector(numbers double precision[]) RETURNS @vector@.halfvec
-LANGUAGE plpgsql IMMUTABLE AS $$
+LANGUAGE plpgsql IMMUTABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_most double precision := (SELECT max(abs(x)) FROM unnest(numbers) x);
     v_norm double precision;
@@ -108,7 +108,7 @@ END $$;
 -- weights could make together, its direction is rounding.
 CREATE FUNCTION pgclip.weigh(vectors @vector@.halfvec[], weights double precision[])
 RETURNS @vector@.halfvec
-LANGUAGE plpgsql IMMUTABLE AS $$
+LANGUAGE plpgsql IMMUTABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_sum   double precision[];
     v_total double precision := (SELECT sum(abs(w)) FROM unnest(weights) w);

@@ -11,13 +11,25 @@ from typing import Any
 import numpy as np
 import pytest
 from support.pictures import jpeg
-from support.processes import WorkerFactory, eventually
+from support.processes import WorkerFactory, WorkerProcess, eventually
 
 from pgclip import Client, Healed, Missing
 from pgclip.local import LocalServices
 
 Sql = Callable[..., list[Any]]
 WEATHER = ["sunny", "rainy", "snowy"]
+
+
+@pytest.fixture
+def start_worker(start_worker: WorkerFactory, sql: Sql) -> Callable[..., WorkerProcess]:
+    """Workers whose steward has gone through all items for the model."""
+
+    def start(*given: Any, **environ: str) -> WorkerProcess:
+        worker = start_worker(*given, **environ)
+        eventually(lambda: sql("SELECT count(*) FROM pgclip.model_walk") == [(0,)])
+        return worker
+
+    return start
 
 
 def reasons(client: Client) -> dict[tuple[str, str | None], str]:

@@ -232,42 +232,6 @@ def test_a_failed_replacement_leaves_the_vectors_and_can_be_tried_again(
     assert sql("SELECT state, reason FROM pgclip.items") == [("done", None)]
 
 
-def test_enqueue_missing_heals(sql: Sql, hand: NewHand, database_url: str) -> None:
-    submit(sql, "a", "b")
-    worker = hand()
-    worker.store(*worker.claim(1))
-    sql("DELETE FROM pgclip.job")  # as no code of ours does
-    assert states(sql) == {"a": "done", "b": "queued"}
-    assert sql("SELECT pgclip.enqueue_missing(1::smallint)") == [(1,)]
-    worker.store(*worker.claim())
-    assert_ledger_is_true(database_url)
-
-
-def test_models_are_added_filled_and_promoted(sql: Sql, hand: NewHand) -> None:
-    submit(sql, "a")
-    worker = hand()
-    worker.store(*worker.claim())
-    with pytest.raises(psycopg2.Error, match="holds vectors of model m, not of other") as caught:
-        sql("SELECT pgclip.register_model('other', 3, 10, '{\"fatal\": {}}')")
-    assert "add_model" in str(caught.value)
-    with pytest.raises(psycopg2.Error, match="is not the one whose vectors are stored"):
-        sql("SELECT pgclip.register_model('m', 2, 10, '{\"fatal\": {\"weights\": 1}}')")
-    sql("SELECT pgclip.add_model('other')")
-    sql("SELECT pgclip.register_model('other', 2, 10, '{\"fatal\": {}}')")
-    assert states(sql) == {"a": "done"}
-    with pytest.raises(psycopg2.Error, match="has 1 jobs to do yet"):
-        sql("SELECT pgclip.promote_model('other')")
-    sql("UPDATE pgclip.worker SET model_id = 2")
-    worker.store(*worker.claim(), vector="[0,1]")
-    sql("SELECT pgclip.promote_model('other')")
-    assert sql("SELECT name, state FROM pgclip.model ORDER BY id") == [
-        ("m", "retired"), ("other", "live"),
-    ]  # fmt: skip
-    assert sql("SELECT pgclip.vectors_of(id)::text FROM pgclip.item") == [("[0,1]",)]
-    with pytest.raises(psycopg2.Error, match="model m is retired"):
-        sql("SELECT pgclip.register_model('m', 2, 10, '{\"fatal\": {}}')")
-
-
 def test_a_restart_of_postgres_gives_workers_their_time_again(sql: Sql, hand: NewHand) -> None:
     submit(sql, "a")
     worker = hand()

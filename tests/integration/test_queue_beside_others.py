@@ -151,20 +151,3 @@ def test_submitting_again_while_a_failure_is_being_stored(
     worker.store(*worker.claim())
     assert sql("SELECT state, reason FROM pgclip.items") == [("done", None)]
     assert_ledger_is_true(database_url)
-
-
-def test_enqueue_missing_waits_for_open_submissions(
-    sql: Sql, hand: NewHand, database_url: str
-) -> None:
-    submit(sql, "a")
-    user = psycopg2.connect(database_url)
-    with user.cursor() as cursor:
-        cursor.execute("SELECT pgclip.submit_text('newer', key => 'a')")
-    healing = threading.Thread(target=sql, args=("SELECT pgclip.enqueue_missing(1::smallint)",))
-    healing.start()
-    time.sleep(0.3)
-    assert healing.is_alive()
-    user.commit()
-    user.close()
-    healing.join()
-    assert sql("SELECT generation FROM pgclip.job") == [(2,)]

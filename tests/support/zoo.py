@@ -206,9 +206,9 @@ def label_score(hit: Any, name: str) -> float:
     return max((label["score"] for label in labels if label["label"] == name), default=0.0)
 
 
-@pytest.fixture(scope="session")
-def lions(zoo: Live) -> None:
-    """A lion twice, saved anew, made smaller, turned; and other pictures."""
+@pytest.fixture(scope="module")
+def lions(zoo: Live) -> Iterator[None]:
+    """A lion twice, saved anew, made smaller, turned; and other pictures. Others search the zoo."""
     data = picture("lion").read_bytes()
     image = Image.open(io.BytesIO(data)).convert("RGB")
     smaller = image.resize((image.width * 2 // 3, image.height * 2 // 3))
@@ -226,3 +226,5 @@ def lions(zoo: Live) -> None:
     zoo.client.submit_many(
         {"image": image, "key": key, "collection": "lions"} for key, image in pictures.items()
     ).wait(timeout=60)
+    yield
+    zoo.client.delete_items(collection="lions")

@@ -42,6 +42,7 @@ NOTIFY_SETTLED = "SELECT pgclip.notify_settled(%s::bigint[])"
 # One steward at a time; an xact lock, because a session's would survive a frozen process.
 STEWARD_LOCK = "SELECT pg_try_advisory_xact_lock(7311994463)"
 SWEEP = "SELECT pgclip.sweep(%s)"
+WALK_MODELS = "SELECT pgclip.walk_models(%s, %s)"
 COLLECT_CONTENTS = "SELECT pgclip.collect_contents(%s)"
 EXPIRE_QUERIES = "SELECT pgclip.expire_queries(%s)"
 BACKLOG = "SELECT queue, queued, workers FROM pgclip.backlog(%s)"

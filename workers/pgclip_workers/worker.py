@@ -7,7 +7,7 @@ import signal
 import threading
 
 from pgclip.database import Database
-from pgclip.errors import PgclipError, SchemaError
+from pgclip.errors import PgclipError
 from pgclip.settings import Settings
 from pgclip.submitting.tickets import TicketOffice
 from pgclip_workers import statements
@@ -69,12 +69,14 @@ class Worker:
         shelf.book()
         steward = Steward(self._settings, database, self._tickets, encoder.batch_size)
         sealer = Sealer(self._settings, database, self._model)
+        parts: list[Steward | Sealer | Pipeline] = [steward, sealer]
         presence = Presence(
             self._settings, self._pulse, self._model, encoder, watchdog,
-            lambda: "; ".join(filter(None, (steward.trouble, sealer.trouble))) or None,
+            lambda: "; ".join(part.trouble for part in parts if part.trouble) or None,
             self._give_way,
         )  # fmt: skip
         pipeline = self._pipeline(presence, shelf, sealer)
+        parts.append(pipeline)
         interval = self._settings.steward_interval
         relabeler = Relabeler(database, shelf, self._model, interval, _exit_at_once)
         desk = QueryDesk(
@@ -190,8 +192,8 @@ class Worker:
                 except Exception:
                     log.exception("can't look for work")
 
-    def _give_way(self, why: SchemaError) -> None:
-        """The schema has become another one: what is held goes back, and the process ends."""
+    def _give_way(self, why: PgclipError) -> None:
+        """The schema or the model is another one now: what is held goes back, the process ends."""
         if not self._status:
             log.critical("%s. Work goes back, and this worker ends", why)
             self._status = _SUPERSEDED_EXIT

@@ -47,10 +47,12 @@ def migrate(
 
     Functions, views and grants that are missing or differ are laid anew, also after a restore that
     left some out or the move of an extension. Where all is as it should be nothing is changed.
+    What was changed is tried; exit status 1 if something can't be done, as for lack of a right.
     """
     from pgclip.migrate import migrate as run
     from pgclip.migrate import plan as make_plan
     from pgclip.migrate import remove as run_removal
+    from pgclip.migrate import tried
 
     settings = Settings.load(database_url=database_url)
     url = settings.database_url or settings_for(None, None).database_url
@@ -69,6 +71,10 @@ def migrate(
         typer.echo("" if steps else "nothing to do", nl=not steps)
     else:
         typer.echo(f"schema pgclip is at version {SCHEMA_VERSION}")
+        refused = tried(url) if steps else []
+        for each in refused:
+            typer.echo(f"pgclip: {each}", err=True)
+        raise typer.Exit(1 if refused else 0)
 
 
 def worker(database_url: DatabaseUrl = None, redis_url: RedisUrl = None) -> None:

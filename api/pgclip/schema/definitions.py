@@ -15,6 +15,7 @@ FILES = (
     "version",
     "access",
     "models",
+    "walks",
     "submit",
     "contents",
     "items",
@@ -34,6 +35,7 @@ FILES = (
     "text",
     "hybrid",
     "duplicates",
+    "trial",
 )
 # Stands in the files for the schema that holds the vector extension.
 _VECTOR = "@vector@"

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from queue import Queue
 
+from pgclip.errors import PgclipError
 from pgclip_workers.models.encoder import DeviceLost
 from pgclip_workers.pictures.decoders import Interrupted
 from pgclip_workers.pipeline.batch import Batch
@@ -26,6 +27,7 @@ _MAX_IN_FLIGHT = 3 + _ENCODERS
 class Pipeline:
     """Works the queue down. A batch that a stage can't finish goes back to the queue, whole.
 
+    `trouble` says why work goes back, until a batch is done or nothing is left to do.
     `device_lost` is called when the device is lost to this process; it should not return.
     `progressed` is called whenever a stage has ended. `stopping` is set once stop was called.
     """
@@ -46,6 +48,7 @@ class Pipeline:
         self._in_flight = 0
         self._changed = threading.Condition()
         self._failures = 0  # in a row
+        self.trouble: str | None = None
         self.stopping = threading.Event()
         self._inbox: Queue[Batch | None] = Queue(1)
         encoding: Queue[Batch | None] = Queue(1)
@@ -75,17 +78,25 @@ class Pipeline:
         with self._draining:
             while not self.stopping.is_set():
                 seen = self._wait_below(_MAX_IN_FLIGHT)
-                batch = self._leases.claim()
+                batch = self._claim()
                 if batch is not None:
                     batches += 1
                     self._count(+1)
                     self._inbox.put(batch)
                     self._back_off()
                 elif seen == 0:
+                    self.trouble = None  # nothing is left that could be refused
                     break
                 else:
                     self._wait_below(seen)
         return batches
+
+    def _claim(self) -> Batch | None:
+        try:
+            return self._leases.claim()
+        except PgclipError as error:
+            self.trouble = f"work can't be claimed: {error}"
+            raise
 
     def stop(self) -> None:
         """Claims no more. What is not being encoded yet goes back; the rest is finished."""
@@ -138,8 +149,9 @@ class Pipeline:
                 log.critical("the device is lost to this process", exc_info=True)
                 self._device_lost()
                 self._give_up(batch)
-            except Exception:
+            except Exception as error:
                 stage = threading.current_thread().name
+                self.trouble = f"{stage} fails, its work goes back: {error}"
                 log.exception(
                     "%s failed; %d jobs go back",
                     stage,
@@ -153,7 +165,7 @@ class Pipeline:
                 if outbox is not None:
                     outbox.put(batch)
                 else:
-                    self._failures = 0
+                    self._failures, self.trouble = 0, None
                     self._leases.ended(batch.lease)
                     self._count(-1)
 

@@ -24,8 +24,11 @@ log = logging.getLogger(__name__)
 # A lost connection is tried again after these seconds; then the jobs go back to the queue.
 _PAUSES = (0.1, 0.5, 2.0)
 
-# Classes of SQLSTATE that say that a value is not acceptable: data exceptions and constraints.
-_OF_THE_DATA = ("22", "23")
+# Stored one by one, so many refused before any is stored say that all will be.
+_REFUSED_IN_A_ROW = 3
+
+# Classes of SQLSTATE that say that a value is not acceptable: data exceptions, constraints, limits.
+_OF_THE_DATA = ("22", "23", "54")
 
 
 class Store:
@@ -48,7 +51,8 @@ class Store:
         """Settles the batch's jobs and returns how many. Raises PgclipError.
 
         Jobs whose lease is gone are passed over: others have them now. If Postgres refuses the
-        batch for a reason that lies in one item, that item fails and the others are stored.
+        batch for a reason that lies in one item, that item fails and the others are stored. If it
+        refuses it for another reason, those are stored that can be, and the error is raised.
         """
         for pause in (*_PAUSES, None):
             try:
@@ -59,20 +63,32 @@ class Store:
                 log.warning("storing is tried again in %g s: %s", pause, error)
                 time.sleep(pause)
             except PgclipError as error:
-                if sqlstate(error)[:2] not in _OF_THE_DATA:
-                    raise  # no item's fault: the batch goes back
-                return self._one_by_one(batch, error)
+                if len(batch.jobs) > 1:
+                    return self._one_by_one(batch, error)
+                (job,) = batch.jobs
+                if sqlstate(error)[:2] not in _OF_THE_DATA or job.id in batch.failures:
+                    raise
+                batch.failures[job.id] = Failure("not_storable", str(error))
+                return self._attempt(batch)
         raise AssertionError("unreachable")
 
     def _one_by_one(self, batch: Batch, error: PgclipError) -> int:
-        if len(batch.jobs) > 1:
-            log.warning("a batch of %d is stored one by one: %s", len(batch.jobs), error)
-            return sum(self.store(replace(batch, jobs=[job])) for job in batch.jobs)
-        (job,) = batch.jobs
-        if job.id in batch.failures:
+        """What only some items meet must not hold up the others; what all meet is seen soon."""
+        log.warning("a batch of %d is stored one by one: %s", len(batch.jobs), error)
+        settled, refused = 0, 0
+        for job in batch.jobs:
+            try:
+                settled += self.store(replace(batch, jobs=[job]))
+            except ConnectionFailed:
+                raise
+            except PgclipError as one:
+                log.warning("an item of the batch is not stored: %s", one)
+                error, refused = one, refused + 1
+                if not settled and refused == _REFUSED_IN_A_ROW:
+                    break
+        if refused:
             raise error
-        batch.failures[job.id] = Failure("not_storable", str(error))
-        return self._attempt(batch)
+        return settled
 
     def _attempt(self, batch: Batch) -> int:
         book = self._shelf.book()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from uuid import UUID, uuid4
 
 from pgclip.database import Database, check_schema
-from pgclip.errors import PgclipError, SchemaError
+from pgclip.errors import ModelMismatch, PgclipError, SchemaError
 from pgclip.settings import Settings
 from pgclip_workers import statements
 from pgclip_workers.models.encoder import Encoder
@@ -24,7 +24,8 @@ class Presence:
     whatever way. Every heartbeat asks the database which ones it has for this worker, and releases
     those that are not held here: so no lease outlives the knowledge of it. It also says what
     `trouble` says, for those who ask about this worker, lets the watchdog look, and tells
-    `superseded` when the schema has become one that this package can't work with.
+    `superseded` when the schema has become one that this package can't work with, or the model is
+    retired or gone.
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class Presence:
         encoder: Encoder,
         watchdog: Watchdog,
         trouble: Callable[[], str | None],
-        superseded: Callable[[SchemaError], None],
+        superseded: Callable[[PgclipError], None],
     ):
         self._settings = settings
         self._database = database
@@ -91,7 +92,7 @@ class Presence:
             self._watchdog.look(len(self._held))
             try:
                 self._tell()
-            except SchemaError as error:
+            except (SchemaError, ModelMismatch) as error:
                 self._superseded(error)
             except PgclipError as error:
                 log.warning("no heartbeat: %s", error)

@@ -1,8 +1,10 @@
-"""The steward in every worker: one at a time takes back dead leases, tidies, adds tickets."""
+"""The steward in every worker: one at a time takes back dead leases, tidies, adds tickets, and goes
+through all items for a model that has come or goes."""
 
 import logging
 import math
 import threading
+import time
 from typing import Any
 
 from pgclip.database import Database
@@ -14,12 +16,14 @@ from pgclip_workers import statements
 log = logging.getLogger(__name__)
 
 _CONTENTS_AT_ONCE = 500
+# About 30 ms each.
+_WALKED_AT_ONCE = 1000
 # Enough to keep any fleet busy until the next pass.
 _BACKLOG_COUNTED = 100_000
 
 
 class Steward:
-    """Passes every `steward_interval` seconds, in short transactions, until stopped."""
+    """Passes at once and every `steward_interval` seconds, in short transactions, until stopped."""
 
     def __init__(
         self, settings: Settings, database: Database, tickets: TicketOffice, batch_size: int
@@ -39,16 +43,18 @@ class Steward:
         self.thread.join()
 
     def _run(self) -> None:
-        while not self._stopping.wait(self._settings.steward_interval):
+        while not self._stopping.is_set():
             try:
                 self._tidy()
                 self._look_at_redis()
                 if not self.trouble:
                     self._top_up()
+                self._walk()
             except PgclipError as error:
                 log.warning("the steward's pass failed: %s", error)
             except Exception:
                 log.exception("the steward's pass failed")
+            self._stopping.wait(self._settings.steward_interval)
 
     def _look_at_redis(self) -> None:
         unreachable = self._tickets.unreachable()
@@ -77,11 +83,19 @@ class Steward:
                 except RedisError as error:
                     log.info("no tickets added, Redis does not answer: %s", error)
 
-    def _alone(self, statement: str, argument: int) -> list[tuple[Any, ...]]:
+    def _walk(self) -> None:
+        """For as long as there is to the next pass, which the other duties are waiting for."""
+        end = time.monotonic() + self._settings.steward_interval
+        step = (_WALKED_AT_ONCE, _BACKLOG_COUNTED)
+        while self._alone(statements.WALK_MODELS, *step) == [(True,)]:
+            if time.monotonic() > end or self._stopping.is_set():
+                break
+
+    def _alone(self, statement: str, *arguments: int) -> list[tuple[Any, ...]]:
         """A statement's rows, in a transaction of its own; none if another steward is at it."""
         with self._database.transaction("steward") as cursor:
             cursor.execute(statements.STEWARD_LOCK)
             if cursor.fetchone() != (True,):
                 return []
-            cursor.execute(statement, (argument,))
+            cursor.execute(statement, arguments)
             return cursor.fetchall()

@@ -1,7 +1,7 @@
 """Postgres, its extension, the schema, and Redis."""
 
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import Any
 
 from pgclip import statements
@@ -9,7 +9,7 @@ from pgclip.cli.checks.finding import Finding
 from pgclip.cli.status import Status, look
 from pgclip.database import Database, check_schema, make_engine
 from pgclip.errors import PgclipError, SchemaError, translated
-from pgclip.migrate import differences
+from pgclip.migrate import differences, lacking
 from pgclip.schema.requirements import POSTGRES_VERSION, VECTOR_VERSION, version_tuple
 from pgclip.settings import Settings, masked
 
@@ -40,6 +40,7 @@ def postgres(settings: Settings) -> Generator[Finding, None, Status | None]:
         yield Finding("schema", "trouble", "; ".join(schema), "pgclip migrate")
         return None
     yield Finding("schema", "ok", "pgclip is up to date")
+    yield from _trial(settings, is_replica)
     database = Database(settings.database_url, pool_size=1)
     try:
         yield from _pooler(settings, database)
@@ -47,6 +48,22 @@ def postgres(settings: Settings) -> Generator[Finding, None, Status | None]:
         return look(database)
     finally:
         database.close()
+
+
+def _trial(settings: Settings, is_replica: bool) -> Iterator[Finding]:
+    """Not looked up, but tried: an item is submitted, stored, found and taken back."""
+    if is_replica:
+        return
+    try:
+        with _cursor(settings) as cursor:
+            refused = lacking(cursor)
+    except PgclipError as error:
+        refused = [str(error)]
+    if not refused:
+        yield Finding("trial", "ok", "an item can be submitted, stored, found and deleted")
+    for each in refused:
+        advice = "As the owner of the schema: pgclip migrate. What that can't grant, it says"
+        yield Finding("trial", "trouble", each, advice)
 
 
 def _pooler(settings: Settings, database: Database) -> Iterator[Finding]:
@@ -75,6 +92,19 @@ def _completeness(database: Database) -> Finding:
 
 def _server(settings: Settings) -> Any:
     """Facts of the server, and what is wrong with the schema."""
+    with _cursor(settings) as cursor:
+        cursor.execute(statements.SERVER)
+        server = cursor.fetchone()
+        try:
+            check_schema(cursor)
+            return (*server, differences(cursor))
+        except SchemaError as error:
+            return (*server, [str(error)])
+
+
+@contextmanager
+def _cursor(settings: Settings) -> Iterator[Any]:
+    """In a transaction that is rolled back."""
     from sqlalchemy.exc import DBAPIError
 
     engine = make_engine(
@@ -88,13 +118,7 @@ def _server(settings: Settings) -> Any:
             except DBAPIError as error:
                 raise (error.orig or error) from error
             with closing(pooled), pooled.cursor() as cursor:  # type: ignore[attr-defined]
-                cursor.execute(statements.SERVER)
-                server = cursor.fetchone()
-                try:
-                    check_schema(cursor)
-                    return (*server, differences(cursor))
-                except SchemaError as error:
-                    return (*server, [str(error)])
+                yield cursor
     finally:
         engine.dispose()
 

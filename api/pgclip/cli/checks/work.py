@@ -42,7 +42,7 @@ def work(status: Status) -> Iterator[Finding]:
     for worker in alive:
         if worker["trouble"]:
             detail = f"worker {worker['id']} on {worker['host']}: {worker['trouble']}"
-            yield Finding("workers", "warning", detail, "Its log says more")
+            yield Finding("workers", "trouble", detail, "Its log says more")
     waiting = status.oldest_waiting or 0.0
     if alive and waiting > 600:
         advice = "More workers, or a look at their logs; pgclip status --watch"
