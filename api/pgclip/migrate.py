@@ -84,6 +84,15 @@ def remove(database_url: str) -> None:
         cursor.execute("DROP SCHEMA IF EXISTS pgclip CASCADE")
 
 
+def renew_installation(database_url: str) -> str:
+    """Gives a copy of a database queues of its own; the id of the new installation."""
+    with _connected(database_url) as connection:
+        cursor = _cursor(connection)
+        cursor.execute("SELECT pgclip.renew_installation()")
+        (id_,) = cursor.fetchone() or ("",)
+        return str(id_)
+
+
 def differences(cursor: "Cursor") -> list[str]:
     """What `migrate` would change of a schema that is there, for a look at its health.
 

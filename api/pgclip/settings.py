@@ -53,7 +53,9 @@ class Settings:
         secret=True,
     )
     redis_url: str = _setting(
-        "", "Redis or Valkey, redis://host:port/0; carries tickets only", secret=True
+        "",
+        "Redis or Valkey, redis://host:port/0, or sentinel://host:port,…/0?master=…; for tickets",
+        secret=True,
     )
 
     redis_prefix: str = _setting("pgclip", "what all keys in Redis begin with, before a colon")

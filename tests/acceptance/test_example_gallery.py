@@ -125,7 +125,7 @@ def test_the_gallery_says_when_it_can_not_serve(
         nobody = http.get("/", params={"q": "a cat"})
         assert nobody.status_code == 503
         assert "No worker answers" in Page(nobody.text).words
-        run_sql(url, "SELECT pgclip.add_model('a model without a worker')")
+        run_sql(url, "SELECT pgclip.register_model('m', 4, 10, '{\"fatal\": {}}')")
         assert upload(http, jpeg(3)).status_code == 202
         full = upload(http, jpeg(4))
         assert full.status_code == 503

@@ -5,18 +5,21 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import psycopg2
 import pytest
+from support.clusters import Cluster, place
 from support.commands import pgclip, urls
 from support.databases import assert_ledger_is_true, run_sql
 from support.planted_worker import vector_of
-from support.pooler import Pooler
+from support.pooler import Pooler, open_folder, start_pooler
 from support.processes import WorkerFactory, eventually
 
 from pgclip import Client
 from pgclip.local import LocalServices
+from pgclip.migrate import migrate
 
 Sql = Callable[..., list[Any]]
 # But for who is connected, and for those of the extension, which are there once it is used.
@@ -52,13 +55,16 @@ def pooled(pooled_url: str, services: LocalServices, start_worker: WorkerFactory
         yield client
 
 
+@pytest.mark.parametrize(
+    "transactions", [200, pytest.param(10_000, marks=[pytest.mark.long, pytest.mark.timeout(600)])]
+)
 def test_nothing_of_ours_stays_in_a_session(
-    pooled: Client, pooler: Pooler, database_url: str
+    pooled: Client, pooler: Pooler, database_url: str, transactions: int
 ) -> None:
     before = foreign_settings(pooler, database_url)
     assert [set(each) ^ set(before[0]) for each in before if each != before[0]] == []
     batch = pooled.submit_many({"text": f"text {n}", "key": f"k{n}"} for n in range(2000))
-    for number in range(200):
+    for number in range(transactions):
         pooled.submit_text(f"text {number} anew", key=f"k{number}")
     batch.wait(60)
     pooled.search("text 7", k=3)
@@ -72,6 +78,40 @@ def test_nothing_of_ours_stays_in_a_session(
     with psycopg2.connect(pooler.through(database_url)) as other, other.cursor() as cursor:
         cursor.execute(listening)
         assert cursor.fetchall() == [(0,)]
+
+
+def test_a_crash_of_postgres_loses_nothing_that_was_accepted(
+    services: LocalServices, tmp_path: Path
+) -> None:
+    """Though others have left synchronous_commit off, in the sessions and for the database."""
+    folder = place(tmp_path / "crash")
+    # Nothing reaches the disk by itself.
+    lazy = ("wal_writer_delay=10s", "wal_writer_flush_after=1GB", "synchronous_commit=off")
+    server = Cluster(folder / "data").create().start(*lazy)
+    with open_folder() as readable:
+        pooler = start_pooler(server.url(), readable)
+        try:
+            migrate(server.url())
+            run_sql(server.url(), "SELECT pgclip.register_model('m', 4, 10, '{\"fatal\": {}}')")
+            run_sql(server.url(), "CREATE TABLE public.others (n int)")
+            run_sql(server.url(), "SET synchronous_commit = on; CHECKPOINT")
+            with Client(database_url=pooler.through(server.url()),
+                        redis_url=services.redis_url) as client:  # fmt: skip
+                accepted = [client.submit_text(f"text {n}", key=f"k{n}").key for n in range(800)]
+                batch = [{"text": f"more {n}", "key": f"m{n}"} for n in range(200)]
+                client.submit_many(batch)
+                client.delete("k0")
+            run_sql(server.url(), "INSERT INTO public.others VALUES (1)")
+            server.stop(signal.SIGQUIT)
+            server.start()
+            there = {key for (key,) in run_sql(server.url(), "SELECT key FROM pgclip.item")}
+            assert {*accepted[1:], *(each["key"] for each in batch)} - there == set()
+            assert "k0" not in there
+            # So that it is known that something could have been lost.
+            assert run_sql(server.url(), "SELECT n FROM public.others") == []
+        finally:
+            pooler.stop()
+            server.stop()
 
 
 def test_it_is_known_that_sessions_are_shared(pooled: Client, client: Client) -> None:

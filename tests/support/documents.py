@@ -4,3 +4,4 @@ from support.places import ROOT
 
 README = (ROOT / "README.md").read_text()
 REFERENCE = (ROOT / "docs" / "reference.md").read_text()
+OPERATE = (ROOT / "docs" / "operate.md").read_text()

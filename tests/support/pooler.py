@@ -4,7 +4,9 @@ import os
 import pwd
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -96,14 +98,19 @@ def _answers(url: str) -> bool:
     return True
 
 
-@pytest.fixture(scope="session")
-def pooler(services: LocalServices) -> Iterator[Pooler]:
-    """One for all tests. Its folder is open to its account, which the tests' own is not."""
-    import tempfile
-
+@contextmanager
+def open_folder() -> Iterator[Path]:
+    """One that the pooler's account may read, which the tests' own are not."""
     with tempfile.TemporaryDirectory(prefix="pgclip-pooler-", dir="/tmp") as folder:
         Path(folder).chmod(0o755)
-        running = start_pooler(services.database_url, Path(folder))
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def pooler(services: LocalServices) -> Iterator[Pooler]:
+    """One for all tests."""
+    with open_folder() as folder:
+        running = start_pooler(services.database_url, folder)
         yield running
         running.stop()
 

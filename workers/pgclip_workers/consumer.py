@@ -2,6 +2,8 @@
 
 import logging
 import socket
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +30,37 @@ _REMOTE = {
 }
 
 
+# After a connection broke, and again at once: doubled each time up to the longest.
+_FIRST_PAUSE = 0.5
+_LONGEST_PAUSE = 30.0
+
+
+class Link:
+    """The connection that tickets come through: what breaks it is told, and tried ever less often.
+
+    `trouble` says what broke it last, until it has held for a while.
+    """
+
+    def __init__(self) -> None:
+        self._why = ""
+        self._pause = 0.0
+        self._until = 0.0
+
+    @property
+    def trouble(self) -> str | None:
+        """For the heartbeat."""
+        return self._why if time.monotonic() < self._until else None
+
+    def broke(self, why: Exception, stopping: threading.Event) -> None:
+        """Waits before another connection is tried."""
+        again = time.monotonic() < self._until
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE) if again else _FIRST_PAUSE
+        self._why = f"tickets don't come through ({type(why).__name__}: {why})"
+        self._until = time.monotonic() + 3 * self._pause + 10
+        log.warning("%s; the next attempt is in %g s", self._why, self._pause)
+        stopping.wait(self._pause)
+
+
 def consume(
     settings: Settings,
     queue: str,
@@ -35,13 +68,14 @@ def consume(
     tickets: TicketOffice,
     pipeline: Pipeline,
     refused: Callable[[], object],
+    link: Link,
 ) -> int:
     """Runs a Celery worker in this thread until SIGTERM or SIGINT; returns its exit status.
 
     `refused` is called for every message that is no ticket; nothing else is done with it.
     """
     app = make_app(settings)
-    app.conf.worker_consumer = _counting(refused)
+    app.conf.worker_consumer = _consumer(refused, link, pipeline.stopping)
     Panel.data = {name: call for name, call in Panel.data.items() if name in _REMOTE}
 
     @app.task(name=TASK)  # type: ignore[untyped-decorator]
@@ -85,10 +119,16 @@ def consume(
     return int(worker.exitcode or 0)
 
 
-def _counting(refused: Callable[[], object]) -> type[Consumer]:
+def _consumer(
+    refused: Callable[[], object], link: Link, stopping: threading.Event
+) -> type[Consumer]:
     """Celery's consumer, which logs and drops what it can't read or has no task for, counted."""
 
     class Counting(Consumer):  # type: ignore[misc]
+        def on_connection_error_after_connected(self, exc: Exception) -> None:
+            super().on_connection_error_after_connected(exc)
+            link.broke(exc, stopping)
+
         def on_decode_error(self, *of_message: Any) -> None:
             refused()
             super().on_decode_error(*of_message)

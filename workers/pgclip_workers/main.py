@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pgclip.settings import Settings
+from pgclip.submitting.place import refuse_cluster
 from pgclip_workers import termination
 from pgclip_workers.pictures.pools import Pools
 from pgclip_workers.telemetry.logs import configure
@@ -19,6 +20,7 @@ def run(settings: Settings, make_encoder: "Callable[[Settings], Encoder] | None"
     SchemaError and ConnectionFailed before any work is taken.
     """
     configure(settings)
+    refuse_cluster(settings)
     termination.leave_at_once()
     pools = Pools.start(settings)
     try:

@@ -11,7 +11,7 @@ from pgclip.errors import PgclipError
 from pgclip.settings import Settings
 from pgclip.submitting.tickets import TicketOffice
 from pgclip_workers import statements
-from pgclip_workers.consumer import consume
+from pgclip_workers.consumer import Link, consume
 from pgclip_workers.labelling.labels import LabelShelf
 from pgclip_workers.labelling.relabeler import Relabeler
 from pgclip_workers.models.encoder import Encoder
@@ -69,7 +69,8 @@ class Worker:
         shelf.book()
         steward = Steward(self._settings, database, self._tickets, encoder.batch_size)
         sealer = Sealer(self._settings, database, self._model)
-        parts: list[Steward | Sealer | Pipeline] = [steward, sealer]
+        link = Link()
+        parts: list[Steward | Sealer | Link | Pipeline] = [steward, sealer, link]
         presence = Presence(
             self._settings, self._pulse, self._model, encoder, watchdog,
             lambda: "; ".join(part.trouble for part in parts if part.trouble) or None,
@@ -102,7 +103,9 @@ class Worker:
             )  # fmt: skip
             name = f"pgclip-{os.getpid()}"
             refused = self._observer.refused_message
-            status = consume(self._settings, self._queue, name, self._tickets, pipeline, refused)
+            status = consume(
+                self._settings, self._queue, name, self._tickets, pipeline, refused, link
+            )
             return self._status or status
         finally:
             log.info("stopping: what is encoded is stored, the rest goes back")

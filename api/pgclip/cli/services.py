@@ -41,6 +41,13 @@ def migrate(
     remove: Annotated[
         bool, typer.Option("--remove", help="Remove the schema with all its data instead.")
     ] = False,
+    new_installation: Annotated[
+        bool,
+        typer.Option(
+            "--new-installation",
+            help="This database is a copy of one that is in use: give it queues of its own.",
+        ),
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
 ) -> None:
     """Create schema pgclip in the database, bring it up to date, or repair it.
@@ -52,7 +59,7 @@ def migrate(
     from pgclip.migrate import migrate as run
     from pgclip.migrate import plan as make_plan
     from pgclip.migrate import remove as run_removal
-    from pgclip.migrate import tried
+    from pgclip.migrate import renew_installation, tried
 
     settings = Settings.load(database_url=database_url)
     url = settings.database_url or settings_for(None, None).database_url
@@ -71,6 +78,8 @@ def migrate(
         typer.echo("" if steps else "nothing to do", nl=not steps)
     else:
         typer.echo(f"schema pgclip is at version {SCHEMA_VERSION}")
+        if new_installation:
+            typer.echo(f"installation {renew_installation(url)}; start its workers anew")
         refused = tried(url) if steps else []
         for each in refused:
             typer.echo(f"pgclip: {each}", err=True)

@@ -5,16 +5,16 @@ settings, and some of these beat what it is told. None of them is ours: another 
 broker, serializer or queues must not become pgclip's.
 """
 
-from typing import TYPE_CHECKING, Any
+from contextlib import closing
+from typing import Any
+from uuid import uuid4
 
 from celery import Celery
 from celery.backends.base import DisabledBackend
 from celery.loaders.app import AppLoader
 
 from pgclip.settings import Settings
-
-if TYPE_CHECKING:
-    from redis import Redis
+from pgclip.submitting.place import celery_address, connect
 
 # A ticket that a worker took and lost (a broken connection, SIGKILL) is another's after this.
 _VISIBILITY_SECONDS = 300
@@ -45,8 +45,10 @@ class TicketApp(Celery):  # type: ignore[misc]
 
 def make_app(settings: Settings) -> Celery:
     """The Celery app that carries tickets; the same for clients and workers."""
-    app = TicketApp(_verifying(settings.required("redis_url")))
+    address, options = celery_address(settings)
+    app = TicketApp(address)
     limits = {
+        **options,
         "socket_connect_timeout": settings.connect_timeout,
         "socket_timeout": settings.connect_timeout,
         "socket_keepalive": True,
@@ -62,7 +64,9 @@ def make_app(settings: Settings) -> Celery:
         # ticket could only bring a second look at the queue.
         task_acks_late=False,
         worker_prefetch_multiplier=1,
-        worker_cancel_long_running_tasks_on_connection_loss=False,
+        # Of such tasks there are none; but Celery warns of the default at every loss.
+        worker_cancel_long_running_tasks_on_connection_loss=True,
+        worker_enable_prefetch_count_reduction=False,
         broker_transport_options=limits,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
@@ -74,19 +78,23 @@ def make_app(settings: Settings) -> Celery:
     return app
 
 
-def connect(settings: Settings) -> "Redis":
-    """A connection for what is asked of Redis directly: flags, lengths of queues."""
-    from redis import Redis
+def try_out(settings: Settings) -> None:
+    """Sends a message to a queue of its own and takes it, and all else that tickets need.
 
-    return Redis.from_url(
-        settings.required("redis_url"),
-        socket_timeout=settings.connect_timeout,
-        socket_connect_timeout=settings.connect_timeout,
-    )
-
-
-def _verifying(url: str) -> str:
-    """The URL as Celery needs it: without ssl_cert_reqs it would trust any server, unlike redis."""
-    if not url.startswith("rediss://") or "ssl_cert_reqs=" in url:
-        return url
-    return f"{url}{'&' if '?' in url else '?'}ssl_cert_reqs=required"
+    Raises what Redis answers: a right that is lacking, a cluster, a timeout.
+    """
+    queue = f"doctor.{uuid4()}"
+    app = make_app(settings)
+    with closing(app), connect(settings) as redis, app.connection_for_write() as connection:
+        flag = settings.redis_key(f"{queue}.waiting")
+        redis.set(flag, 1, nx=True, ex=10)
+        redis.delete(flag)
+        with connection.SimpleQueue(queue) as messages:
+            messages.put({}, serializer="json")
+            redis.llen(settings.redis_key(queue))
+            messages.get(timeout=settings.connect_timeout).ack()
+            messages.queue.delete()
+        app.control.broadcast("ping", destination=[queue])
+        with redis.pubsub() as channel:
+            channel.psubscribe(settings.redis_key("/0.celery.pidbox"))
+            channel.get_message(timeout=settings.connect_timeout)

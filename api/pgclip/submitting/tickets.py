@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pgclip.forks import begin_anew_in_children
 from pgclip.settings import Settings
+from pgclip.submitting.place import CLUSTER
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -27,6 +28,10 @@ _VERSION = 1
 _FLAG_SECONDS = 10
 # After a failure to reach Redis, how long no further attempt delays anyone.
 _PAUSE_SECONDS = 5.0
+
+
+def _is_of_a_cluster(error: Exception) -> bool:
+    return any(word in str(error) for word in ("MOVED", "CROSSSLOT", "cluster mode"))
 
 
 class BadTicket(ValueError):
@@ -67,6 +72,7 @@ class TicketOffice:
         self._app: Celery | None = None
         self._redis: Any = None
         self._closed_until = 0.0
+        self._refusal: str | None = None
 
     def announce(self, queues: Iterable[str]) -> None:
         """Publishes a ticket to each queue in which none is waiting."""
@@ -83,12 +89,12 @@ class TicketOffice:
         return int(self._connected()[1].llen(self._settings.redis_key(queue)))
 
     def unreachable(self) -> str | None:
-        """Why Redis can't be asked at this moment; None if it can."""
+        """Why Redis can't be asked, or lately took no ticket; None if it can and does."""
         try:
             self._connected()[1].ping()
         except Exception as error:
             return f"Redis does not answer ({type(error).__name__}: {error})"
-        return None
+        return self._refusal
 
     def taken(self, queue: str) -> None:
         """A worker has taken a ticket and is about to claim: from now on publish again."""
@@ -114,18 +120,20 @@ class TicketOffice:
                 return
             app.send_task(TASK, kwargs=Ticket(queue).encode(), queue=queue, retry=False,
                           ignore_result=True)  # fmt: skip
+            self._refusal = None
         except Exception as error:  # whatever it is, the submission is committed already
             self._closed_until = time.monotonic() + _PAUSE_SECONDS
+            why = CLUSTER if _is_of_a_cluster(error) else f"{type(error).__name__}: {error}"
+            self._refusal = f"Redis takes no ticket ({why})"
             log.warning(
-                "no ticket could be published (%s: %s); idle workers find the work by themselves",
-                type(error).__name__,
-                error,
+                "no ticket could be published (%s); idle workers find the work by themselves", why
             )
 
     def _connected(self) -> tuple["Celery", Any]:
         with self._lock:
             if self._app is None:
-                from pgclip.submitting.broker import connect, make_app
+                from pgclip.submitting.broker import make_app
+                from pgclip.submitting.place import connect
 
                 self._app = make_app(self._settings)
                 self._redis = connect(self._settings)

@@ -12,6 +12,7 @@ from pgclip.errors import PgclipError, SchemaError, translated
 from pgclip.migrate import differences, lacking
 from pgclip.schema.requirements import POSTGRES_VERSION, VECTOR_VERSION, version_tuple
 from pgclip.settings import Settings, masked
+from pgclip.submitting.place import connect, refuse_cluster
 
 _REDIS = (6, 2)
 _COUNTED = 1000
@@ -143,23 +144,36 @@ def _extension(installed: str | None, available: str | None) -> Finding:
 
 
 def redis_server(settings: Settings) -> Finding:
-    """Whether Redis answers, and is new enough."""
-    from redis import Redis, RedisError
+    """Whether Redis answers, is new enough, and takes tickets."""
+    from redis import RedisError
 
     where = masked(settings.redis_url)
-    limit = settings.connect_timeout
     try:
-        with Redis.from_url(
-            settings.redis_url, socket_timeout=limit, socket_connect_timeout=limit
-        ) as redis:
+        with connect(settings) as redis:
             about: Any = redis.info("server")
-    except (RedisError, ValueError, OSError) as error:
+    except (RedisError, PgclipError, ValueError, OSError) as error:
         return Finding("Redis", "trouble", f"{where}: {error}", _redis_advice(error))
     name = about.get("server_name", "redis")
     version = about.get("valkey_version") or about["redis_version"]
     if version_tuple(about["redis_version"]) < _REDIS:
         return Finding("Redis", "trouble", f"{where}: version {version}", "Upgrade it to 6.2")
+    refused = _tickets(settings)
+    if refused:
+        advice = "What tickets need is in docs/operate.md, with the ACL that is enough"
+        return Finding("Redis", "trouble", f"{where}: tickets can't be sent: {refused}", advice)
     return Finding("Redis", "ok", f"{where}: {name} {version}")
+
+
+def _tickets(settings: Settings) -> str:
+    """Not looked up, but tried. Why it can't be done; empty if it can."""
+    from pgclip.submitting.broker import try_out  # Celery, which takes a while
+
+    try:
+        refuse_cluster(settings)
+        try_out(settings)
+    except Exception as error:
+        return str(error) or type(error).__name__
+    return ""
 
 
 def _redis_advice(error: Exception) -> str:
