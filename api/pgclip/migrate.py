@@ -24,6 +24,8 @@ _LOCK = 7311994462
 _LOCK_TIMEOUT = "300ms"
 _TRIES = 40
 _PAUSE = 1.0
+# Whatever is the role's or the database's default.
+WRITING = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED READ WRITE"
 # A view or a function is in the way of a change of a table.
 _DEPENDED_ON = {"2BP01", "0A000"}
 _HOLDERS = """
@@ -80,6 +82,7 @@ def remove(database_url: str) -> None:
     """
     with _connected(database_url) as connection:
         cursor = _cursor(connection)
+        cursor.execute(WRITING)
         _refuse_dependants(cursor)
         cursor.execute("DROP SCHEMA IF EXISTS pgclip CASCADE")
 
@@ -88,6 +91,7 @@ def renew_installation(database_url: str) -> str:
     """Gives a copy of a database queues of its own; the id of the new installation."""
     with _connected(database_url) as connection:
         cursor = _cursor(connection)
+        cursor.execute(WRITING)
         cursor.execute("SELECT pgclip.renew_installation()")
         (id_,) = cursor.fetchone() or ("",)
         return str(id_)
@@ -119,14 +123,17 @@ def lacking(cursor: "Cursor") -> list[str]:
 def tried(database_url: str) -> list[str]:
     """What `lacking` says of a database. Raises ConnectionFailed."""
     with _connected(database_url) as connection:
-        return lacking(_cursor(connection))
+        cursor = _cursor(connection)
+        cursor.execute(WRITING)
+        return lacking(cursor)
 
 
 def _once(database_url: str) -> list[str]:
     with _connected(database_url) as connection:
         cursor = _cursor(connection)
         cursor.execute(
-            f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'; SET LOCAL statement_timeout = 0"
+            f"{WRITING}; SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}';"
+            " SET LOCAL statement_timeout = 0"
         )
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
         plan = _checked_plan(cursor)

@@ -18,8 +18,9 @@ LANGUAGE sql IMMUTABLE AS $$
            WHEN 'worker' THEN ARRAY[
         'register_model', '_ticket_queue', 'sign_on', 'heartbeat', 'sign_off', 'claim', 'release',
         'known_embeddings', 'keep_label_vector', 'open_results', 'store', 'notify_settled',
-        'sweep', 'walk_models', 'collect_contents', 'expire_queries', 'backlog', 'take_queries',
-        'answer_query', 'refuse_query', 'unindexed', 'close_segment', 'next_build', 'build_segment',
+        'sweep', 'walk_models', 'collect_contents', 'expire_queries', 'backlog', 'query_waits',
+        'take_queries', 'answer_query', 'refuse_query', 'unindexed', 'close_segment', 'next_build',
+        'build_segment',
         'announce_segments', 'exchange_segments', 'drop_retired', 'next_relabeling',
         'store_labels'] END
 $$;
@@ -77,7 +78,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
                   r.rolname)
     FROM role r CROSS JOIN unnest(pgclip._readable_by(r.access)) what
     CROSS JOIN LATERAL (SELECT 'pgclip.' || split_part(what, ' ', 1)) t(name)
-    LEFT JOIN LATERAL regexp_split_to_table(substring(what FROM '\((.*)\)'), ', ') c(name) ON true
+    LEFT JOIN LATERAL regexp_split_to_table(substring(what FROM '[(](.*)[)]'), ', ') c(name) ON true
     WHERE CASE WHEN c.name IS NULL THEN NOT has_table_privilege(r.oid, t.name, 'SELECT')
                ELSE NOT has_column_privilege(r.oid, t.name, c.name, 'SELECT') END
     GROUP BY t.name, r.rolname

@@ -23,12 +23,12 @@ LANGUAGE plpgsql STABLE AS $$
 DECLARE
     v_language regconfig := (SELECT language::regconfig FROM pgclip.text_search);
     v_words    text[] := ARRAY(  -- quoted as a tsquery has it
-        SELECT '''' || replace(replace(w, '\', '\\'), '''', '''''') || ''''
+        SELECT '''' || replace(replace(w, E'\\', E'\\\\'), '''', '''''') || ''''
         FROM unnest(tsvector_to_array(to_tsvector(v_language, p_query))) w);
 BEGIN
     ranking := websearch_to_tsquery(v_language, p_query);
     narrowest := ARRAY[ranking];
-    IF p_query !~ '"|(^|\s)-' AND v_words <> '{}' THEN
+    IF p_query !~ '"|(^|[[:space:]])-' AND v_words <> '{}' THEN
         ranking := array_to_string(v_words, '|')::tsquery;
         narrowest := array_to_string(v_words, '&')::tsquery || v_words::tsquery[];
     END IF;

@@ -103,6 +103,14 @@ BEGIN
     PERFORM pgclip.raise_unanswered(timeout);
 END $$;
 
+-- For workers: whether a request waits, or was taken 2 s ago and not answered.
+CREATE FUNCTION pgclip.query_waits(p_model smallint) RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT EXISTS (SELECT FROM pgclip.query_request
+                   WHERE model_id = p_model AND error IS NULL
+                     AND (taken_at IS NULL OR taken_at < clock_timestamp() - interval '2 s'))
+$$;
+
 -- For workers: takes up to p_limit requests that nobody is working on. One taken 2 s ago and
 -- still not answered is taken again: its worker may be dead.
 CREATE FUNCTION pgclip.take_queries(p_model smallint, p_limit int)

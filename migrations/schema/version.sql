@@ -12,6 +12,7 @@ DECLARE
     v_id uuid;
 BEGIN
     PERFORM pgclip.sign_off(id) FROM pgclip.worker;
-    UPDATE pgclip.installation SET id = gen_random_uuid(), created_at = now() RETURNING id INTO v_id;
+    UPDATE pgclip.installation SET id = gen_random_uuid(), created_at = now()
+    RETURNING id INTO v_id;
     RETURN v_id;
 END $$;

@@ -177,7 +177,7 @@ def test_eight_new_queries_at_once(pooled: Client) -> None:
 def test_a_frozen_worker_lets_go_of_its_locks(
     pooled_url: str, database_url: str, client: Client, start_worker: WorkerFactory, sql: Sql
 ) -> None:
-    worker = start_worker(pooled_url)
+    worker = start_worker(pooled_url, PLANTED_PACE="0.005")
     client.submit_many({"text": f"text {n}", "key": f"k{n}"} for n in range(500))
     eventually(lambda: sql("SELECT count(*) FROM pgclip.job WHERE lease IS NOT NULL") > [(0,)])
     worker.kill(signal.SIGSTOP)

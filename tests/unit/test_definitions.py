@@ -37,11 +37,21 @@ def test_numbered_migrations_define_nothing_that_can_be_replaced_and_call_none_o
         assert kind != "function" or not re.search(rf"pgclip\.{name}\(", text), name
 
 
-@pytest.mark.parametrize(
+FILES_OF_SQL = pytest.mark.parametrize(
     "file", [*NUMBERED, *(MIGRATIONS / "schema").iterdir()], ids=lambda file: file.stem
 )
+
+
+@FILES_OF_SQL
 def test_lines_are_as_wide_as_in_python(file: Any) -> None:
     assert [line for line in file.read_text().splitlines() if len(line) > 100] == []
+
+
+@FILES_OF_SQL
+def test_a_backslash_means_the_same_whatever_is_the_databases_default(file: Any) -> None:
+    """standard_conforming_strings may be off where a function is run."""
+    plain = re.sub(r"E'(?:[^'\\]|\\.|'')*'", "", file.read_text())
+    assert "\\" not in plain
 
 
 def test_statements_end_where_they_end() -> None:

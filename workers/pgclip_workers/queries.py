@@ -33,7 +33,7 @@ _RECONNECT_SECONDS = 1.0
 
 
 class QueryDesk:
-    """Waits for notifications and turns requested queries into vectors.
+    """Waits for notifications and turns requested queries into vectors. Takes two connections.
 
     `decoders` are its own: those of the pipeline have a batch queued before them. `watched`
     surrounds what asks the device. `device_lost` is called when the device is lost to this process;
@@ -87,8 +87,8 @@ class QueryDesk:
             if not is_pooled:
                 cursor.execute(statements.LISTEN_QUERIES)
             while not self._stopping.is_set():
-                while self._answer(cursor) == _AT_ONCE:
-                    pass
+                while self._waits(cursor):
+                    self._answer()
                 if is_pooled:
                     self._stopping.wait(_POOLED_LOOK_SECONDS)
                     continue
@@ -96,19 +96,24 @@ class QueryDesk:
                 cursor.connection.poll()
                 cursor.connection.notifies.clear()
 
-    def _answer(self, cursor: "Cursor") -> int:
-        cursor.execute(statements.TAKE_QUERIES, (self._model, _AT_ONCE))
-        taken = cursor.fetchall()
+    def _waits(self, cursor: "Cursor") -> bool:
+        cursor.execute(statements.QUERY_WAITS, (self._model,))
+        return cursor.fetchone() == (True,)
+
+    def _answer(self) -> None:
+        with self._database.transaction("queries") as cursor:
+            cursor.execute(statements.TAKE_QUERIES, (self._model, _AT_ONCE))
+            taken = cursor.fetchall()
         taken_at = time.perf_counter()
         for kind, hash_, data in taken:
             vector = self._encode(kind, bytes(data))
-            if isinstance(vector, str):
-                cursor.execute(statements.REFUSE_QUERY, (self._model, kind, hash_, vector))
-            else:
-                arguments = (self._model, kind, hash_, vector.tolist())
-                cursor.execute(statements.ANSWER_QUERY, arguments)
+            with self._database.transaction("queries") as cursor:
+                if isinstance(vector, str):
+                    cursor.execute(statements.REFUSE_QUERY, (self._model, kind, hash_, vector))
+                else:
+                    arguments = (self._model, kind, hash_, vector.tolist())
+                    cursor.execute(statements.ANSWER_QUERY, arguments)
             self._answered(time.perf_counter() - taken_at)
-        return len(taken)
 
     def _encode(self, kind: Kind, data: bytes) -> Floats | str:
         """The query's vector, or why there is none. Of a long text the windows' mean asks."""

@@ -72,6 +72,7 @@ SEGMENTS = """
 """
 
 LISTEN_QUERIES = "LISTEN pgclip_query"
+QUERY_WAITS = "SELECT pgclip.query_waits(%s::smallint)"
 TAKE_QUERIES = "SELECT kind, hash, data FROM pgclip.take_queries(%s::smallint, %s)"
 ANSWER_QUERY = "SELECT pgclip.answer_query(%s::smallint, %s, %s, %s)"
 REFUSE_QUERY = "SELECT pgclip.refuse_query(%s::smallint, %s, %s, %s)"

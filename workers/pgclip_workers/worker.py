@@ -54,7 +54,7 @@ class Worker:
         self._database = self._connections(6)
         # A heartbeat must not wait for a connection that a stage has.
         self._pulse = self._connections(1)
-        self._answers = self._connections(1, settings.unpooled_url)
+        self._answers = self._connections(2, settings.unpooled_url)
         self._tickets = TicketOffice(settings)
         self._watchdog = Watchdog(settings, lambda: pools.moved)
         self._model, self._queue = self._register()

@@ -75,6 +75,14 @@ _DISOWNED = """
 """
 
 
+# What changes how the catalogs show a definition.
+_SHOWN = {
+    "search_path": "pg_catalog",
+    "quote_all_identifiers": "off",
+    "IntervalStyle": "postgres",
+}
+
+
 @dataclass(frozen=True)
 class Found:
     """An object of the schema as it is there. `digest` is a hash of how the catalogs show it."""
@@ -89,12 +97,17 @@ class Found:
 
 @contextmanager
 def qualified(cursor: "Cursor") -> Iterator[None]:
-    """Names come qualified from the catalogs. Ends what it set, but for an error of Postgres."""
-    cursor.execute("SELECT current_setting('search_path')")
-    (before,) = cursor.fetchone() or ("",)
-    cursor.execute("SELECT set_config('search_path', 'pg_catalog', true)")
+    """The catalogs show things in one way, whatever is the database's default: names qualified.
+
+    Ends what it set, but for an error of Postgres.
+    """
+    names = ", ".join(f"current_setting('{name}')" for name in _SHOWN)
+    cursor.execute(f"SELECT {names}")
+    before = cursor.fetchone() or tuple(_SHOWN.values())
+    setting = "SELECT " + ", ".join(f"set_config('{name}', %s, true)" for name in _SHOWN)
+    cursor.execute(setting, tuple(_SHOWN.values()))
     yield
-    cursor.execute("SELECT set_config('search_path', %s, true)", (before,))
+    cursor.execute(setting, before)
 
 
 def exists(cursor: "Cursor") -> bool:

@@ -9,7 +9,7 @@ from pgclip.cli.checks.finding import Finding
 from pgclip.cli.status import Status, look
 from pgclip.database import Database, check_schema, make_engine
 from pgclip.errors import PgclipError, SchemaError, translated
-from pgclip.migrate import differences, lacking
+from pgclip.migrate import WRITING, differences, lacking
 from pgclip.schema.requirements import POSTGRES_VERSION, VECTOR_VERSION, version_tuple
 from pgclip.settings import Settings, masked
 from pgclip.submitting.place import connect, refuse_cluster
@@ -57,6 +57,7 @@ def _trial(settings: Settings, is_replica: bool) -> Iterator[Finding]:
         return
     try:
         with _cursor(settings) as cursor:
+            cursor.execute(WRITING)
             refused = lacking(cursor)
     except PgclipError as error:
         refused = [str(error)]
