@@ -41,6 +41,9 @@ def main() -> int:
     options.add_argument("--submitters", type=int, default=3)
     options.add_argument("--only", nargs="*", help="faults whose names contain one of these")
     options.add_argument("--long", action="store_true", help="also what takes minutes")
+    options.add_argument("--through-pooler", action="store_true", help="PgBouncer before Postgres")
+    options.add_argument("--beside-celery", action="store_true", help="another application's, in "
+                         "the same Redis; without faults that empty that")  # fmt: skip
     options.add_argument("--throughput", action="store_true", help="then the rate after each kind")
     options.add_argument("--report", type=Path, help="a file for the report as JSON")
     options.add_argument("--keep", type=Path, help="a folder for logs and data, which stay")
@@ -62,7 +65,8 @@ def main() -> int:
 
 def _is_wanted(name: str, chosen: argparse.Namespace) -> bool:
     is_named = not chosen.only or any(part in name for part in chosen.only)
-    return is_named and (chosen.long or WEIGHTS[name] > 0)
+    is_spared = chosen.beside_celery and name in redis_faults.EMPTYING
+    return is_named and not is_spared and (chosen.long or WEIGHTS[name] > 0)
 
 
 def _command(chosen: argparse.Namespace) -> str:
@@ -70,7 +74,7 @@ def _command(chosen: argparse.Namespace) -> str:
     chosen_ones = {n: v for n, v in vars(chosen).items() if v and n not in ("report", "keep")}
     words = ["python", "tests/chaos"]
     for name, value in chosen_ones.items():
-        words.append(f"--{name}")
+        words.append(f"--{name.replace('_', '-')}")
         if value is not True:
             words.append(shlex.join(map(str, value)) if isinstance(value, list) else str(value))
     return " ".join(words)
@@ -102,7 +106,10 @@ def run(chosen: argparse.Namespace, folder: Path, names: list[str]) -> dict[str,
     random = Random(chosen.seed)
     began = time.monotonic()
     injections = Injections()
-    stage = Stage(folder, chosen.seed, chosen.workers, chosen.submitters)
+    stage = Stage(
+        folder, chosen.seed, chosen.workers, chosen.submitters,
+        through_pooler=chosen.through_pooler, beside_celery=chosen.beside_celery,
+    )  # fmt: skip
     try:
         until_progress(stage)
         while (number := injections.hits.total()) < chosen.faults:
@@ -113,7 +120,7 @@ def run(chosen: argparse.Namespace, folder: Path, names: list[str]) -> dict[str,
         stage.stop_submitting()
         settled = until_settled(stage)
         ledger = read_ledgers(folder)
-        verdict = judge(ledger, stage.database_url, stage.redis_url)
+        verdict = judge(ledger, stage.services.database_url, stage.redis_url)
         stage.look_into_logs()
         return report_of(chosen, injections, stage, ledger, verdict, settled, began)
     finally:

@@ -12,6 +12,14 @@ import redis
 from faults import fault, pause, send
 from stage import Stage
 
+# After these nothing is left of what was in it, others' tasks included.
+EMPTYING = {
+    "Redis: SIGKILL and restart",
+    "Redis: three blips in 3 s",
+    "Redis: FLUSHALL",
+    "Redis and a worker killed at once",
+}
+
 
 @contextmanager
 def _redis(stage: Stage) -> Iterator[Any]:

@@ -6,12 +6,15 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg2
+from neighbour import Neighbour
 from proxy import Proxy
+from support.pooler import Pooler, open_folder, start_pooler
 
 from pgclip.local import LocalServices
 from pgclip.migrate import migrate
@@ -20,6 +23,8 @@ HERE = Path(__file__).parent
 TESTS = HERE.parent
 # Quick, so that much happens in little time; the product's own waits are several times longer.
 LEASE = 2.0
+# A frozen worker may keep one for a while.
+_POOLED_SESSIONS = 6
 SETTINGS = {
     "PGCLIP_HEARTBEAT": "0.3",
     "PGCLIP_LEASE": f"{LEASE}",
@@ -74,7 +79,15 @@ class Stage:
     """Starts all of it, and starts again what dies, as an orchestrator would."""
 
     def __init__(
-        self, folder: Path, seed: int, workers: int, submitters: int, **environ: str
+        self,
+        folder: Path,
+        seed: int,
+        workers: int,
+        submitters: int,
+        *,
+        through_pooler: bool = False,
+        beside_celery: bool = False,
+        **environ: str,
     ) -> None:
         self.folder = folder
         self.references = folder / "references"
@@ -84,6 +97,14 @@ class Stage:
         self.services = LocalServices(folder / "services", timeout=60).start()
         self.database_url, self.redis_url = self.services.database_url, self.services.redis_url
         migrate(self.database_url)
+        self._ending = ExitStack()
+        self._pooler: Pooler | None = None
+        if through_pooler:
+            readable = self._ending.enter_context(open_folder())
+            self._pooler = start_pooler(self.database_url, readable, _POOLED_SESSIONS)
+            self._ending.callback(self._pooler.stop)
+            self.database_url = self._pooler.through(self.database_url)
+        self._neighbour = Neighbour(self.redis_url, folder) if beside_celery else None
         self.workers = [Worker(n, self) for n in range(workers)]
         self.submitters: dict[int, subprocess.Popen[bytes]] = {}
         self._wanted = submitters
@@ -100,6 +121,8 @@ class Stage:
 
     def worker_behind(self, port: int) -> Worker | None:
         """The worker whose connection Postgres sees as coming from this port."""
+        if self._pooler is not None:
+            port = self._pooler.client_behind(port)
         return next((each for each in self.workers if each.postgres.dials_from(port)), None)
 
     def sql(self, statement: str, *arguments: Any) -> list[Any]:
@@ -107,7 +130,7 @@ class Stage:
         deadline = time.monotonic() + 60
         while True:
             try:
-                connection = psycopg2.connect(self.database_url, connect_timeout=5)
+                connection = psycopg2.connect(self.services.database_url, connect_timeout=5)
             except psycopg2.OperationalError:
                 if time.monotonic() > deadline:
                     raise
@@ -127,14 +150,19 @@ class Stage:
                 connection.close()
 
     def stop_submitting(self) -> None:
-        """Ends the submitters, wherever they are."""
+        """Ends the submitters, wherever they are; a neighbour sends no more."""
+        if self._neighbour is not None:
+            self._neighbour.stop_sending()
         self._wanted = 0
         for process in list(self.submitters.values()):
             process.kill()
             process.wait()
 
     def look_into_logs(self) -> None:
-        """A worker that ended itself for a reason that no fault gave is a trouble."""
+        """A worker that ended itself for a reason that no fault gave is a trouble; so is what a
+        neighbour has to complain of."""
+        if self._neighbour is not None:
+            self.troubles += self._neighbour.troubles()
         for log in self.folder.glob("worker-*.log"):
             for line in log.read_text(errors="replace").splitlines():
                 if "exiting so that" in line and "a forward pass has not returned" not in line:
@@ -147,6 +175,9 @@ class Stage:
         self.stop_submitting()
         for worker in self.workers:
             worker.close()
+        if self._neighbour is not None:
+            self._neighbour.close()
+        self._ending.close()
         self.services.stop()
 
     def _keep(self) -> None:

@@ -175,6 +175,8 @@ def _redis_keys(url: str) -> Iterator[str]:
     client = redis.Redis.from_url(url)
     try:
         for key in client.scan_iter("*"):
+            if not key.startswith(b"pgclip:"):
+                continue  # a neighbour's
             name = key.decode().removeprefix("pgclip:")
             if name.startswith(("_kombu.binding", "unacked")) or name.endswith(".waiting"):
                 continue  # of constant number; Celery takes back what is not acknowledged

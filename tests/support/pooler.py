@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg2
@@ -24,6 +25,7 @@ _SETTINGS = """
 listen_addr = 127.0.0.1
 listen_port = {own}
 auth_type = any
+admin_users = pgclip
 pool_mode = transaction
 default_pool_size = {size}
 max_client_conn = 500
@@ -46,9 +48,29 @@ class Pooler:
         login = parts.netloc.rpartition("@")[0]
         return urlunsplit(parts._replace(netloc=f"{login}@127.0.0.1:{self.port}"))
 
+    def client_behind(self, port: int) -> int:
+        """The port of the client that has the session which Postgres sees as from this port; 0."""
+        console = psycopg2.connect(f"postgresql://pgclip@127.0.0.1:{self.port}/pgbouncer")
+        try:
+            console.autocommit = True
+            with console.cursor() as cursor:
+                cursor.execute("SHOW SERVERS")
+                servers = _rows(cursor)
+                cursor.execute("SHOW CLIENTS")
+                clients = {row["ptr"]: row["port"] for row in _rows(cursor)}
+        finally:
+            console.close()
+        linked = (row["link"] for row in servers if row["local_port"] == port)
+        return int(clients.get(next(linked, ""), 0))
+
     def stop(self) -> None:
         self.process.terminate()
         self.process.wait(30)
+
+
+def _rows(cursor: Any) -> list[dict[str, Any]]:
+    names = [column.name for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
 def start_pooler(url: str, folder: Path, size: int = 2) -> Pooler:
