@@ -38,12 +38,15 @@ check: lint
 test: lint
 	$(BIN)/pytest -n $(PROCESSES) --dist worksteal
 
-# Besides, what takes long: Postgres 16, the oldest dependencies, a chaos run of 200 faults.
+# Besides, what takes long: Postgres 16, the oldest dependencies, chaos: 200 faults, and some
+# through a pooler and beside another Celery application.
 test-all: test
 	CI=true PGCLIP_TEST_POSTGRES=16 $(BIN)/pytest -n $(PROCESSES) --dist worksteal \
 	  tests/integration --ignore tests/integration/test_local.py
 	$(BIN)/pytest -m long
 	$(BIN)/python tests/chaos --seed 2 --faults 200
+	$(BIN)/python tests/chaos --seed 3 --faults 60 --through-pooler
+	$(BIN)/python tests/chaos --seed 4 --faults 60 --beside-celery
 
 # open_clip in an environment of its own, 5 GB: its torchvision has no build for every torch.
 test-open-clip: .venv-open-clip/.installed

@@ -162,7 +162,7 @@ def _become_owner(cursor: "Cursor", plan: Plan) -> None:
         if cursor.fetchone() == (True,):
             cursor.execute("CREATE SCHEMA pgclip")
         if not catalog.vector_schema(cursor):
-            cursor.execute("CREATE EXTENSION vector")
+            _install_extension(cursor)
     elif plan.is_member:
         cursor.execute(f"SET LOCAL ROLE {plan.owner}")
     else:
@@ -170,6 +170,18 @@ def _become_owner(cursor: "Cursor", plan: Plan) -> None:
             f"schema pgclip belongs to {plan.owner}, and this role is no member of it. Run "
             f"pgclip migrate as {plan.owner}, to: {'; '.join(plan.steps())}"
         )
+
+
+def _install_extension(cursor: "Cursor") -> None:
+    import psycopg2
+
+    try:
+        cursor.execute("CREATE EXTENSION vector")
+    except psycopg2.ProgrammingError as error:
+        raise SchemaError(
+            f"the extension vector is not installed, and this role can't install it ({error}). "
+            "Have a superuser run: CREATE EXTENSION vector"
+        ) from error
 
 
 def _change_tables(connection: "Connection", cursor: "Cursor", plan: Plan) -> None:

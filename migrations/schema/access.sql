@@ -18,11 +18,10 @@ LANGUAGE sql IMMUTABLE AS $$
            WHEN 'worker' THEN ARRAY[
         'register_model', '_ticket_queue', 'sign_on', 'heartbeat', 'sign_off', 'claim', 'release',
         'known_embeddings', 'keep_label_vector', 'open_results', 'store', 'notify_settled',
-        'sweep', 'walk_models', 'collect_contents', 'expire_queries', 'backlog', 'query_waits',
-        'take_queries', 'answer_query', 'refuse_query', 'unindexed', 'close_segment', 'next_build',
-        'build_segment',
-        'announce_segments', 'exchange_segments', 'drop_retired', 'next_relabeling',
-        'store_labels'] END
+        'sweep', 'walk_models', 'collect_contents', 'expire_queries', 'backlog', 'retired_queues',
+        'query_waits', 'take_queries', 'answer_query', 'refuse_query', 'unindexed',
+        'close_segment', 'next_build', 'build_segment', 'announce_segments',
+        'exchange_segments', 'drop_retired', 'next_relabeling', 'store_labels'] END
 $$;
 
 CREATE FUNCTION pgclip._readable_by(p_access text) RETURNS text[]

@@ -18,6 +18,13 @@ LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog,
     FROM pgclip.model WHERE state <> 'retired'
 $$;
 
+-- For the steward: where nobody looks for tickets any more.
+CREATE FUNCTION pgclip.retired_queues() RETURNS text[]
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce(array_agg(pgclip._ticket_queue(id) ORDER BY id), '{}')
+    FROM pgclip.model WHERE state = 'retired'
+$$;
+
 -- "lacking": items that have neither its vectors nor a failure, about.
 CREATE VIEW pgclip.models AS
 SELECT c.name, c.state, c.dimension, c.fingerprint, c.created_at, c.items, c.jobs, c.failures,

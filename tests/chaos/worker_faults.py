@@ -163,3 +163,27 @@ def _refused_worker(stage: Stage, **environ: str) -> None:
         stage.troubles.append(f"a worker with {environ} was not refused")
     finally:
         worker.close()
+
+
+@fault("a model beside, filled for a while and taken back", 3)
+def model_beside(stage: Stage, random: Random) -> None:
+    """While other transactions are open that may or may not know of it."""
+    stage.sql("SELECT pgclip.add_model('beside') WHERE NOT EXISTS "
+              "(SELECT FROM pgclip.model WHERE name = 'beside')")  # fmt: skip
+    worker = Worker(98, stage, PGCLIP_MODEL_NAME="beside")
+    try:
+        pause(random, 8, 2)
+        stage.sql("SELECT pgclip.cancel_model(name) FROM pgclip.models "
+                  "WHERE name = 'beside' AND state = 'filling'")  # fmt: skip
+        deadline = time.monotonic() + 60
+        while stage.sql("SELECT count(*) FROM pgclip.model") != [(1,)]:
+            if time.monotonic() > deadline:
+                stage.troubles.append("a model that was taken back is not gone")
+                break
+            time.sleep(0.1)
+        if worker.process.wait(30) == 0:
+            stage.troubles.append("a worker of a model that is gone ended as if nothing were wrong")
+    except subprocess.TimeoutExpired:
+        stage.troubles.append("a worker of a model that is gone goes on")
+    finally:
+        worker.close()

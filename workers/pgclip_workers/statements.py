@@ -45,6 +45,7 @@ SWEEP = "SELECT pgclip.sweep(%s)"
 WALK_MODELS = "SELECT pgclip.walk_models(%s, %s)"
 COLLECT_CONTENTS = "SELECT pgclip.collect_contents(%s)"
 EXPIRE_QUERIES = "SELECT pgclip.expire_queries(%s)"
+RETIRED_QUEUES = "SELECT pgclip.retired_queues()"
 BACKLOG = "SELECT queue, queued, workers FROM pgclip.backlog(%s)"
 
 # For metrics: every model's jobs by state, those that wait counted up to a limit, and the age of

@@ -84,6 +84,14 @@ class TicketOffice:
         for _ in range(count):
             self._attempt(queue, coalesce=False)
 
+    def forget(self, queue: str) -> None:
+        """Deletes a queue that nobody works off any more, with all that Redis has of it."""
+        keys = (queue, f"_kombu.binding.{queue}", f"{queue}.waiting")
+        try:
+            self._connected()[1].delete(*map(self._settings.redis_key, keys))
+        except Exception as error:  # with the steward's next pass
+            log.info("could not delete the queue of a retired model: %s", error)
+
     def waiting(self, queue: str) -> int:
         """How many tickets wait in a queue. Raises redis.RedisError."""
         return int(self._connected()[1].llen(self._settings.redis_key(queue)))

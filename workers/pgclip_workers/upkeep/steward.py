@@ -82,6 +82,9 @@ class Steward:
                     self._tickets.publish(queue, max(0, wanted - self._tickets.waiting(queue)))
                 except RedisError as error:
                     log.info("no tickets added, Redis does not answer: %s", error)
+        for (queues,) in self._alone(statements.RETIRED_QUEUES):
+            for queue in queues:
+                self._tickets.forget(queue)
 
     def _walk(self) -> None:
         """For as long as there is to the next pass, which the other duties are waiting for."""
