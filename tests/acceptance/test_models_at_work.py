@@ -37,7 +37,7 @@ def test_a_model_comes_and_another_goes(
     sql("SELECT pgclip.promote_model('other')")
     assert client.search("text 7", k=1)[0].key == "k7"
     server = redis.Redis.from_url(services.redis_url)
-    server.lpush(f"pgclip:{queue}", "a ticket for the one before")
+    assert server.keys(f"pgclip:*{queue}*")
     sql("SELECT pgclip.drop_model('planted')")
     assert first.wait(30) == 75
     assert "retired or gone" in first.log.read_text()

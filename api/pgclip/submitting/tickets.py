@@ -86,7 +86,8 @@ class TicketOffice:
 
     def forget(self, queue: str) -> None:
         """Deletes a queue that nobody works off any more, with all that Redis has of it."""
-        keys = (queue, f"_kombu.binding.{queue}", f"{queue}.waiting")
+        bindings = (f"_kombu.{kind}.{queue}" for kind in ("binding", "binding_permanent"))
+        keys = (queue, f"{queue}.waiting", *bindings)
         try:
             self._connected()[1].delete(*map(self._settings.redis_key, keys))
         except Exception as error:  # with the steward's next pass
