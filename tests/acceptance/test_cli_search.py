@@ -2,12 +2,14 @@
 
 import json
 import signal
+import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import pytest
 from PIL import Image
 from support.commands import Run, interruptible, pgclip, pgclip_process, urls
@@ -301,6 +303,19 @@ class TestSegments:
         client.set_calibration("text", "image", midpoint=0.3, slope=20)
         line = quiet("calibrate").stdout.splitlines()[1]
         assert line.split() == ["text", "image", "0.300", "20.0", "planted"]
+
+    def test_building_waits_while_a_worker_is_at_it(self, quiet: Run, client: Client) -> None:
+        url = client.settings.database_url
+        other = psycopg2.connect(url)
+        other.cursor().execute("SELECT pg_advisory_xact_lock(731199448, 1)")
+        process = interruptible("segments", "--build", **urls(client), PGCLIP_SEGMENT_ROWS="10")
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(3)
+        other.commit()
+        other.close()
+        out, err = process.communicate(timeout=60)
+        assert (process.returncode, err) == (0, b"")
+        assert b"sealed" in out
 
     def test_building_can_be_interrupted(self, quiet: Run, client: Client) -> None:
         url = client.settings.database_url

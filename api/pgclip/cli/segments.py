@@ -77,4 +77,4 @@ def _maintain(settings: Settings, database: Database, stopping: threading.Event)
         cursor.execute(statements.MODELS_WITH_SEGMENTS)
         models = [model for (model,) in cursor.fetchall()]
     for model in models:
-        Maintenance(settings, database, model).run(stopping.is_set)
+        Maintenance(settings, database, model, waits=True).run(stopping.is_set)

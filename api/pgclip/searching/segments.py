@@ -1,9 +1,10 @@
 """Segments of vectors: closes full ones, builds their indexes, merges them, drops what is replaced.
 
-All of it while others store and search; see migrations/sql/0004/segments.sql.
+All of it while others store and search; see migrations/schema/segments.sql and building.sql.
 """
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,6 +25,8 @@ _WORN = 0.2
 # SQLSTATEs: parallel workers found too little shared memory; a lock was not to be had in time.
 _NO_RESOURCES = "53"
 _LOCK_NOT_AVAILABLE = "55P03"
+# Between two looks of one that waits for its turn.
+_TURN_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,20 +77,29 @@ class Maintenance:
     """Does what a model's segments need. One process at a time, by an advisory lock.
 
     Every step is a transaction: what is interrupted is done again from the start of that step.
-    In a burst nothing is built while fewer than `patience` vectors have no index.
+    In a burst nothing is built while fewer than `patience` vectors have no index. One that `waits`
+    has its turn after another process's; else it leaves the work to that.
     """
 
     def __init__(
-        self, settings: Settings, database: Database, model: int, patience: int = 0
+        self,
+        settings: Settings,
+        database: Database,
+        model: int,
+        patience: int = 0,
+        waits: bool = False,
     ) -> None:
         self._settings = settings
         self._database = database
         self._model = model
         self._patience = patience
+        self._waits = waits
+        self._stopping: Callable[[], bool] = lambda: False
         self._notices: list[str] = []  # what Postgres said of the last step
 
     def run(self, stopping: Callable[[], bool] = lambda: False) -> None:
         """Works until nothing is left to do, or until told to stop. Raises PgclipError."""
+        self._stopping = stopping
         self._exchange()
         while not stopping():
             self._step(statements.CLOSE_SEGMENT, self._settings.segment_rows)
@@ -140,18 +152,20 @@ class Maintenance:
 
         None if another process is at it, or if a lock is held: the next pass tries again.
         """
-        try:
-            with self._database.transaction("segments") as cursor:
-                cursor.execute(statements.SEGMENTS_LOCK, (self._model,))
-                if cursor.fetchone() != (True,):
-                    return None
-                cursor.connection.notices.clear()
-                cursor.execute(statement, (self._model, *arguments))
-                self._notices = list(cursor.connection.notices)
-                (value,) = cursor.fetchone() or (None,)
-                return value
-        except PgclipError as error:
-            if sqlstate(error) != _LOCK_NOT_AVAILABLE:
-                raise
-            log.info("segments wait for a transaction that holds them: %s", error)
-            return None
+        while True:
+            try:
+                with self._database.transaction("segments") as cursor:
+                    cursor.execute(statements.SEGMENTS_LOCK, (self._model,))
+                    if cursor.fetchone() == (True,):
+                        cursor.connection.notices.clear()
+                        cursor.execute(statement, (self._model, *arguments))
+                        self._notices = list(cursor.connection.notices)
+                        (value,) = cursor.fetchone() or (None,)
+                        return value
+            except PgclipError as error:
+                if sqlstate(error) != _LOCK_NOT_AVAILABLE:
+                    raise
+                log.info("segments wait for a transaction that holds them: %s", error)
+            if not self._waits or self._stopping():
+                return None
+            time.sleep(_TURN_SECONDS)
