@@ -74,7 +74,11 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServices
         database_url=os.environ.get("PGCLIP_TEST_DATABASE_URL"),
         redis_url=os.environ.get("PGCLIP_TEST_REDIS_URL"),
         # Many small databases are made; what they hold need not survive the machine.
-        postgres_settings={"fsync": "off", "full_page_writes": "off"},
+        postgres_settings={
+            "fsync": "off",
+            "full_page_writes": "off",
+            "shared_buffers": "256MB",
+        },
     )
     try:
         local.start()

@@ -206,6 +206,12 @@ ANNOUNCE_SEGMENTS = "SELECT pgclip.announce_segments(%s::smallint)"
 EXCHANGE_SEGMENTS = "SELECT pgclip.exchange_segments(%s::smallint)"
 DROP_RETIRED = "SELECT pgclip.drop_retired(%s::smallint, make_interval(secs => %s))"
 UNINDEXED = "SELECT pgclip.unindexed(%s::smallint)"
+# Bytes that searches read: indexes of sealed segments, tables of the others; and shared buffers.
+SEARCHED_BYTES = """
+    SELECT coalesce(sum(CASE state WHEN 'sealed' THEN index_bytes ELSE table_bytes END), 0)::bigint,
+           pg_size_bytes(current_setting('shared_buffers'))
+    FROM pgclip.segments WHERE state <> 'retired'
+"""
 SEGMENTS = """
     SELECT model, number, state, kind, vectors, table_bytes, index_bytes, created_at, retired_at
     FROM pgclip.segments ORDER BY model, number

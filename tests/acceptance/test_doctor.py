@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
+from support.clusters import Cluster, place
 from support.commands import PICTURES, pgclip, urls
 from support.databases import run_sql, with_database
 from support.pictures import jpeg
@@ -11,6 +13,7 @@ from support.processes import Live, WorkerFactory, eventually
 
 from pgclip import Client
 from pgclip.local import LocalServices
+from pgclip.migrate import migrate
 
 
 class TestDoctor:
@@ -102,3 +105,21 @@ class TestDoctor:
         eventually(lambda: client.count()["failed"] == 1)
         found = self.findings(**urls(client), PGCLIP_MODEL="planted")
         assert "encoding_failed 1" in found["items"]["detail"]
+
+    def test_searches_read_more_than_postgres_keeps_in_memory(
+        self, services: LocalServices, start_worker: WorkerFactory, tmp_path: Path
+    ) -> None:
+        server = Cluster(place(tmp_path / "small") / "data").create().start("shared_buffers=128kB")
+        try:
+            migrate(server.url())
+            start_worker(server.url())
+            given = {"database_url": server.url(), "redis_url": services.redis_url}
+            with Client(**given) as client:
+                client.submit_text("one").wait(60)
+                assert "memory" not in self.findings(**urls(client))
+                client.submit_many({"text": f"text {n}"} for n in range(3000)).wait(60)
+                found = self.findings(**urls(client), PGCLIP_MODEL="planted")["memory"]
+            assert found["state"] == "warning"
+            assert "shared_buffers are 128.0 KiB" in found["detail"]
+        finally:
+            server.stop()

@@ -6,6 +6,7 @@ from typing import Any
 
 from pgclip import statements
 from pgclip.cli.checks.finding import Finding
+from pgclip.cli.output import shown_bytes
 from pgclip.cli.status import Status, look
 from pgclip.database import Database, check_schema, make_engine
 from pgclip.errors import PgclipError, SchemaError, translated
@@ -46,6 +47,7 @@ def postgres(settings: Settings) -> Generator[Finding, None, Status | None]:
     try:
         yield from _pooler(settings, database)
         yield _completeness(database)
+        yield from _buffers(database)
         return look(database)
     finally:
         database.close()
@@ -78,6 +80,17 @@ def _pooler(settings: Settings, database: Database) -> Iterator[Finding]:
         detail = "a pooler shares sessions, and each index holds one of them while it is built"
         advice = "Where that is too long, give workers PGCLIP_DIRECT_URL, a URL past the pooler"
         yield Finding("pooler", "warning", detail, advice)
+
+
+def _buffers(database: Database) -> Iterator[Finding]:
+    """Whether Postgres can keep in memory what searches read."""
+    with database.transaction("segments") as cursor:
+        cursor.execute(statements.SEARCHED_BYTES)
+        searched, buffers = cursor.fetchone() or (0, 0)
+    if searched > buffers:
+        detail = f"searches read {shown_bytes(searched)}, shared_buffers are {shown_bytes(buffers)}"
+        advice = "Where searches take long, set shared_buffers to that, or a quarter of the memory"
+        yield Finding("memory", "warning", detail, advice)
 
 
 def _completeness(database: Database) -> Finding:
