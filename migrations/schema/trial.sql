@@ -44,7 +44,8 @@ BEGIN
     v_found := ARRAY[
         (SELECT collection FROM pgclip.search(v_query, k => 1, collection => p_collection)),
         (SELECT collection FROM pgclip.search_vector(p_vector, k => 1)),
-        (SELECT collection FROM pgclip.search_vector(p_vector, k => 1, exact => true)),
+        (SELECT collection FROM pgclip.search_vector(p_vector, k => 1, exact => true,
+                                                     collection => p_collection)),
         (SELECT collection FROM pgclip.hybrid(v_query, k => 1, collection => p_collection)),
         (SELECT collection FROM pgclip.search_vector(pgclip.weigh(ARRAY[
             pgclip.item_embedding('trial', p_collection)], '{1}'), k => 1))];
