@@ -15,7 +15,7 @@ from pgclip.forks import begin_anew_in_children
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
     from psycopg2.extensions import cursor as Cursor
-    from sqlalchemy import Engine
+    from sqlalchemy import Engine, PoolProxiedConnection
 
 # The version of the schema (of migrations/versions) that this package was made with.
 SCHEMA_VERSION = "0003"
@@ -44,7 +44,6 @@ class Database:
             pool_size=pool_size,
             max_overflow=0,
             pool_timeout=30,
-            pool_pre_ping=True,
             connect_args={
                 "connect_timeout": max(1, round(connect_timeout)),
                 "application_name": application_name,
@@ -85,9 +84,9 @@ class Database:
         that `writes` does so whatever is the role's or the database's default. Raises
         ConnectionFailed, SchemaError or what the SQL functions raise (see pgclip.errors).
         """
-        with self._connection(what) as connection, connection.cursor() as cursor:
+        begin = _begin(writes, {**self._local, **local})
+        with self._connection(what, begin) as connection, connection.cursor() as cursor:
             try:
-                cursor.execute(_begin(writes, {**self._local, **local}))
                 yield cursor
                 cursor.execute("COMMIT")
             except BaseException:
@@ -100,7 +99,7 @@ class Database:
 
         Between two of them a pooler may give the session to somebody else.
         """
-        with self._connection(what) as connection, connection.cursor() as cursor:
+        with self._connection(what, "SELECT") as connection, connection.cursor() as cursor:
             yield cursor
 
     def shares_sessions(self) -> bool:
@@ -116,25 +115,13 @@ class Database:
         return self._shares_sessions
 
     @contextmanager
-    def _connection(self, what: str) -> Iterator["Connection"]:
-        from sqlalchemy.exc import DBAPIError
-        from sqlalchemy.exc import TimeoutError as PoolTimeout
-
+    def _connection(self, what: str, first: str) -> Iterator["Connection"]:
+        """One on which the first statement has been run, which also tells whether it is alive."""
         with translated(what):
+            pooled = self._pooled(what, first)
+            connection: Connection = pooled.driver_connection  # type: ignore[assignment]
             try:
-                pooled = self._engine.raw_connection()
-            except PoolTimeout as error:
-                raise ConnectionFailed(
-                    f"{what}: all connections of this client are in use (PGCLIP_POOL_SIZE)"
-                ) from error
-            except DBAPIError as error:
-                if error.orig is None:
-                    raise
-                raise error.orig from None
-            try:
-                connection: Connection = pooled.driver_connection  # type: ignore[assignment]
                 self._in_use.add(connection)
-                self._prepare(connection, pooled.info)
                 yield connection
             except BaseException:
                 if connection.closed:
@@ -144,14 +131,53 @@ class Database:
                 self._in_use.discard(connection)
                 pooled.close()
 
-    def _prepare(self, connection: "Connection", info: dict[str, Any]) -> None:
-        if not info.get("prepared"):
-            connection.autocommit = True  # transactions begin where they say so
-            info["prepared"] = True
-        if not self._checked:
+    def _pooled(self, what: str, first: str) -> "PoolProxiedConnection":
+        from psycopg2 import InterfaceError, OperationalError
+
+        pooled = self._checked_out(what)
+        connection = pooled.driver_connection
+        try:
+            return self._begun(pooled, first)
+        except (OperationalError, InterfaceError):
+            if connection is None or not connection.closed:
+                raise
+        # The server has gone away since it was last used, and so from the others: all anew.
+        self._engine.dispose()
+        return self._begun(self._checked_out(what), first)
+
+    def _checked_out(self, what: str) -> "PoolProxiedConnection":
+        from sqlalchemy.exc import DBAPIError
+        from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+        try:
+            return self._engine.raw_connection()
+        except PoolTimeout as error:
+            raise ConnectionFailed(
+                f"{what}: all connections of this client are in use (PGCLIP_POOL_SIZE)"
+            ) from error
+        except DBAPIError as error:
+            if error.orig is None:
+                raise
+            raise error.orig from None
+
+    def _begun(self, pooled: "PoolProxiedConnection", first: str) -> "PoolProxiedConnection":
+        connection: Connection = pooled.driver_connection  # type: ignore[assignment]
+        try:
+            if not pooled.info.get("prepared"):
+                connection.autocommit = True  # transactions begin where they say so
+                pooled.info["prepared"] = True
             with connection.cursor() as cursor:
-                check_schema(cursor)
-            self._checked = True
+                if not self._checked:
+                    check_schema(cursor)
+                    self._checked = True
+                cursor.execute(first)
+        except BaseException:
+            _roll_back(connection)
+            if connection.closed:
+                pooled.invalidate()
+            pooled.close()
+            raise
+        return pooled
 
 
 def _roll_back(connection: "Connection") -> None:

@@ -1,0 +1,219 @@
+"""Vectors as people have them, made by the demo's renderer and model from seeds of their own.
+
+    drawings     folders of pictures, all of one thing after the other
+    documents    long texts in many languages, each of many windows
+    floods       captions, beside one text many times and many that nearly are the same
+    bursts       a camera's: twenty shots of each picture
+    tenants      collections that have a subject each
+
+Text queries have forms that training did not use. The demo's vectors have 128 dimensions; a random
+rotation into 512 keeps every cosine. Needs Debian's fonts-noto-color-emoji, unicode-data and
+unicode-cldr-core, and the demo's folder.
+"""
+
+import io
+import sys
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+from here import DATA, HERE
+from vectors import DIMENSION, Floats
+
+DEMO = HERE.parent / "demo"
+sys.path.insert(0, str(DEMO))
+import emoji_data  # noqa: E402
+import evaluate  # noqa: E402
+import render  # noqa: E402
+import torch  # noqa: E402
+from PIL import Image  # noqa: E402
+
+# Numbers of drawings: those of data and of picture queries are never the same.
+_OF_DATA, _OF_QUERIES = 5_000, 9_000
+_DOCUMENTS, _WINDOWS = 952, 76
+_EQUAL, _NEARLY = 20_000, 15_000
+_SHOTS = 20
+_SENTENCES = (
+    "chapter {n}: {name} and {other}", "{name}, seen by {other}", "{other} again, page {n}",
+    "nothing more about {name}", "note {n} on {other}: {name}", "{name} {name} {other}",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Holding:
+    """Items in the order in which they were submitted, and what is asked for.
+
+    `vectors` is (n, 512), `items` the item of each, (n,), rising; `collections` the collection of
+    each item. `queries` are (q, 512), by what asks.
+    """
+
+    name: str
+    kind: str
+    vectors: Floats
+    items: Any
+    collections: Any
+    queries: dict[str, Floats]
+
+
+def drawings(seed: int, each: int = 20) -> Holding:
+    """`each` drawings of every emoji, one emoji after the other; texts and pictures ask."""
+    vectors = _drawn(_OF_DATA + each * seed, each)
+    return Holding(
+        "drawings", "image", vectors, np.arange(len(vectors)), np.zeros(len(vectors), int),
+        {"text": _asked(seed), "image": _drawn(_OF_QUERIES + seed, 1)},
+    )  # fmt: skip
+
+
+def documents(seed: int) -> Holding:
+    """Each in one of the languages, about one thing, with windows that often are alike."""
+    random = np.random.default_rng([2, seed])
+    names = _names()
+    texts, items = [], []
+    for document in range(_DOCUMENTS):
+        here = names[random.integers(len(names))]
+        name = here[random.integers(len(here))]
+        for window in range(_WINDOWS):
+            sentence = _SENTENCES[random.integers(len(_SENTENCES))]
+            other = here[random.integers(len(here))]
+            texts.append(sentence.format(n=window, name=name, other=other))
+            items.append(document)
+    items = np.array(items)
+    return Holding("documents", "text", _texts(texts, f"documents-{seed}"), items,
+                   np.zeros(_DOCUMENTS, int), {"text": _asked(seed)})  # fmt: skip
+
+
+def floods(seed: int) -> Holding:
+    """Captions between one text 20,000 times and 15,000 that differ in a number."""
+    captions = [f"a picture of {name}" for name in _english()[:_DOCUMENTS]]
+    few = _texts([*captions, "no description available"], "captions")
+    nearly = [f"product number {n + seed}, new" for n in range(_NEARLY)]
+    vectors = np.concatenate([np.repeat(few[-1:], _EQUAL, axis=0), few[:-1],
+                              _texts(nearly, f"nearly-{seed}")])  # fmt: skip
+    return Holding("floods", "text", vectors, np.arange(len(vectors)),
+                   np.zeros(len(vectors), int), {"text": _asked(seed)})  # fmt: skip
+
+
+def bursts(seed: int) -> Holding:
+    """Twenty shots of each drawing: moved by a little, saved anew."""
+
+    def shots(index: int, char: str) -> Iterable[Image.Image]:
+        random = np.random.default_rng([render.EVALUATE, index, _OF_DATA + 900 + seed])
+        drawn = render.draw(char, random, render.Style())
+        for _ in range(_SHOTS):
+            x, y = random.integers(0, 6, 2)
+            moved = drawn.crop((x, y, drawn.width - 6 + x, drawn.height - 6 + y))
+            yield _saved(moved, int(random.integers(60, 95)))
+
+    vectors = _kept(f"bursts-{seed}", lambda: _pictures(shots))
+    return Holding("bursts", "image", vectors, np.arange(len(vectors)),
+                   np.zeros(len(vectors), int),
+                   {"text": _asked(seed), "image": _drawn(_OF_QUERIES + seed, 1)})  # fmt: skip
+
+
+def tenants(seed: int) -> Holding:
+    """The drawings in fifty collections, each of neighbouring emoji: their subjects."""
+    whole = drawings(seed)
+    collections = np.arange(len(whole.vectors)) * 50 // len(whole.vectors)
+    return Holding("tenants", "image", whole.vectors, whole.items, collections, whole.queries)
+
+
+ALL: dict[str, Callable[[int], Holding]] = {
+    "drawings": drawings, "documents": documents, "floods": floods, "bursts": bursts,
+    "tenants": tenants,
+}  # fmt: skip
+
+
+def best(holding: Holding, query: Floats, k: int, among: Any = None) -> Floats:
+    """The scores of the k best items, each with its best vector; exactly, best first."""
+    scores = holding.vectors @ query
+    if among is not None:
+        scores = np.where(among[holding.items], scores, -2)
+    starts = np.flatnonzero(np.diff(holding.items, prepend=-1))
+    found: Floats = np.sort(np.maximum.reduceat(scores, starts))[::-1][:k]
+    return found
+
+
+@cache
+def _clip() -> Any:
+    return evaluate.Clip(DEMO / "model")
+
+
+@cache
+def _emoji() -> Any:
+    return emoji_data.load_emoji()
+
+
+def _english() -> list[str]:
+    return [each.name for each in _emoji()]
+
+
+def _names() -> list[list[str]]:
+    """Names of things, in each language that has a name for most."""
+    languages = []
+    for file in sorted((emoji_data.CLDR / "annotations").glob("*.xml")):
+        found = [each.text or "" for each in ElementTree.parse(file).iter("annotation")
+                 if each.get("type") == "tts"]  # fmt: skip
+        if len(found) > 1000:
+            languages.append(found)
+    return languages
+
+
+def _asked(seed: int) -> Floats:
+    """A query for every emoji, in forms that training did not use."""
+    random = np.random.default_rng([1, seed])
+    forms = random.choice(evaluate.HELD_OUT, len(_english()))
+    phrases = (evaluate.with_article(name, "a") for name in _english())
+    texts = [form.format(phrase) for form, phrase in zip(forms, phrases, strict=True)]
+    return _texts(texts, f"asked-{seed}")
+
+
+def _drawn(first: int, each: int) -> Floats:
+    def pictures(index: int, char: str) -> Iterable[Image.Image]:
+        for number in range(first, first + each):
+            random = np.random.default_rng([render.EVALUATE, index, number])
+            data = render.encode_jpeg(render.draw(char, random, render.Style()), random)
+            yield Image.open(io.BytesIO(data)).convert("RGB")
+
+    return _kept(f"drawn-{first}-{each}", lambda: _pictures(pictures))
+
+
+def _pictures(drawn: Callable[[int, str], Iterable[Image.Image]]) -> Floats:
+    found = [_clip().images(list(drawn(index, each.char))).numpy()
+             for index, each in enumerate(_emoji())]  # fmt: skip
+    return _rotated(np.concatenate(found))
+
+
+def _saved(picture: Image.Image, quality: int) -> Image.Image:
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=quality)
+    return Image.open(file).convert("RGB")
+
+
+def _texts(texts: Sequence[str], name: str) -> Floats:
+    def made() -> Floats:
+        parts = [_clip().texts(texts[n : n + 256]).numpy() for n in range(0, len(texts), 256)]
+        return _rotated(np.concatenate(parts))
+
+    return _kept(name, made)
+
+
+def _rotated(vectors: Floats) -> Floats:
+    """Into more dimensions: cosines stay."""
+    random = np.random.default_rng(5)
+    rotation, _ = np.linalg.qr(random.standard_normal((DIMENSION, vectors.shape[1])))
+    return np.ascontiguousarray(vectors @ rotation.T.astype(np.float32))
+
+
+def _kept(name: str, make: Callable[[], Floats]) -> Floats:
+    """Made once; drawing and encoding takes minutes."""
+    folder = DATA / "people"
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{name}.npy"
+    if not file.exists():
+        torch.set_num_threads(2)
+        np.save(file, make())
+    found: Floats = np.load(file)
+    return found
