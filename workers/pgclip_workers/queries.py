@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 # A notification may be lost with a connection; a look now and then costs nothing. Behind a pooler
 # nobody can listen, so each look is what a query waits for.
 _LOOK_SECONDS = 0.5
-_POOLED_LOOK_SECONDS = 0.12
+_POOLED_LOOK_SECONDS = 0.13
 _AT_ONCE = 16
 _RECONNECT_SECONDS = 1.0
 

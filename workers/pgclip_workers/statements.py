@@ -39,14 +39,15 @@ STORE = "SELECT pgclip.store(%s::uuid, %s, %s::bigint[], %s::bytea[], %s::jsonb)
 
 NOTIFY_SETTLED = "SELECT pgclip.notify_settled(%s::bigint[])"
 
-# One steward at a time; an xact lock, because a session's would survive a frozen process.
-STEWARD_LOCK = "SELECT pg_try_advisory_xact_lock(7311994463)"
-SWEEP = "SELECT pgclip.sweep(%s)"
-WALK_MODELS = "SELECT pgclip.walk_models(%s, %s)"
-COLLECT_CONTENTS = "SELECT pgclip.collect_contents(%s)"
-EXPIRE_QUERIES = "SELECT pgclip.expire_queries(%s)"
-RETIRED_QUEUES = "SELECT pgclip.retired_queues()"
-BACKLOG = "SELECT queue, queued, workers FROM pgclip.backlog(%s)"
+# One steward at a time; an xact lock, because a session's would survive a frozen process. The
+# condition is looked at before a function is called.
+_ALONE = "WHERE pg_try_advisory_xact_lock(7311994463)"
+SWEEP = f"SELECT pgclip.sweep(%s) {_ALONE}"
+WALK_MODELS = f"SELECT pgclip.walk_models(%s, %s) {_ALONE}"
+COLLECT_CONTENTS = f"SELECT pgclip.collect_contents(%s) {_ALONE}"
+EXPIRE_QUERIES = f"SELECT pgclip.expire_queries(%s) {_ALONE}"
+RETIRED_QUEUES = f"SELECT pgclip.retired_queues() {_ALONE}"
+BACKLOG = f"SELECT queue, queued, workers FROM pgclip.backlog(%s) {_ALONE}"
 
 # For metrics: every model's jobs by state, those that wait counted up to a limit, and the age of
 # the oldest. A rank may lie in the future.

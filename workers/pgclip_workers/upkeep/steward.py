@@ -97,8 +97,5 @@ class Steward:
     def _alone(self, statement: str, *arguments: int) -> list[tuple[Any, ...]]:
         """A statement's rows, in a transaction of its own; none if another steward is at it."""
         with self._database.transaction("steward") as cursor:
-            cursor.execute(statements.STEWARD_LOCK)
-            if cursor.fetchone() != (True,):
-                return []
             cursor.execute(statement, arguments)
             return cursor.fetchall()
