@@ -67,7 +67,8 @@ END $$;
 --   four or more sealed ones of a kind and of like size (a factor of 2), so that a vector is copied
 --   about log4(n / rows) times; in quiet times two or more (a factor of 4): a search costs what
 --   it costs once for each segment;
---   one of which p_worn (a share) is deleted, alone.
+--   one of which p_worn (a share) is deleted, alone; and in quiet times one from before equal
+--   vectors were grouped.
 -- Not more together than an index of which fits into p_memory (bytes), unless there are p_most:
 -- the rest would be built several times slower. A vector takes its halves and about 720 bytes, as
 -- measured with pgvector 0.8.5 and its default m of 16.
@@ -110,8 +111,10 @@ BEGIN
         WHEN cardinality(v_alike) >= 4 THEN v_alike
         WHEN cardinality(v_quiet) >= 2 THEN v_quiet
         ELSE (SELECT ARRAY[number] FROM pgclip.segment
-              WHERE model_id = p_model AND state = 'sealed' AND pg_stat_get_tuples_deleted(
-                  to_regclass(pgclip._segment_table(p_model, number))) > rows * p_worn
+              WHERE model_id = p_model AND state = 'sealed'
+                AND (pg_stat_get_tuples_deleted(to_regclass(
+                         pgclip._segment_table(p_model, number))) > rows * p_worn
+                     OR NOT grouped AND pgclip._hot_for(p_model) > '1 min')
               ORDER BY number LIMIT 1) END;
 END $$;
 
@@ -137,6 +140,7 @@ BEGIN
         RETURN NULL;
     END IF;
     PERFORM set_config('maintenance_work_mem', p_memory, true);
+    PERFORM set_config('work_mem', p_memory, true);  -- what is copied is sorted
     PERFORM set_config('max_parallel_maintenance_workers', p_workers::text, true);
     v_next := (SELECT max(number) FROM pgclip.segment WHERE model_id = p_model);
     EXECUTE format('SELECT coalesce(array_agg(DISTINCT kind ORDER BY kind), %L) FROM %s s',
@@ -158,14 +162,23 @@ DECLARE
     v_rows  bigint;
 BEGIN
     PERFORM pgclip._create_segment_table(p_model, p_number);
-    EXECUTE format('INSERT INTO %s (id, item_id, collection_id, kind, embedding)
-                    SELECT id, item_id, collection_id, kind, embedding FROM %s s WHERE kind = $1',
+    -- In a random order: what comes one after the other, such as a burst of a camera, is alike, and
+    -- an index that meets it so is torn.
+    EXECUTE format('INSERT INTO %s (id, item_id, collection_id, kind, embedding, twins, leads)
+                    SELECT id, item_id, collection_id, kind, embedding,
+                           CASE WHEN count(*) OVER same > 1 THEN min(id) OVER same END,
+                           id = min(id) OVER same
+                    FROM %s s WHERE kind = $1 WINDOW same AS (PARTITION BY embedding)
+                    ORDER BY hashint8(id)',
                    v_table, pgclip._union_of(p_model, p_sources)) USING p_kind;
     GET DIAGNOSTICS v_rows = ROW_COUNT;
-    EXECUTE format('CREATE INDEX ON %s USING hnsw (embedding @vector@.halfvec_ip_ops)', v_table);
+    EXECUTE format('CREATE INDEX ON %s USING hnsw (embedding @vector@.halfvec_ip_ops) WHERE leads',
+                   v_table);
+    EXECUTE format('CREATE INDEX ON %s (twins, item_id) WHERE twins IS NOT NULL', v_table);
+    EXECUTE format('CREATE INDEX ON %s (collection_id)', v_table);
     EXECUTE format('ANALYZE %s (item_id, collection_id, kind)', v_table);
-    INSERT INTO pgclip.segment (model_id, number, state, kind, rows, sources)
-    VALUES (p_model, p_number, 'copied', p_kind, v_rows, p_sources);
+    INSERT INTO pgclip.segment (model_id, number, state, kind, rows, sources, grouped)
+    VALUES (p_model, p_number, 'copied', p_kind, v_rows, p_sources, true);
 END $$;
 
 -- From here on deletions are made from the copies as well. It waits for those under way, and others
@@ -194,18 +207,25 @@ END $$;
 CREATE FUNCTION pgclip.exchange_segments(p_model smallint) RETURNS int[]
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    v_segment record;
-    v_built   int[];
-    v_sources int[];
+    v_segment  record;
+    v_table    text;
+    v_orphaned bigint[];
+    v_built    int[];
+    v_sources  int[];
 BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE EXCEPTION 'segments can be exchanged in READ COMMITTED only';
     END IF;
     FOR v_segment IN SELECT number, sources FROM pgclip.segment
                      WHERE model_id = p_model AND state = 'built' ORDER BY number LOOP
+        v_table := pgclip._segment_table(p_model, v_segment.number);
         EXECUTE format('DELETE FROM %s n WHERE NOT EXISTS (SELECT FROM %s s WHERE s.id = n.id)',
-                       pgclip._segment_table(p_model, v_segment.number),
-                       pgclip._union_of(p_model, v_segment.sources));
+                       v_table, pgclip._union_of(p_model, v_segment.sources));
+        EXECUTE format('SELECT array_agg(twins) FROM (
+                            SELECT twins FROM %s WHERE twins IS NOT NULL
+                            GROUP BY twins HAVING NOT bool_or(leads)) orphaned',
+                       v_table) INTO v_orphaned;
+        PERFORM pgclip._lead_anew(v_table, v_orphaned);
         v_built := v_built || v_segment.number;
         v_sources := v_segment.sources;
     END LOOP;

@@ -36,13 +36,17 @@ BEGIN
     RETURN v_before;
 END $$;
 
--- The p_limit nearest vectors, of which those count that pass the check, a condition on n. Segments
+-- The p_limit nearest points, of which those count that pass the check, a condition on n. Segments
 -- are read in the order of the distance, as far as is needed (iterative scan); nothing else may be
 -- sorted by, or no index is used. The check comes after the limit: pushed into the scan it would
 -- hide how much has been looked at, and an index that gives out returns what it happens to have.
 -- Sequential scans are off for what has an index; the hot segment has none.
+--
+-- A point stands for all vectors that equal it. Of the items that have them the first p_limit
+-- count; on a page that begins among them (p_after_…), those that come after.
 CREATE FUNCTION pgclip._nearest_by_index(
-    p_vectors text, p_check text, p_query @vector@.halfvec, p_limit int
+    p_points text, p_others text, p_check text, p_query @vector@.halfvec, p_limit int,
+    p_norm double precision, p_after_score real, p_after_item bigint
 ) RETURNS pgclip.nearest
 LANGUAGE plpgsql STABLE SET enable_seqscan = off SET jit = off AS $$
 DECLARE
@@ -51,17 +55,27 @@ DECLARE
 BEGIN
     EXECUTE format($q$
         WITH near AS MATERIALIZED (
-            SELECT e.item_id, e.collection_id, e.kind,
+            SELECT e.item_id, e.collection_id, e.kind, e.twins,
                    e.embedding OPERATOR(@vector@.<#>) $1 AS distance
             FROM %s e ORDER BY e.embedding OPERATOR(@vector@.<#>) $1 LIMIT $2
+        ), found AS (
+            SELECT n.item_id, n.kind, n.distance FROM near n WHERE %s
+            UNION ALL
+            SELECT o.item_id, o.kind, l.distance FROM near l
+            CROSS JOIN LATERAL (
+                SELECT DISTINCT ON (n.item_id) n.item_id, n.kind FROM %s n
+                WHERE n.twins = l.twins AND (%s)
+                  AND ($4 IS NULL OR pgclip._score(l.distance, $3) <> $4 OR n.item_id > $5)
+                ORDER BY n.item_id LIMIT $2) o
+            WHERE l.twins IS NOT NULL
         ), item AS (
-            SELECT n.item_id, n.kind, min(n.distance) AS distance FROM near n
-            WHERE %s GROUP BY n.item_id, n.kind
+            SELECT item_id, kind, min(distance) AS distance FROM found GROUP BY item_id, kind
         )
         SELECT array_agg(item_id), array_agg(kind), array_agg(distance),
                (SELECT count(*) FROM near), (SELECT max(distance) FROM near)
         FROM item
-    $q$, p_vectors, p_check) INTO v_near USING p_query, p_limit;
+    $q$, p_points, p_check, p_others, p_check)
+    INTO v_near USING p_query, p_limit, p_norm, p_after_score, p_after_item;
     PERFORM pgclip._set_scan(v_before);
     RETURN v_near;
 EXCEPTION WHEN undefined_table THEN
@@ -99,7 +113,9 @@ CREATE TYPE pgclip.narrowing AS (
     kind     pgclip.kind,  -- the only one wanted; NULL: both
     of_items text,         -- on pgclip.item i, for all items at once, the kind included
     of_near  text,         -- on n, vectors of the kind that are near; NULL: nothing else narrows
-    few      bigint[]      -- the vectors that match, if indexes say that few do; else NULL
+    of_all   text,         -- on e, all vectors; NULL: the vectors alone don't tell
+    few      bigint[],     -- the vectors that match, if indexes say that few do; else NULL
+    is_small boolean       -- whether all that match are soon compared
 );
 
 -- The vectors of the items that match, if there are at most p_most such items; else NULL. It reads
@@ -117,6 +133,21 @@ BEGIN
                      WHERE s.item_id = ANY(v_items) AND s.model_id = p_model ORDER BY v.id);
     END IF;
     RETURN NULL;
+END $$;
+
+-- Whether a collection has at most p_most vectors.
+CREATE FUNCTION pgclip._is_small(
+    p_model smallint, p_kind pgclip.kind, p_collection int, p_most int
+) RETURNS boolean
+LANGUAGE plpgsql STABLE SET jit = off AS $$
+DECLARE
+    v_count int;
+BEGIN
+    EXECUTE format('SELECT count(*) FROM (SELECT FROM %s e WHERE e.collection_id = %s LIMIT %s) c',
+                   pgclip._vectors(p_model, p_kind), p_collection, p_most + 1) INTO v_count;
+    RETURN v_count <= p_most;
+EXCEPTION WHEN undefined_table THEN
+    PERFORM pgclip._raise_exchanged();
 END $$;
 
 CREATE FUNCTION pgclip._narrowing(
@@ -152,9 +183,15 @@ BEGIN
                                    pgclip._condition(v_filter, p_model, true));
     END IF;
     v_where.kind := p_kind;
+    v_where.is_small := false;
     v_where.of_items := array_to_string(v_items, ' AND ');
     v_where.of_near := nullif(array_to_string(v_near, ' AND '), '');
-    IF p_collection IS NOT NULL OR pgclip._is_indexed(v_filter) THEN
+    IF v_filter = '{}' THEN
+        v_where.of_all := nullif(concat_ws(' AND ', 'e.collection_id = ' || v_collection,
+                                           'e.item_id <> ' || p_without), '');
+        v_where.is_small := v_collection IS NOT NULL
+                            AND pgclip._is_small(p_model, p_kind, v_collection, 8000);
+    ELSIF p_collection IS NOT NULL OR pgclip._is_indexed(v_filter) THEN
         v_where.few := pgclip._few_that_match(p_model, v_where.of_items, 2000);
     END IF;
     RETURN v_where;
@@ -197,8 +234,10 @@ CREATE FUNCTION pgclip._best(
 ) LANGUAGE plpgsql STABLE AS $$
 DECLARE
     v_vectors text := pgclip._vectors(p_model, p_narrowing.kind);
+    v_points  record := pgclip._points(p_model, p_narrowing.kind);
     v_norm    double precision := @vector@.l2_norm(p_query);
-    v_exact   boolean := p_exact OR p_narrowing.few IS NOT NULL OR NOT EXISTS (
+    v_exact   boolean := p_exact OR p_narrowing.few IS NOT NULL OR p_narrowing.is_small
+                         OR NOT EXISTS (
                   SELECT FROM pgclip.segment WHERE model_id = p_model AND state = 'sealed');
     v_limit   int := 2 * p_k + 20;  -- some items may have several vectors
     v_where   text := 'true';
@@ -207,16 +246,18 @@ DECLARE
 BEGIN
     IF p_narrowing.of_near IS NOT NULL THEN
         v_limit := 5 * v_limit;
-        v_where := CASE WHEN p_narrowing.few IS NULL
-            THEN format('e.item_id IN (SELECT i.id FROM pgclip.item i WHERE %s)',
-                        p_narrowing.of_items)
-            ELSE 'e.id = ANY($3)' END;
+        v_where := CASE
+            WHEN p_narrowing.few IS NOT NULL THEN 'e.id = ANY($3)'
+            WHEN p_narrowing.of_all IS NOT NULL THEN p_narrowing.of_all
+            ELSE format('e.item_id IN (SELECT i.id FROM pgclip.item i WHERE %s)',
+                        p_narrowing.of_items) END;
     END IF;
     LOOP
         v_near := CASE WHEN v_exact
             THEN pgclip._nearest_exactly(v_vectors, v_where, p_query, v_limit, p_narrowing.few)
-            ELSE pgclip._nearest_by_index(v_vectors, coalesce(p_narrowing.of_near, 'true'),
-                                          p_query, v_limit) END;
+            ELSE pgclip._nearest_by_index(
+                v_points.points, v_points.others, coalesce(p_narrowing.of_near, 'true'), p_query,
+                v_limit, v_norm, p_after_score, p_after_item) END;
         v_all := v_exact AND v_near.found < v_limit;
         SELECT * INTO items, scores FROM pgclip._page(
             v_near, v_norm, p_k, v_all, p_least, p_after_score, p_after_item);

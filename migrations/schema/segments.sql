@@ -15,7 +15,8 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
 $$;
 
 -- Vectors are stored inline (PLAIN): they are read several times faster so. No foreign key to
--- items: the ledger keeps the two in step.
+-- items: the ledger keeps the two in step. Of equal vectors in a segment with an index one leads
+-- and is in the index, since equal points tear a graph apart; "twins" is their number in common.
 CREATE FUNCTION pgclip._create_segment_table(p_model smallint, p_number int) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -28,6 +29,8 @@ BEGIN
             collection_id int NOT NULL,
             kind          pgclip.kind NOT NULL,
             embedding     @vector@.halfvec(%2$s) NOT NULL,
+            twins         bigint,
+            leads         boolean NOT NULL DEFAULT true,
             CONSTRAINT unit_norm CHECK (abs(@vector@.l2_norm(embedding) - 1) < 0.005)
         )
     $ddl$, pgclip._segment_table(p_model, p_number), v_dimension);
@@ -50,7 +53,8 @@ END $$;
 -- Segments of a model, as FROM takes them: "(SELECT … UNION ALL SELECT …)".
 CREATE FUNCTION pgclip._union_of(p_model smallint, p_numbers int[]) RETURNS text
 LANGUAGE sql IMMUTABLE AS $$
-    SELECT '(' || string_agg('SELECT id, item_id, collection_id, kind, embedding FROM '
+    SELECT '(' || string_agg('SELECT id, item_id, collection_id, kind, embedding, twins, leads '
+                             'FROM '
                              || pgclip._segment_table(p_model, n), ' UNION ALL ') || ')'
     FROM unnest(p_numbers) n
 $$;
@@ -67,18 +71,63 @@ LANGUAGE sql STABLE AS $$
             AND (p_kind IS NULL OR kind IS NULL OR kind = p_kind)) s
 $$;
 
+-- What searches through indexes read, of a kind or of both: one of each group of equal vectors, and
+-- the others of such groups. Conditions stand outside of the union, or its parts are not merged.
+CREATE FUNCTION pgclip._points(
+    p_model smallint, p_kind pgclip.kind, OUT points text, OUT others text
+) LANGUAGE sql STABLE AS $$
+    SELECT format('(SELECT * FROM %s a WHERE leads%s)', pgclip._union_of(p_model, every), of_kind),
+           CASE WHEN grouped IS NULL
+                THEN '(SELECT item_id, 0 AS collection_id, NULL::pgclip.kind AS kind, '
+                     '0::bigint AS twins FROM pgclip.item WHERE false)'
+                ELSE format('(SELECT * FROM %s a WHERE twins IS NOT NULL AND NOT leads%s)',
+                            pgclip._union_of(p_model, grouped), of_kind) END
+    FROM (SELECT array_agg(number ORDER BY number) AS every,
+                 array_agg(number ORDER BY number) FILTER (WHERE grouped) AS grouped,
+                 CASE WHEN p_kind IS NULL THEN '' ELSE format(' AND kind = %L', p_kind) END
+                     AS of_kind
+          FROM pgclip.segment
+          WHERE model_id = p_model AND state IN ('hot', 'closed', 'sealed')
+            AND (p_kind IS NULL OR kind IS NULL OR kind = p_kind)) s
+$$;
+
+-- Where the one that led a group of equal vectors is gone, another leads; the group may be going
+-- at the same moment.
+CREATE FUNCTION pgclip._lead_anew(p_table text, p_twins bigint[]) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_twins bigint;
+    v_count bigint;
+BEGIN
+    FOREACH v_twins IN ARRAY coalesce(p_twins, '{}') LOOP
+        LOOP
+            EXECUTE format('UPDATE %1$s SET leads = true WHERE id = (
+                SELECT id FROM %1$s WHERE twins = $1 ORDER BY item_id LIMIT 1)', p_table)
+            USING v_twins;
+            GET DIAGNOSTICS v_count = ROW_COUNT;
+            EXIT WHEN v_count > 0;
+            EXECUTE format('SELECT count(*) FROM %s WHERE twins = $1', p_table)
+            INTO v_count USING v_twins;
+            EXIT WHEN v_count = 0;
+        END LOOP;
+    END LOOP;
+END $$;
+
 CREATE FUNCTION pgclip._delete_vectors(p_model smallint, p_ids bigint[]) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
-    v_number int;
+    v_number   int;
+    v_orphaned bigint[];
 BEGIN
     PERFORM pgclip._hold_segments(p_model);
     FOR v_number IN
         SELECT number FROM pgclip.segment
         WHERE model_id = p_model AND state IN ('hot', 'closed', 'sealed', 'built') ORDER BY number
     LOOP
-        EXECUTE format('DELETE FROM %s WHERE id = ANY($1)',
-                       pgclip._segment_table(p_model, v_number)) USING p_ids;
+        EXECUTE format('WITH gone AS (DELETE FROM %s WHERE id = ANY($1) RETURNING twins, leads)
+                        SELECT array_agg(twins) FROM gone WHERE leads AND twins IS NOT NULL',
+                       pgclip._segment_table(p_model, v_number)) INTO v_orphaned USING p_ids;
+        PERFORM pgclip._lead_anew(pgclip._segment_table(p_model, v_number), v_orphaned);
     END LOOP;
 END $$;
 

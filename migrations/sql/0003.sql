@@ -1,4 +1,25 @@
--- Models that come and go while everything runs.
+-- Models that come and go while everything runs; equal vectors as one point of an index.
+
+LOCK TABLE pgclip.segment;
+DO $$
+DECLARE
+    v_table regclass;
+BEGIN
+    FOR v_table IN  -- all locks first
+        SELECT format('pgclip.embedding_%s_%s', model_id, number)::regclass FROM pgclip.segment
+    LOOP
+        EXECUTE format('LOCK TABLE %s', v_table);
+    END LOOP;
+    FOR v_table IN
+        SELECT format('pgclip.embedding_%s_%s', model_id, number)::regclass FROM pgclip.segment
+    LOOP
+        EXECUTE format('ALTER TABLE %s ADD COLUMN twins bigint,
+                                       ADD COLUMN leads boolean NOT NULL DEFAULT true', v_table);
+    END LOOP;
+END $$;
+
+-- Whether equal vectors are one point of its index.
+ALTER TABLE pgclip.segment ADD COLUMN grouped boolean NOT NULL DEFAULT false;
 
 -- Models whose items are gone through, page by page: for one that takes work they get jobs, of one
 -- that is retired they lose all they have (schema/walks.sql).

@@ -178,12 +178,18 @@ def narrowing(
 def test_a_search_merges_what_the_indexes_give(
     store: Store, collection: str | None, kind: str | None, filter: Any, limit: int
 ) -> None:
-    ((vectors,),) = store.sql("SELECT pgclip._vectors(1::smallint, %s)", kind)
+    ((points, others),) = store.sql("SELECT * FROM pgclip._points(1::smallint, %s)", kind)
     where = narrowing(store.sql, collection, kind, filter)
-    statement = statement_of(store.sql, NEAREST).replace("%s", "{}").format(vectors, where)
-    statement = statement.replace("$1", f"'{store.query}'::halfvec").replace("$2", str(limit))
+    statement = statement_of(store.sql, NEAREST).replace("%s", "{}")
+    statement = statement.format(points, where, others, where)
+    given = (f"'{store.query}'::halfvec", str(limit), "1::float8", "NULL::real", "NULL::bigint")
+    for number, value in enumerate(given, 1):
+        statement = statement.replace(f"${number}", value)
     plan = plan_of(store.sql, NEAREST, statement)
-    (merge,) = [node for node in nodes(plan) if node["Node Type"] == "Merge Append"]
+    # Equal vectors are found by the number that they have in common.
+    twins = {name for name in indexes(plan) if "twins" in name}
+    assert len(twins) == 2
+    (merge, *_) = [node for node in nodes(plan) if node["Node Type"] == "Merge Append"]
     hnsw = store.sql("SELECT indexname FROM pg_indexes WHERE indexdef LIKE '%USING hnsw%'")
     assert len(hnsw) == 2
     parts = merge["Plans"]
