@@ -1,6 +1,7 @@
 """Dumped and restored by an ordinary owner, copied, upgraded: it searches, or is repaired."""
 
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -127,10 +128,12 @@ def test_pg_upgrade_with_data(tmp_path: Path, services: LocalServices) -> None:
     run_sql(old.url("pgclip"), "SELECT pgclip.add_model('another')")
     old.stop()
     new = Cluster(folder / "new", 18).create()
-    upgrade = ["-b", str(programs(16)), "-B", str(programs(18)), "-d", str(old.folder),
-               "-D", str(new.folder), "-U", "postgres", "-s", str(folder)]  # fmt: skip
-    assert "Clusters are compatible" in new.run("pg_upgrade", "--check", *upgrade, cwd=folder)
-    assert "Upgrade Complete" in new.run("pg_upgrade", *upgrade, cwd=folder)
+    # The path of a socket has at most 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="pgclip-", dir="/tmp") as sockets:
+        upgrade = ["-b", str(programs(16)), "-B", str(programs(18)), "-d", str(old.folder),
+                   "-D", str(new.folder), "-U", "postgres", "-s", str(place(Path(sockets)))]  # fmt: skip
+        assert "Clusters are compatible" in new.run("pg_upgrade", "--check", *upgrade, cwd=folder)
+        assert "Upgrade Complete" in new.run("pg_upgrade", *upgrade, cwd=folder)
     new.start()
     try:
         url = new.url("pgclip")
