@@ -131,7 +131,8 @@ def test_pg_upgrade_with_data(tmp_path: Path, services: LocalServices) -> None:
     # The path of a socket has at most 107 bytes.
     with tempfile.TemporaryDirectory(prefix="pgclip-", dir="/tmp") as sockets:
         upgrade = ["-b", str(programs(16)), "-B", str(programs(18)), "-d", str(old.folder),
-                   "-D", str(new.folder), "-U", "postgres", "-s", str(place(Path(sockets)))]  # fmt: skip
+                   "-D", str(new.folder), "-U", "postgres",
+                   "-s", str(place(Path(sockets)))]  # fmt: skip
         assert "Clusters are compatible" in new.run("pg_upgrade", "--check", *upgrade, cwd=folder)
         assert "Upgrade Complete" in new.run("pg_upgrade", *upgrade, cwd=folder)
     new.start()
