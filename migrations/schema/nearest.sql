@@ -50,7 +50,7 @@ CREATE FUNCTION pgclip._nearest_by_index(
 ) RETURNS pgclip.nearest
 LANGUAGE plpgsql STABLE SET enable_seqscan = off SET jit = off AS $$
 DECLARE
-    v_before text[] := pgclip._set_scan(ARRAY['relaxed_order', '64', '20000', '4']);
+    v_before text[] := pgclip._set_scan(ARRAY['relaxed_order', '100', '20000', '4']);
     v_near   pgclip.nearest;
 BEGIN
     EXECUTE format($q$

@@ -77,13 +77,13 @@ CREATE FUNCTION pgclip._points(
     p_model smallint, p_kind pgclip.kind, OUT points text, OUT others text
 ) LANGUAGE sql STABLE AS $$
     SELECT format('(SELECT * FROM %s a WHERE leads%s)', pgclip._union_of(p_model, every), of_kind),
-           CASE WHEN grouped IS NULL
+           CASE WHEN with_twins IS NULL
                 THEN '(SELECT item_id, 0 AS collection_id, NULL::pgclip.kind AS kind, '
                      '0::bigint AS twins FROM pgclip.item WHERE false)'
                 ELSE format('(SELECT * FROM %s a WHERE twins IS NOT NULL AND NOT leads%s)',
-                            pgclip._union_of(p_model, grouped), of_kind) END
+                            pgclip._union_of(p_model, with_twins), of_kind) END
     FROM (SELECT array_agg(number ORDER BY number) AS every,
-                 array_agg(number ORDER BY number) FILTER (WHERE grouped) AS grouped,
+                 array_agg(number ORDER BY number) FILTER (WHERE has_twins) AS with_twins,
                  CASE WHEN p_kind IS NULL THEN '' ELSE format(' AND kind = %L', p_kind) END
                      AS of_kind
           FROM pgclip.segment

@@ -18,8 +18,10 @@ BEGIN
     END LOOP;
 END $$;
 
--- Whether equal vectors are one point of its index.
-ALTER TABLE pgclip.segment ADD COLUMN grouped boolean NOT NULL DEFAULT false;
+-- Whether points of its index stand for several vectors, and whether it was built at leisure.
+ALTER TABLE pgclip.segment
+    ADD COLUMN has_twins boolean NOT NULL DEFAULT false,
+    ADD COLUMN thorough boolean NOT NULL DEFAULT false;
 
 -- Models whose items are gone through, page by page: for one that takes work they get jobs, of one
 -- that is retired they lose all they have (schema/walks.sql).

@@ -168,15 +168,32 @@ def test_windows_that_are_alike_count_once(shelf: Shelf, maintenance: Maintenanc
     assert_as_exact(shelf, SAME, k=20)
 
 
-def test_a_segment_from_before_is_built_anew_in_quiet_times(
+def test_a_segment_from_before_or_built_in_haste_is_built_anew_in_quiet_times(
     flood: Shelf, maintenance: Maintenance
 ) -> None:
-    flood.sql("UPDATE pgclip.segment SET grouped = false WHERE number = 3")
+    hnsw = "SELECT indexdef FROM pg_indexes WHERE indexdef LIKE '%%hnsw%%' AND tablename = %s"
+    flood.sql("UPDATE pgclip.segment SET has_twins = false WHERE number = 3")
     flood.sql("UPDATE pgclip.embedding_1_3 SET leads = true, twins = NULL")
     assert_as_exact(flood, "text 7", k=20)
     maintenance.run()
     assert flood.states()[3] == "sealed"
+    assert "ef_construction='64'" in flood.sql(hnsw, "embedding_1_3")[0][0]
     flood.sql("UPDATE pgclip.segment SET created_at = now() - interval '2 min' WHERE state = 'hot'")
     maintenance.run()
     assert flood.states() == {1: "retired", 2: "hot", 3: "retired", 4: "sealed"}
+    assert "m='24', ef_construction='128'" in flood.sql(hnsw, "embedding_1_4")[0][0]
     assert_as_exact(flood, SAME, k=250)
+    maintenance.run()
+    assert flood.states()[4] == "sealed"
+
+
+def test_others_are_found_by_an_index(flood: Shelf) -> None:
+    """And where none are equal nothing is looked for."""
+    ((others,),) = flood.sql("SELECT others FROM pgclip._points(1::smallint, NULL)")
+    flood.sql("SET enable_seqscan = off")
+    look = f"EXPLAIN SELECT item_id FROM {others} n WHERE n.twins = 5 ORDER BY item_id LIMIT 40"
+    assert "Index" in str(flood.sql(look))
+    assert "twins_item_id" in str(flood.sql(look))
+    flood.sql("UPDATE pgclip.segment SET has_twins = false")
+    ((others,),) = flood.sql("SELECT others FROM pgclip._points(1::smallint, NULL)")
+    assert others.endswith("WHERE false)")
