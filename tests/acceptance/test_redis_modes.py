@@ -181,6 +181,8 @@ class TestAcl:
         client.submit_many({"text": f"text {n}"} for n in range(200))
         health = ["health", "--database-url", database_url]
         eventually(lambda: "Redis takes no ticket" in pgclip(*health).stderr)
+        as_user(*self.RULES)
+        eventually(lambda: pgclip(*health).returncode == 0)
 
     def test_each_word_is_needed_and_together_they_are_enough(
         self, as_user: Callable[..., str], valkey: NewValkey, database_url: str, sql: Sql,

@@ -28,6 +28,8 @@ _VERSION = 1
 _FLAG_SECONDS = 10
 # After a failure to reach Redis, how long no further attempt delays anyone.
 _PAUSE_SECONDS = 5.0
+# How long such a failure is told of. Nobody may have a ticket to publish for longer.
+_TOLD_SECONDS = 15.0
 
 
 def _is_of_a_cluster(error: Exception) -> bool:
@@ -72,7 +74,8 @@ class TicketOffice:
         self._app: Celery | None = None
         self._redis: Any = None
         self._closed_until = 0.0
-        self._refusal: str | None = None
+        self._refusal = ""
+        self._refused_at = -_TOLD_SECONDS
 
     def announce(self, queues: Iterable[str]) -> None:
         """Publishes a ticket to each queue in which none is waiting."""
@@ -103,7 +106,8 @@ class TicketOffice:
             self._connected()[1].ping()
         except Exception as error:
             return f"Redis does not answer ({type(error).__name__}: {error})"
-        return self._refusal
+        is_recent = time.monotonic() < self._refused_at + _TOLD_SECONDS
+        return self._refusal if is_recent else None
 
     def taken(self, queue: str) -> None:
         """A worker has taken a ticket and is about to claim: from now on publish again."""
@@ -129,9 +133,10 @@ class TicketOffice:
                 return
             app.send_task(TASK, kwargs=Ticket(queue).encode(), queue=queue, retry=False,
                           ignore_result=True)  # fmt: skip
-            self._refusal = None
+            self._refused_at = -_TOLD_SECONDS
         except Exception as error:  # whatever it is, the submission is committed already
-            self._closed_until = time.monotonic() + _PAUSE_SECONDS
+            self._refused_at = time.monotonic()
+            self._closed_until = self._refused_at + _PAUSE_SECONDS
             why = CLUSTER if _is_of_a_cluster(error) else f"{type(error).__name__}: {error}"
             self._refusal = f"Redis takes no ticket ({why})"
             log.warning(
