@@ -68,7 +68,7 @@ END $$;
 --   about log4(n / rows) times; in quiet times two or more (a factor of 4): a search costs what
 --   it costs once for each segment;
 --   one of which p_worn (a share) is deleted, alone; and in quiet times one whose index was built
---   in haste.
+--   in haste, if it fits.
 -- Not more together than an index of which fits into p_memory (bytes), unless there are p_most:
 -- the rest would be built several times slower. A vector takes its halves and about 980 bytes, as
 -- measured with pgvector 0.8.5 and an m of 24.
@@ -114,7 +114,8 @@ BEGIN
               WHERE model_id = p_model AND state = 'sealed'
                 AND (pg_stat_get_tuples_deleted(to_regclass(
                          pgclip._segment_table(p_model, number))) > rows * p_worn
-                     OR NOT thorough AND pgclip._hot_for(p_model) > '1 min')
+                     OR NOT thorough AND rows <= v_fits
+                        AND pgclip._hot_for(p_model) > '1 min')
               ORDER BY number LIMIT 1) END;
 END $$;
 
