@@ -8,7 +8,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from pgclip import statements
 from pgclip.database import Database
-from pgclip.errors import InvalidItem
+from pgclip.errors import InvalidItem, PgclipError, SchemaError, sqlstate
 from pgclip.items import Calibration, Duplicate, Hit, hit_from
 from pgclip.searching.queries import (
     Like,
@@ -26,6 +26,9 @@ from pgclip.submitting.submission import Kind, query_image, query_text
 
 if TYPE_CHECKING:
     import numpy as np
+
+# SQLSTATE of a type that is gone, of which Postgres says that its "cache lookup failed".
+_INTERNAL = "XX000"
 
 
 class Searching:
@@ -287,6 +290,16 @@ class Searching:
             cursor.execute(statements.RAISE_UNANSWERED, (timeout,))
 
     def _hits(self, statement: str, arguments: tuple[Any, ...], what: str) -> list[Hit]:
+        try:
+            return self._hits_at_once(statement, arguments, what)
+        except PgclipError as error:
+            # An upgrade of the schema that commits while a search is under way takes functions
+            # and types from under it.
+            if not isinstance(error, SchemaError) and sqlstate(error) != _INTERNAL:
+                raise
+            return self._hits_at_once(statement, arguments, what)
+
+    def _hits_at_once(self, statement: str, arguments: tuple[Any, ...], what: str) -> list[Hit]:
         with self._database.transaction(what) as cursor:
             cursor.execute(statement, arguments)
             return [hit_from(row) for row in cursor.fetchall()]
