@@ -88,13 +88,13 @@ class TicketOffice:
             self._attempt(queue, coalesce=False)
 
     def forget(self, queue: str) -> None:
-        """Deletes a queue that nobody works off any more, with all that Redis has of it."""
+        """Deletes a queue that nobody works off any more, with all that Redis has of it.
+
+        Raises redis.RedisError.
+        """
         bindings = (f"_kombu.{kind}.{queue}" for kind in ("binding", "binding_permanent"))
         keys = (queue, f"{queue}.waiting", *bindings)
-        try:
-            self._connected()[1].delete(*map(self._settings.redis_key, keys))
-        except Exception as error:  # with the steward's next pass
-            log.info("could not delete the queue of a retired model: %s", error)
+        self._connected()[1].delete(*map(self._settings.redis_key, keys))
 
     def waiting(self, queue: str) -> int:
         """How many tickets wait in a queue. Raises redis.RedisError."""

@@ -43,14 +43,16 @@ class Steward:
         self.thread.join()
 
     def _run(self) -> None:
+        from redis import RedisError
+
         while not self._stopping.is_set():
             try:
                 self._tidy()
                 self._look_at_redis()
                 if not self.trouble:
                     self._top_up()
-                self._walk()
-            except PgclipError as error:
+                    self._walk()  # a model that goes is gone after its queue
+            except (PgclipError, RedisError) as error:
                 log.warning("the steward's pass failed: %s", error)
             except Exception:
                 log.exception("the steward's pass failed")
