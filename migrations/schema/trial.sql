@@ -87,7 +87,7 @@ DECLARE
 BEGIN
     PERFORM set_config('lock_timeout', '3s', true);
     PERFORM * FROM pgclip.submit_batch('{text}', '{trial}', '{a}', '{NULL}', ARRAY[v_collection],
-                                       '{{}}', '{1}', '{true}');
+                                       ARRAY['{}'], '{1}', '{true}');
     v_step := 'storing';
     v_model := pgclip._model_to_try();
     v_vector := (SELECT pgclip.as_vector(array_agg(random() - 0.5))
