@@ -80,18 +80,16 @@ def remove(database_url: str) -> None:
 
     Raises SchemaError if something outside depends on it, ConnectionFailed.
     """
-    with _connected(database_url) as connection:
+    with _connected(database_url, writes=True) as connection:
         cursor = _cursor(connection)
-        cursor.execute(WRITING)
         _refuse_dependants(cursor)
         cursor.execute("DROP SCHEMA IF EXISTS pgclip CASCADE")
 
 
 def renew_installation(database_url: str) -> str:
     """Gives a copy of a database queues of its own; the id of the new installation."""
-    with _connected(database_url) as connection:
+    with _connected(database_url, writes=True) as connection:
         cursor = _cursor(connection)
-        cursor.execute(WRITING)
         cursor.execute("SELECT pgclip.renew_installation()")
         (id_,) = cursor.fetchone() or ("",)
         return str(id_)
@@ -122,18 +120,16 @@ def lacking(cursor: "Cursor") -> list[str]:
 
 def tried(database_url: str) -> list[str]:
     """What `lacking` says of a database. Raises ConnectionFailed."""
-    with _connected(database_url) as connection:
+    with _connected(database_url, writes=True) as connection:
         cursor = _cursor(connection)
-        cursor.execute(WRITING)
         return lacking(cursor)
 
 
 def _once(database_url: str) -> list[str]:
-    with _connected(database_url) as connection:
+    with _connected(database_url, writes=True) as connection:
         cursor = _cursor(connection)
         cursor.execute(
-            f"{WRITING}; SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}';"
-            " SET LOCAL statement_timeout = 0"
+            f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'; SET LOCAL statement_timeout = 0"
         )
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
         plan = _checked_plan(cursor)
@@ -202,7 +198,7 @@ def _change_tables(connection: "Connection", cursor: "Cursor", plan: Plan) -> No
 
 
 @contextmanager
-def _connected(database_url: str) -> "Iterator[Connection]":
+def _connected(database_url: str, *, writes: bool = False) -> "Iterator[Connection]":
     """A connection in a transaction; errors are translated."""
     from sqlalchemy.exc import DBAPIError
 
@@ -211,6 +207,8 @@ def _connected(database_url: str) -> "Iterator[Connection]":
         with translated("pgclip migrate"):
             try:
                 with engine.begin() as connection:
+                    if writes:
+                        _cursor(connection).execute(WRITING)
                     yield connection
             except DBAPIError as error:
                 raise (error.orig or error) from error

@@ -185,7 +185,7 @@ class TestAcl:
         eventually(lambda: pgclip(*health).returncode == 0)
 
     def test_each_word_is_needed_and_together_they_are_enough(
-        self, as_user: Callable[..., str], valkey: NewValkey, database_url: str, sql: Sql,
+        self, as_user: Callable[..., str], database_url: str, sql: Sql,
         start_worker: WorkerFactory,
     ) -> None:  # fmt: skip
         """All that tickets ask for: doctor, client, worker, and a ticket that a worker lost."""
@@ -236,8 +236,5 @@ class TestAcl:
     ) -> None:
         url = as_user(*(each for each in self.RULES if each != rule))
         worker = start_worker(database_url, PGCLIP_REDIS_URL=url)
-        app = make_app(Settings.load({}, redis_url=as_user(*self.RULES)))
-        as_user(*(each for each in self.RULES if each != rule))
         eventually(lambda: "NoPermission" in worker.log.read_text()
                    or "No permissions" in worker.log.read_text(), 20)  # fmt: skip
-        app.close()

@@ -2,22 +2,17 @@
 
 from collections.abc import Callable, Iterator
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import psycopg2
 import pytest
 from support.databases import assert_ledger_is_true
 from support.processes import WorkerFactory, eventually
+from support.roles import as_role
 
 from pgclip import Client
 from pgclip.local import LocalServices
 
 Sql = Callable[..., list[Any]]
-
-
-def as_role(url: str, role: str) -> str:
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=f"{role}:secret@{parts.netloc.split('@')[1]}"))
 
 
 @pytest.fixture

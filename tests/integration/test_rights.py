@@ -1,10 +1,8 @@
 """The least rights that each role needs, as the page for operators has them: enough, and needed."""
 
-from collections.abc import Iterator
-
 import psycopg2
 import pytest
-from support.databases import assert_ledger_is_true, run_sql, with_database
+from support.databases import assert_ledger_is_true, run_sql
 from support.processes import WorkerFactory, eventually
 from support.roles import Roles, as_role
 
@@ -14,22 +12,12 @@ from pgclip.migrate import migrate, tried
 
 
 @pytest.fixture
-def bare(services: LocalServices) -> Iterator[Roles]:
-    """A database in which nobody may do anything, and roles without rights."""
-    (suffix,) = run_sql(services.database_url, "SELECT left(md5(random()::text), 8)")[0]
-    name = f"bare_{suffix}"
-    run_sql(services.database_url, f"CREATE DATABASE {name}")
-    url = with_database(services.database_url, name)
-    roles = Roles(url, *(f"{access}_{suffix}" for access in ("owner", "client", "worker")))
-    for role in (roles.owner, roles.client, roles.worker):
-        run_sql(url, f"CREATE ROLE {role} LOGIN PASSWORD 'secret'")
-    run_sql(
-        url, f"REVOKE ALL ON DATABASE {name} FROM PUBLIC; REVOKE ALL ON SCHEMA public FROM PUBLIC"
-    )
-    yield roles
-    run_sql(services.database_url, f"DROP DATABASE {name} WITH (FORCE)")
-    for role in (roles.client, roles.worker, roles.owner):
-        run_sql(services.database_url, f"DROP ROLE {role}")
+def bare(unprivileged: Roles) -> Roles:
+    """Nobody may do anything in the database."""
+    name = unprivileged.url.rsplit("/", 1)[1]
+    run_sql(unprivileged.url, f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
+    run_sql(unprivileged.url, "REVOKE ALL ON SCHEMA public FROM PUBLIC")
+    return unprivileged
 
 
 def grant(roles: Roles, *rights: str) -> None:

@@ -32,8 +32,8 @@ class Roles:
 
 
 @pytest.fixture
-def ordinary(services: LocalServices) -> Iterator[Roles]:
-    """Schema pgclip in such a database, and roles that were granted access."""
+def unprivileged(services: LocalServices) -> Iterator[Roles]:
+    """An empty database, and roles without rights of their own."""
     (suffix,) = run_sql(services.database_url, "SELECT left(md5(random()::text), 8)")[0]
     database = f"ordinary_{suffix}"
     run_sql(services.database_url, f"CREATE DATABASE {database}")
@@ -41,13 +41,21 @@ def ordinary(services: LocalServices) -> Iterator[Roles]:
     roles = Roles(url, *(f"{access}_{suffix}" for access in ("owner", "client", "worker")))
     for name in (roles.owner, roles.client, roles.worker):
         run_sql(url, f"CREATE ROLE {name} LOGIN PASSWORD 'secret'")
-    run_sql(url, "CREATE SCHEMA extensions; CREATE EXTENSION vector SCHEMA extensions")
-    run_sql(url, f"GRANT USAGE ON SCHEMA extensions TO {roles.owner}")
-    run_sql(url, f"GRANT CREATE ON DATABASE {database} TO {roles.owner}")
-    migrate(roles.of("owner"))
-    for access in ("client", "worker"):
-        run_sql(roles.of("owner"), f"SELECT pgclip.grant_access('{access}_{suffix}', '{access}')")
     yield roles
     run_sql(services.database_url, f"DROP DATABASE {database} WITH (FORCE)")
     for name in (roles.client, roles.worker, roles.owner):
         run_sql(services.database_url, f"DROP ROLE {name}")
+
+
+@pytest.fixture
+def ordinary(unprivileged: Roles) -> Roles:
+    """Schema pgclip in such a database, and roles that were granted access."""
+    roles = unprivileged
+    run_sql(roles.url, "CREATE SCHEMA extensions; CREATE EXTENSION vector SCHEMA extensions")
+    run_sql(roles.url, f"GRANT USAGE ON SCHEMA extensions TO {roles.owner}")
+    run_sql(roles.url, f"GRANT CREATE ON DATABASE {roles.url.rsplit('/', 1)[1]} TO {roles.owner}")
+    migrate(roles.of("owner"))
+    for access in ("client", "worker"):
+        name = getattr(roles, access)
+        run_sql(roles.of("owner"), f"SELECT pgclip.grant_access('{name}', '{access}')")
+    return roles

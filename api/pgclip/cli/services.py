@@ -59,7 +59,7 @@ def migrate(
     from pgclip.migrate import migrate as run
     from pgclip.migrate import plan as make_plan
     from pgclip.migrate import remove as run_removal
-    from pgclip.migrate import renew_installation, tried
+    from pgclip.migrate import renew_installation
 
     settings = Settings.load(database_url=database_url)
     url = settings.database_url or settings_for(None, None).database_url
@@ -80,10 +80,18 @@ def migrate(
         typer.echo(f"schema pgclip is at version {SCHEMA_VERSION}")
         if new_installation:
             typer.echo(f"installation {renew_installation(url)}; start its workers anew")
-        refused = tried(url) if steps else []
+        if steps:
+            _try_out(url)
+
+
+def _try_out(url: str) -> None:
+    """Exit status 1 if something can't be done, which is named."""
+    from pgclip.migrate import tried
+
+    if refused := tried(url):
         for each in refused:
             typer.echo(f"pgclip: {each}", err=True)
-        raise typer.Exit(1 if refused else 0)
+        raise typer.Exit(1)
 
 
 def worker(database_url: DatabaseUrl = None, redis_url: RedisUrl = None) -> None:
