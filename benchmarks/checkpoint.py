@@ -11,8 +11,32 @@ from pathlib import Path
 DEMO_MODEL = Path(__file__).resolve().parents[1] / "demo" / "model"
 
 
-def make_checkpoint(folder: Path) -> Path:
-    """Writes the checkpoint (605 MB in float32) unless it is there; returns the folder."""
+# What differs from transformers' defaults, which are ViT-B/32: 224 pixels, 77 tokens and 512
+# dimensions.
+_SIZES: dict[str, dict[str, dict[str, int]]] = {
+    "ViT-B-32": {"text": {}, "vision": {}, "both": {}},
+    "ViT-L-14": {
+        "text": {
+            "hidden_size": 768,
+            "intermediate_size": 3072,
+            "num_attention_heads": 12,
+            "projection_dim": 768,
+        },
+        "vision": {
+            "hidden_size": 1024,
+            "intermediate_size": 4096,
+            "num_attention_heads": 16,
+            "num_hidden_layers": 24,
+            "patch_size": 14,
+            "projection_dim": 768,
+        },
+        "both": {"projection_dim": 768},
+    },
+}
+
+
+def make_checkpoint(folder: Path, model: str = "ViT-B-32") -> Path:
+    """Writes the checkpoint (B/32 605 MB in float32) unless it is there; returns the folder."""
     if (folder / "model.safetensors").exists():
         return folder
     import torch
@@ -20,13 +44,17 @@ def make_checkpoint(folder: Path) -> Path:
 
     tokenizer = AutoTokenizer.from_pretrained(DEMO_MODEL)
     torch.manual_seed(0)
+    size = _SIZES[model]
     config = CLIPConfig(
+        vision_config=size["vision"],
         text_config={
+            **size["text"],
             "bos_token_id": tokenizer.bos_token_id,
             "eos_token_id": tokenizer.eos_token_id,
             "pad_token_id": tokenizer.pad_token_id,
-        }
-    )  # everything else as transformers has it: ViT-B/32, 224 pixels, 77 tokens, 512 dimensions
+        },
+        **size["both"],
+    )
     tokenizer.model_max_length = config.text_config.max_position_embeddings
     tokenizer.save_pretrained(folder)
     CLIPImageProcessorPil().save_pretrained(folder)

@@ -38,7 +38,12 @@ def keep(figures: list[Figure], command: str, name: str, **more: Any) -> None:
         "load_before": LOAD,
         **more,
         "figures": [
-            {"figure": each.name, "value": round(each.value, 3), "unit": each.unit, "aim": each.aim}
+            {
+                "figure": each.name,
+                "value": round(float(each.value), 3),
+                "unit": each.unit,
+                "aim": each.aim,
+            }
             for each in figures
         ],
     }

@@ -22,9 +22,11 @@ assert pgclip_workers
 class Sequential:
     """An encoder in this process, on the device and in the precision that a worker takes."""
 
-    def __init__(self, model: Path, batch: int = 64) -> None:
+    def __init__(self, model: Path, batch: int = 64, **settings: object) -> None:
         self._model, self._batch = model, batch
-        self._encoder = ClipEncoder(Settings.load({}, model=str(model)))
+        self._encoder = ClipEncoder(
+            Settings.load({}, model=str(model), batch_size=1024, **settings)
+        )
         self.device = self._encoder.device
         self.dtype: torch.dtype = getattr(torch, self._encoder.precision)
 
@@ -51,6 +53,28 @@ class Sequential:
                 list(pool.map(self._encoder.encode_images, [pixels] * rounds * threads))
 
             return rounds * threads * batch / _fastest(run)
+
+    def device_per_second(self, batch: int, how: str = "") -> float:
+        """The model alone, of pixels on the device: as it is, as a "graph", or compiled."""
+        crop = self._encoder.preprocessing.crop
+        pixels = torch.randn(batch, 3, *crop, device=self.device).to(self.dtype)
+        features = self._encoder._checkpoint.image_features
+
+        def forward() -> torch.Tensor:
+            return features({"pixel_values": pixels})
+
+        with torch.inference_mode(how == ""), torch.no_grad():
+            call = _captured(forward) if how == "graph" else forward
+            if how not in ("", "graph"):
+                call = torch.compile(forward, mode=how, dynamic=False)
+            rounds = 10 if self.device.startswith("cuda") else 1
+
+            def run() -> None:
+                for _ in range(rounds):
+                    last = call()
+                last[0, 0].item()  # waits for the device
+
+            return rounds * batch / _fastest(run)
 
     def texts_per_second(self, batch: int) -> float:
         """Of short texts, tokenised on the clock: the fastest of several tries."""
@@ -83,9 +107,9 @@ class Sequential:
         return CLIPModel.from_pretrained(self._model).eval().requires_grad_(False)
 
 
-def products(dtype: torch.dtype, device: str) -> float:
-    """Floating-point operations per second of matrix products 4096 × 4096 × 4096."""
-    left, right = (torch.randn(4096, 4096, device=device).to(dtype) for _ in range(2))
+def products(dtype: torch.dtype, device: str, side: int = 4096) -> float:
+    """Floating-point operations per second of matrix products side × side × side."""
+    left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     rounds = 50 if device.startswith("cuda") else 1
 
     def run() -> None:
@@ -93,7 +117,7 @@ def products(dtype: torch.dtype, device: str) -> float:
             product = left @ right
         product[0, 0].item()  # waits for the device
 
-    return 2 * 4096**3 * rounds / _fastest(run)
+    return 2 * side**3 * rounds / _fastest(run)
 
 
 def _compiled(forward: Callable[..., Any], mode: str) -> Callable[..., Any]:
@@ -103,6 +127,24 @@ def _compiled(forward: Callable[..., Any], mode: str) -> Callable[..., Any]:
 
     config.freezing = True
     return torch.compile(forward, dynamic=False)
+
+
+def _captured(forward: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+    """The kernels of a forward pass as one CUDA graph."""
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            forward()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = forward()
+
+    def replay() -> torch.Tensor:
+        graph.replay()
+        return result
+
+    return replay
 
 
 def _fastest(call: Callable[[], Any]) -> float:

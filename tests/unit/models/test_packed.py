@@ -12,7 +12,8 @@ from pgclip_workers.models import packed
 from pgclip_workers.models.clip import ClipEncoder
 from pgclip_workers.models.first_token import FirstTokenLayer
 from pgclip_workers.models.packed import PackedLinear, pack
-from pgclip_workers.models.patches import CENTRE, PatchProduct, fold_normalisation
+from pgclip_workers.models.patches import PatchProduct, centred, fold_normalisation
+from pgclip_workers.models.swish import turn_into_swish
 
 
 def encoder_of(folder: Path) -> ClipEncoder:
@@ -31,6 +32,7 @@ def test_feed_forward_blocks(activation: str, dtype: torch.dtype) -> None:
     rows = torch.randn(7, 5, 64)
     with torch.inference_mode():
         reference = block(rows)
+        turn_into_swish(block)
         found = pack(block, dtype)(rows.to(dtype)).float()
     assert isinstance(block.fc1, PackedLinear)
     tolerance = 1e-4 if dtype == torch.float32 else 0.03
@@ -80,7 +82,7 @@ def test_the_patch_embedding_is_the_convolution_of_normalised_pixels(
         normalised = pixels.float() * factor.view(3, 1, 1) + offset.view(3, 1, 1)
         reference = convolution(normalised)
         assert fold_normalisation(model, factor, offset)
-        found = model.patch_embedding(pixels.float() - CENTRE)
+        found = model.patch_embedding(centred(pixels, torch.float32))
     torch.testing.assert_close(found, reference, atol=1e-4, rtol=1e-4)
 
 

@@ -16,7 +16,8 @@ from pgclip_workers.models.device import best_device, best_dtype
 from pgclip_workers.models.encoder import Bytes, Floats
 from pgclip_workers.models.first_token import shorten
 from pgclip_workers.models.packed import pack
-from pgclip_workers.models.patches import CENTRE, fold_normalisation
+from pgclip_workers.models.patches import centred, fold_normalisation
+from pgclip_workers.models.swish import turn_into_swish
 from pgclip_workers.models.tensors import Tensors
 from pgclip_workers.pictures.preprocessing import Preprocessing
 
@@ -80,10 +81,11 @@ class ClipEncoder:
     def _put_on_device(self, module: torch.nn.Module) -> None:
         module.requires_grad_(False)
         shorten(module)
-        if self.device == "cpu" and self._checkpoint.packable:
-            # Not in float16: the small weights that come of it lose digits there.
-            if self._dtype != torch.float16:
-                self._folded = fold_normalisation(module, self._factor, self._offset)
+        if self._checkpoint.packable:
+            module.float()  # what is folded into weights is rounded once, with them
+            turn_into_swish(module)
+            self._folded = fold_normalisation(module, self._factor, self._offset)
+        if self._checkpoint.packable and self.device == "cpu":
             pack(module, self._dtype)
         else:
             module.to(self.device, self._dtype)
@@ -104,7 +106,7 @@ class ClipEncoder:
             if not self.preprocessing.max_patches:
                 values = values.permute(0, 3, 1, 2)
             if self._folded:
-                values = values.to(self._dtype).sub_(CENTRE)
+                values = centred(values, self._dtype)
             else:  # as uint8 to the device: a quarter of the bytes, and normalised at its speed
                 values = values.float().mul_(self._factor).add_(self._offset).to(self._dtype)
             inputs["pixel_values"] = values

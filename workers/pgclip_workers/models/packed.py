@@ -10,7 +10,6 @@ directly they need no compiler, no waiting and no batch size fixed in advance, a
 
 import logging
 import platform
-from typing import Any
 
 import torch
 from torch import nn
@@ -20,12 +19,9 @@ log = logging.getLogger(__name__)
 
 # Rows of the products to expect, a hint for the layout: a batch of 64 with 50 tokens each.
 _ROWS = 3200
-# QuickGELU(x) = x · sigmoid(1.702 x), arXiv:1606.08415 section 2.
-_QUICK = 1.702
-_QUICK_GELU = type(ACT2FN["quick_gelu"])
 # What oneDNN calls the activations: the operator, and the way to compute it.
 _FUSED = {
-    _QUICK_GELU: ("swish", ""),
+    nn.SiLU: ("swish", ""),
     type(ACT2FN["gelu"]): ("gelu", "none"),
     type(ACT2FN["gelu_pytorch_tanh"]): ("gelu", "tanh"),
 }
@@ -56,10 +52,6 @@ def pack(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     """
     if not _offered(dtype):
         return model.to(dtype)
-    model.float()
-    for block in model.modules():
-        if isinstance(getattr(block, "activation_fn", None), _QUICK_GELU):
-            _turn_into_swish(block)
     model.to(dtype)
     for block in list(model.modules()):
         fused = _FUSED.get(type(getattr(block, "activation_fn", None)))
@@ -82,11 +74,3 @@ def _offered(dtype: torch.dtype) -> bool:
         log.info("weights stay as they are, torch can't pack them: %s", error)
         return False
     return True
-
-
-@torch.no_grad()
-def _turn_into_swish(block: Any) -> None:
-    """QuickGELU(x) = swish(1.702 x) / 1.702: both factors go into the weights around it."""
-    block.fc1.weight *= _QUICK
-    block.fc1.bias *= _QUICK
-    block.fc2.weight /= _QUICK

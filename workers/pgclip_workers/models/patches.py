@@ -1,10 +1,10 @@
-"""The patch embedding as one matrix product of pixels that are integers, -128 to 127.
+"""The patch embedding as one matrix product of pixels that are 128ths, from -1 to 127/128.
 
 A convolution whose stride is its kernel is a product of patches with a matrix. Normalising pixels
 is linear too, so it goes into that matrix, in float32: W (f x + o) + b = (W f) x + (W o + b). The
-integers are exact in bfloat16, and a pass in float32 over every pixel and a slow layout are saved,
-a twentieth of ViT-B/32's time on a processor. They are centred, because what rounding does to the
-matrix counts by their size.
+pixels are exact in bfloat16 and float16, and a pass in float32 over every pixel and a slow layout
+are saved, a twentieth of ViT-B/32's time on a processor. They are centred, because what rounding
+does to the matrix counts by their size, and 128ths, so that it is not too small for float16.
 """
 
 from typing import Any
@@ -12,20 +12,25 @@ from typing import Any
 import torch
 from torch import nn
 
-CENTRE = 128
+_HALF = 128
+
+
+def centred(pixels: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """uint8 → (pixel - 128) / 128, exactly."""
+    return pixels.to(dtype).sub_(_HALF).mul_(1 / _HALF)
 
 
 class PatchProduct(nn.Module):
-    """Takes the place of a Conv2d, for pixels less CENTRE that are not normalised."""
+    """Takes the place of a Conv2d, for pixels that are centred and not normalised."""
 
     def __init__(self, convolution: Any, factor: torch.Tensor, offset: torch.Tensor) -> None:
         super().__init__()
         weight = convolution.weight.detach().float()  # (width, 3, patch, patch)
         self._patch = int(convolution.kernel_size[0])
-        bias = (weight * (offset + factor * CENTRE).view(3, 1, 1)).sum(dim=(1, 2, 3))
+        bias = (weight * (offset + factor * _HALF).view(3, 1, 1)).sum(dim=(1, 2, 3))
         if convolution.bias is not None:
             bias += convolution.bias.detach().float()
-        matrix = (weight * factor.view(3, 1, 1)).permute(0, 2, 3, 1).flatten(1)
+        matrix = (weight * (factor * _HALF).view(3, 1, 1)).permute(0, 2, 3, 1).flatten(1)
         self.product = nn.Linear(matrix.shape[1], matrix.shape[0])
         self.product.weight.data, self.product.bias.data = matrix.contiguous(), bias
         # Vision towers look at the dtype of their patch embedding's weight.
