@@ -160,21 +160,28 @@ CREATE FUNCTION pgclip._build_one(
 LANGUAGE plpgsql AS $$
 DECLARE
     v_table    text := pgclip._segment_table(p_model, p_number);
+    v_points   text := v_table || '_points';
     v_thorough boolean := pgclip._hot_for(p_model) > '1 min';
     v_rows     bigint;
-    v_twins    boolean;
+    v_has      record;
 BEGIN
     PERFORM pgclip._create_segment_table(p_model, p_number);
+    PERFORM pgclip._find_clusters(v_points, pgclip._union_of(p_model, p_sources), p_kind);
     -- In a random order: what comes one after the other, such as a burst of a camera, is alike, and
-    -- an index that meets it so is torn.
-    EXECUTE format('INSERT INTO %s (id, item_id, collection_id, kind, embedding, twins, leads)
-                    SELECT id, item_id, collection_id, kind, embedding,
-                           CASE WHEN count(*) OVER same > 1 THEN min(id) OVER same END,
-                           id = min(id) OVER same
-                    FROM %s s WHERE kind = $1 WINDOW same AS (PARTITION BY embedding)
-                    ORDER BY hashint8(id)',
-                   v_table, pgclip._union_of(p_model, p_sources)) USING p_kind;
+    -- an index that meets it so is torn. What is looked at together lies together.
+    EXECUTE format('INSERT INTO %s (id, item_id, collection_id, kind, embedding, twins, cluster,
+                                    leads)
+                    SELECT s.id, s.item_id, s.collection_id, s.kind, s.embedding,
+                           CASE WHEN s.equal > 1 THEN s.first END,
+                           CASE WHEN s.id = s.first THEN p.cluster END,
+                           s.id = s.first AND s.id = coalesce(p.cluster, s.id)
+                    FROM (SELECT *, min(id) OVER same AS first, count(*) OVER same AS equal
+                          FROM %s s WHERE kind = $1 WINDOW same AS (PARTITION BY embedding)) s
+                    JOIN %s p ON p.id = s.first
+                    ORDER BY hashint8(coalesce(p.cluster, p.id)), coalesce(p.cluster, p.id)',
+                   v_table, pgclip._union_of(p_model, p_sources), v_points) USING p_kind;
     GET DIAGNOSTICS v_rows = ROW_COUNT;
+    EXECUTE format('DROP TABLE %s', v_points);
     -- With pgvector's default parameters a graph is built twice as fast, and loses what lies apart
     -- or in a throng: as long as new vectors come, and else not.
     EXECUTE format('CREATE INDEX ON %s USING hnsw (embedding @vector@.halfvec_ip_ops)
@@ -182,12 +189,61 @@ BEGIN
                    CASE WHEN v_thorough THEN 24 ELSE 16 END,
                    CASE WHEN v_thorough THEN 128 ELSE 64 END);
     EXECUTE format('CREATE INDEX ON %s (twins, item_id) WHERE twins IS NOT NULL', v_table);
+    EXECUTE format('CREATE INDEX ON %s (cluster) WHERE cluster IS NOT NULL', v_table);
     EXECUTE format('CREATE INDEX ON %s (collection_id)', v_table);
-    EXECUTE format('SELECT EXISTS (SELECT FROM %s WHERE twins IS NOT NULL)', v_table) INTO v_twins;
-    EXECUTE format('ANALYZE %s (item_id, collection_id, kind, twins)', v_table);
+    EXECUTE format('SELECT EXISTS (SELECT FROM %1$s WHERE twins IS NOT NULL) AS twins,
+                           EXISTS (SELECT FROM %1$s WHERE cluster IS NOT NULL) AS clusters',
+                   v_table) INTO v_has;
+    EXECUTE format('ANALYZE %s (item_id, collection_id, kind, twins, cluster)', v_table);
     INSERT INTO pgclip.segment
-           (model_id, number, state, kind, rows, sources, has_twins, thorough)
-    VALUES (p_model, p_number, 'copied', p_kind, v_rows, p_sources, v_twins, v_thorough);
+           (model_id, number, state, kind, rows, sources, has_twins, has_clusters, thorough)
+    VALUES (p_model, p_number, 'copied', p_kind, v_rows, p_sources, v_has.twins, v_has.clusters,
+            v_thorough);
+END $$;
+
+-- Makes a table of a kind's distinct vectors, each under the first id that has it, and says which
+-- are nearly equal: by locality-sensitive hashing (Charikar, STOC 2002) with sixteen signs of the
+-- centred vector, other ones in each round. Those that share them are looked at in heaps of 32, and
+-- who has a cosine of 0.95 or more to the first of a heap is in its cluster. So two that are nearly
+-- equal may stay apart, which costs a point more. Until a round finds few.
+CREATE FUNCTION pgclip._find_clusters(p_table text, p_sources text, p_kind pgclip.kind)
+RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_all   bigint;
+    v_found bigint;
+BEGIN
+    EXECUTE format('CREATE UNLOGGED TABLE %1$s AS
+                    SELECT DISTINCT ON (embedding) id, embedding, NULL::bigint AS cluster,
+                           @vector@.binary_quantize(embedding OPERATOR(@vector@.-) (
+                               SELECT @vector@.avg(embedding) FROM %2$s m WHERE kind = %3$L))
+                               AS signs
+                    FROM %2$s s WHERE kind = %3$L ORDER BY embedding, id',
+                   p_table, p_sources, p_kind);
+    GET DIAGNOSTICS v_all = ROW_COUNT;
+    FOR v_round IN 0 .. 7 LOOP
+        EXECUTE format($q$
+            WITH heaped AS (
+                SELECT id, embedding, signs, (row_number() OVER (
+                           PARTITION BY substring(signs FROM $1 FOR 16) ORDER BY hashint8(id)) - 1)
+                           / 32 AS heap
+                FROM %1$s WHERE cluster IS NULL
+            ), compared AS (
+                SELECT id, first_value(id) OVER w AS first,
+                       first_value(embedding) OVER w OPERATOR(@vector@.<#>) embedding AS distance
+                FROM heaped
+                WINDOW w AS (PARTITION BY substring(signs FROM $1 FOR 16), heap
+                             ORDER BY hashint8(id))
+            ), alike AS (
+                SELECT id, first FROM (
+                    SELECT id, first, count(*) OVER (PARTITION BY first) AS size
+                    FROM compared WHERE id = first OR distance <= -0.95) c WHERE size > 1
+            )
+            UPDATE %1$s p SET cluster = a.first FROM alike a WHERE p.id = a.id
+        $q$, p_table) USING 16 * v_round + 1;
+        GET DIAGNOSTICS v_found = ROW_COUNT;
+        EXIT WHEN 100 * v_found < v_all;
+    END LOOP;
 END $$;
 
 -- From here on deletions are made from the copies as well. It waits for those under way, and others
@@ -218,7 +274,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_segment  record;
     v_table    text;
-    v_orphaned bigint[];
+    v_orphaned record;
     v_built    int[];
     v_sources  int[];
 BEGIN
@@ -230,11 +286,13 @@ BEGIN
         v_table := pgclip._segment_table(p_model, v_segment.number);
         EXECUTE format('DELETE FROM %s n WHERE NOT EXISTS (SELECT FROM %s s WHERE s.id = n.id)',
                        v_table, pgclip._union_of(p_model, v_segment.sources));
-        EXECUTE format('SELECT array_agg(twins) FROM (
-                            SELECT twins FROM %s WHERE twins IS NOT NULL
-                            GROUP BY twins HAVING NOT bool_or(leads)) orphaned',
+        EXECUTE format('SELECT ARRAY(SELECT twins FROM %1$s WHERE twins IS NOT NULL GROUP BY twins
+                                     HAVING NOT bool_or(leads OR cluster IS NOT NULL)) AS twins,
+                               ARRAY(SELECT cluster FROM %1$s WHERE cluster IS NOT NULL
+                                     GROUP BY cluster HAVING NOT bool_or(leads)) AS clusters',
                        v_table) INTO v_orphaned;
-        PERFORM pgclip._lead_anew(v_table, v_orphaned);
+        PERFORM pgclip._lead_anew(v_table, 'twins', v_orphaned.twins);
+        PERFORM pgclip._lead_anew(v_table, 'cluster', v_orphaned.clusters);
         v_built := v_built || v_segment.number;
         v_sources := v_segment.sources;
     END LOOP;

@@ -42,10 +42,11 @@ END $$;
 -- hide how much has been looked at, and an index that gives out returns what it happens to have.
 -- Sequential scans are off for what has an index; the hot segment has none.
 --
--- A point stands for all vectors that equal it. Of the items that have them the first p_limit
--- count; on a page that begins among them (p_after_…), those that come after.
+-- A point leads those that are nearly equal to it, which are compared one by one, and stands, as
+-- they do, for all vectors that are equal: of the items that have those the first p_limit count;
+-- on a page that begins among them (p_after_…), those that come after.
 CREATE FUNCTION pgclip._nearest_by_index(
-    p_points text, p_others text, p_check text, p_query @vector@.halfvec, p_limit int,
+    p_from record, p_check text, p_query @vector@.halfvec, p_limit int,
     p_norm double precision, p_after_score real, p_after_item bigint
 ) RETURNS pgclip.nearest
 LANGUAGE plpgsql STABLE SET enable_seqscan = off SET jit = off AS $$
@@ -55,16 +56,23 @@ DECLARE
 BEGIN
     EXECUTE format($q$
         WITH near AS MATERIALIZED (
-            SELECT e.item_id, e.collection_id, e.kind, e.twins,
+            SELECT e.item_id, e.collection_id, e.kind, e.twins, e.cluster,
                    e.embedding OPERATOR(@vector@.<#>) $1 AS distance
-            FROM %s e ORDER BY e.embedding OPERATOR(@vector@.<#>) $1 LIMIT $2
-        ), found AS (
-            SELECT n.item_id, n.kind, n.distance FROM near n WHERE %s
+            FROM %1$s e ORDER BY e.embedding OPERATOR(@vector@.<#>) $1 LIMIT $2
+        ), point AS MATERIALIZED (
+            SELECT item_id, collection_id, kind, twins, distance FROM near
             UNION ALL
-            SELECT o.item_id, o.kind, l.distance FROM near l
+            SELECT f.item_id, f.collection_id, f.kind, f.twins,
+                   f.embedding OPERATOR(@vector@.<#>) $1
+            FROM near l
+            CROSS JOIN LATERAL (SELECT * FROM %2$s f WHERE f.cluster = l.cluster LIMIT 32) f
+        ), found AS (
+            SELECT n.item_id, n.kind, n.distance FROM point n WHERE %4$s
+            UNION ALL
+            SELECT o.item_id, o.kind, l.distance FROM point l
             CROSS JOIN LATERAL (
-                SELECT DISTINCT ON (n.item_id) n.item_id, n.kind FROM %s n
-                WHERE n.twins = l.twins AND (%s)
+                SELECT DISTINCT ON (n.item_id) n.item_id, n.kind FROM %3$s n
+                WHERE n.twins = l.twins AND (%4$s)
                   AND ($4 IS NULL OR pgclip._score(l.distance, $3) <> $4 OR n.item_id > $5)
                 ORDER BY n.item_id LIMIT $2) o
             WHERE l.twins IS NOT NULL
@@ -74,7 +82,7 @@ BEGIN
         SELECT array_agg(item_id), array_agg(kind), array_agg(distance),
                (SELECT count(*) FROM near), (SELECT max(distance) FROM near)
         FROM item
-    $q$, p_points, p_check, p_others, p_check)
+    $q$, p_from.points, p_from.followers, p_from.others, p_check)
     INTO v_near USING p_query, p_limit, p_norm, p_after_score, p_after_item;
     PERFORM pgclip._set_scan(v_before);
     RETURN v_near;
@@ -234,7 +242,7 @@ CREATE FUNCTION pgclip._best(
 ) LANGUAGE plpgsql STABLE AS $$
 DECLARE
     v_vectors text := pgclip._vectors(p_model, p_narrowing.kind);
-    v_points  record := pgclip._points(p_model, p_narrowing.kind);
+    v_from    record := pgclip._points(p_model, p_narrowing.kind);
     v_norm    double precision := @vector@.l2_norm(p_query);
     v_exact   boolean := p_exact OR p_narrowing.few IS NOT NULL OR p_narrowing.is_small
                          OR NOT EXISTS (
@@ -256,8 +264,8 @@ BEGIN
         v_near := CASE WHEN v_exact
             THEN pgclip._nearest_exactly(v_vectors, v_where, p_query, v_limit, p_narrowing.few)
             ELSE pgclip._nearest_by_index(
-                v_points.points, v_points.others, coalesce(p_narrowing.of_near, 'true'), p_query,
-                v_limit, v_norm, p_after_score, p_after_item) END;
+                v_from, coalesce(p_narrowing.of_near, 'true'), p_query, v_limit, v_norm,
+                p_after_score, p_after_item) END;
         v_all := v_exact AND v_near.found < v_limit;
         SELECT * INTO items, scores FROM pgclip._page(
             v_near, v_norm, p_k, v_all, p_least, p_after_score, p_after_item);

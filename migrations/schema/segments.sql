@@ -15,8 +15,12 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
 $$;
 
 -- Vectors are stored inline (PLAIN): they are read several times faster so. No foreign key to
--- items: the ledger keeps the two in step. Of equal vectors in a segment with an index one leads
--- and is in the index, since equal points tear a graph apart; "twins" is their number in common.
+-- items: the ledger keeps the two in step.
+--
+-- Equal points tear a graph apart, and so do throngs of nearly equal ones. So of those in a segment
+-- with an index one leads and is in the index. Equal vectors are twins and have a number in common,
+-- "twins"; one of them stands for all. Those that stand for themselves or their twins and are
+-- nearly equal are a cluster of at most 32, and have "cluster" in common; one of it leads.
 CREATE FUNCTION pgclip._create_segment_table(p_model smallint, p_number int) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -30,6 +34,7 @@ BEGIN
             kind          pgclip.kind NOT NULL,
             embedding     @vector@.halfvec(%2$s) NOT NULL,
             twins         bigint,
+            cluster       bigint,
             leads         boolean NOT NULL DEFAULT true,
             CONSTRAINT unit_norm CHECK (abs(@vector@.l2_norm(embedding) - 1) < 0.005)
         )
@@ -53,8 +58,8 @@ END $$;
 -- Segments of a model, as FROM takes them: "(SELECT … UNION ALL SELECT …)".
 CREATE FUNCTION pgclip._union_of(p_model smallint, p_numbers int[]) RETURNS text
 LANGUAGE sql IMMUTABLE AS $$
-    SELECT '(' || string_agg('SELECT id, item_id, collection_id, kind, embedding, twins, leads '
-                             'FROM '
+    SELECT '(' || string_agg('SELECT id, item_id, collection_id, kind, embedding, twins, cluster, '
+                             'leads FROM '
                              || pgclip._segment_table(p_model, n), ' UNION ALL ') || ')'
     FROM unnest(p_numbers) n
 $$;
@@ -71,19 +76,23 @@ LANGUAGE sql STABLE AS $$
             AND (p_kind IS NULL OR kind IS NULL OR kind = p_kind)) s
 $$;
 
--- What searches through indexes read, of a kind or of both: one of each group of equal vectors, and
--- the others of such groups. Conditions stand outside of the union, or its parts are not merged.
+-- What searches through indexes read, of a kind or of both: the points, what is nearly equal to
+-- them, and twins of both. Conditions stand outside of the union, or its parts are not merged.
 CREATE FUNCTION pgclip._points(
-    p_model smallint, p_kind pgclip.kind, OUT points text, OUT others text
+    p_model smallint, p_kind pgclip.kind, OUT points text, OUT followers text, OUT others text
 ) LANGUAGE sql STABLE AS $$
     SELECT format('(SELECT * FROM %s a WHERE leads%s)', pgclip._union_of(p_model, every), of_kind),
-           CASE WHEN with_twins IS NULL
-                THEN '(SELECT item_id, 0 AS collection_id, NULL::pgclip.kind AS kind, '
-                     '0::bigint AS twins FROM pgclip.item WHERE false)'
-                ELSE format('(SELECT * FROM %s a WHERE twins IS NOT NULL AND NOT leads%s)',
-                            pgclip._union_of(p_model, with_twins), of_kind) END
+           format('(SELECT * FROM %s a WHERE cluster IS NOT NULL AND NOT leads%s)',
+                  coalesce(pgclip._union_of(p_model, with_clusters), nothing), of_kind),
+           format('(SELECT * FROM %s a WHERE twins IS NOT NULL AND cluster IS NULL '
+                  'AND NOT leads%s)',
+                  coalesce(pgclip._union_of(p_model, with_twins), nothing), of_kind)
     FROM (SELECT array_agg(number ORDER BY number) AS every,
+                 array_agg(number ORDER BY number) FILTER (WHERE has_clusters) AS with_clusters,
                  array_agg(number ORDER BY number) FILTER (WHERE has_twins) AS with_twins,
+                 '(SELECT item_id, 0 AS collection_id, NULL::pgclip.kind AS kind, NULL::bigint '
+                 'AS twins, NULL::bigint AS cluster, false AS leads, '
+                 'NULL::@vector@.halfvec AS embedding FROM pgclip.item WHERE false)' AS nothing,
                  CASE WHEN p_kind IS NULL THEN '' ELSE format(' AND kind = %L', p_kind) END
                      AS of_kind
           FROM pgclip.segment
@@ -91,23 +100,23 @@ CREATE FUNCTION pgclip._points(
             AND (p_kind IS NULL OR kind IS NULL OR kind = p_kind)) s
 $$;
 
--- Where the one that led a group of equal vectors is gone, another leads; the group may be going
--- at the same moment.
-CREATE FUNCTION pgclip._lead_anew(p_table text, p_twins bigint[]) RETURNS void
+-- Where the one that led a cluster is gone, or the one that stood for its twins, another leads; all
+-- of them may be going at the same moment. p_column: twins or cluster.
+CREATE FUNCTION pgclip._lead_anew(p_table text, p_column text, p_numbers bigint[]) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
-    v_twins bigint;
-    v_count bigint;
+    v_number bigint;
+    v_count  bigint;
 BEGIN
-    FOREACH v_twins IN ARRAY coalesce(p_twins, '{}') LOOP
+    FOREACH v_number IN ARRAY coalesce(p_numbers, '{}') LOOP
         LOOP
             EXECUTE format('UPDATE %1$s SET leads = true WHERE id = (
-                SELECT id FROM %1$s WHERE twins = $1 ORDER BY item_id LIMIT 1)', p_table)
-            USING v_twins;
+                SELECT id FROM %1$s WHERE %2$I = $1 ORDER BY item_id LIMIT 1)', p_table, p_column)
+            USING v_number;
             GET DIAGNOSTICS v_count = ROW_COUNT;
             EXIT WHEN v_count > 0;
-            EXECUTE format('SELECT count(*) FROM %s WHERE twins = $1', p_table)
-            INTO v_count USING v_twins;
+            EXECUTE format('SELECT count(*) FROM %s WHERE %I = $1', p_table, p_column)
+            INTO v_count USING v_number;
             EXIT WHEN v_count = 0;
         END LOOP;
     END LOOP;
@@ -117,17 +126,24 @@ CREATE FUNCTION pgclip._delete_vectors(p_model smallint, p_ids bigint[]) RETURNS
 LANGUAGE plpgsql AS $$
 DECLARE
     v_number   int;
-    v_orphaned bigint[];
+    v_table    text;
+    v_twins    bigint[];
+    v_clusters bigint[];
 BEGIN
     PERFORM pgclip._hold_segments(p_model);
     FOR v_number IN
         SELECT number FROM pgclip.segment
         WHERE model_id = p_model AND state IN ('hot', 'closed', 'sealed', 'built') ORDER BY number
     LOOP
-        EXECUTE format('WITH gone AS (DELETE FROM %s WHERE id = ANY($1) RETURNING twins, leads)
-                        SELECT array_agg(twins) FROM gone WHERE leads AND twins IS NOT NULL',
-                       pgclip._segment_table(p_model, v_number)) INTO v_orphaned USING p_ids;
-        PERFORM pgclip._lead_anew(pgclip._segment_table(p_model, v_number), v_orphaned);
+        v_table := pgclip._segment_table(p_model, v_number);
+        EXECUTE format('WITH gone AS (DELETE FROM %s WHERE id = ANY($1)
+                                      RETURNING twins, cluster, leads)
+                        SELECT array_agg(twins) FILTER (WHERE twins IS NOT NULL
+                                                        AND (leads OR cluster IS NOT NULL)),
+                               array_agg(cluster) FILTER (WHERE leads AND cluster IS NOT NULL)
+                        FROM gone', v_table) INTO v_twins, v_clusters USING p_ids;
+        PERFORM pgclip._lead_anew(v_table, 'twins', v_twins);
+        PERFORM pgclip._lead_anew(v_table, 'cluster', v_clusters);
     END LOOP;
 END $$;
 
@@ -135,7 +151,7 @@ END $$;
 CREATE FUNCTION pgclip._rows_in(p_model smallint, p_number int) RETURNS bigint
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     -- A row: its header, three columns and an enum, the vector's header and halves; aligned to 8;
-    -- and its pointer in the page.
+    -- and its pointer in the page. Numbers of clusters and twins come to a tenth of it at most.
     SELECT pg_relation_size(to_regclass(pgclip._segment_table(p_model, p_number)))
            / current_setting('block_size')::int
            * ((current_setting('block_size')::int - 24)

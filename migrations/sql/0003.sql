@@ -1,4 +1,5 @@
--- Models that come and go while everything runs; equal vectors as one point of an index.
+-- Models that come and go while everything runs; equal and nearly equal vectors as one point of an
+-- index.
 
 LOCK TABLE pgclip.segment;
 DO $$
@@ -13,14 +14,16 @@ BEGIN
     FOR v_table IN
         SELECT format('pgclip.embedding_%s_%s', model_id, number)::regclass FROM pgclip.segment
     LOOP
-        EXECUTE format('ALTER TABLE %s ADD COLUMN twins bigint,
+        EXECUTE format('ALTER TABLE %s ADD COLUMN twins bigint, ADD COLUMN cluster bigint,
                                        ADD COLUMN leads boolean NOT NULL DEFAULT true', v_table);
     END LOOP;
 END $$;
 
--- Whether points of its index stand for several vectors, and whether it was built at leisure.
+-- Whether points of its index stand for equal vectors, whether for nearly equal ones, and whether
+-- it was built at leisure.
 ALTER TABLE pgclip.segment
     ADD COLUMN has_twins boolean NOT NULL DEFAULT false,
+    ADD COLUMN has_clusters boolean NOT NULL DEFAULT false,
     ADD COLUMN thorough boolean NOT NULL DEFAULT false;
 
 -- Models whose items are gone through, page by page: for one that takes work they get jobs, of one

@@ -177,9 +177,7 @@ class TestAcl:
         start_worker: WorkerFactory, services: LocalServices,
     ) -> None:  # fmt: skip
         url = as_user(*self.RULES, "-lpush")
-        start_worker(
-            database_url, PGCLIP_REDIS_URL=url, PLANTED_PACE="0.1", PGCLIP_BATCH_SIZE="8"
-        )
+        start_worker(database_url, PGCLIP_REDIS_URL=url, PLANTED_PACE="0.1", PGCLIP_BATCH_SIZE="8")
         client.submit_many({"text": f"text {n}"} for n in range(200))
         health = ["health", "--database-url", database_url]
         eventually(lambda: "Redis takes no ticket" in pgclip(*health).stderr)

@@ -196,4 +196,4 @@ def test_others_are_found_by_an_index(flood: Shelf) -> None:
     assert "twins_item_id" in str(flood.sql(look))
     flood.sql("UPDATE pgclip.segment SET has_twins = false")
     ((others,),) = flood.sql("SELECT others FROM pgclip._points(1::smallint, NULL)")
-    assert others.endswith("WHERE false)")
+    assert "WHERE false)" in others

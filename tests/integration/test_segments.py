@@ -124,7 +124,8 @@ def test_memory_that_is_too_little_for_an_index_is_told(
     settings = Settings.load(database_url=database_url, segment_rows=100, build_memory=2**20)
     shelf.sql(
         """INSERT INTO pgclip.embedding_1_1 (item_id, collection_id, kind, embedding)
-           SELECT n, 1, 'text', l2_normalize(ARRAY[sin(n), cos(n), 1, 0, 0, 0, 0, 0]::halfvec)
+           SELECT n, 1, 'text', l2_normalize(ARRAY[sin(n), cos(n), sin(3 * n), cos(5 * n),
+               sin(7 * n), cos(11 * n), sin(13 * n), cos(17 * n)]::halfvec)
            FROM generate_series(1, 3000) n"""
     )
     Maintenance(settings, connections, 1).run()

@@ -17,8 +17,13 @@ DIMENSION = 8
 
 
 def vector_of(text: str) -> str:
-    """A unit vector made of a text, as Postgres reads it."""
-    values = np.random.default_rng(list(text.encode())).standard_normal(DIMENSION)
+    """A unit vector made of a text, as Postgres reads it. Those of "a ~ 1" and "a ~ 2" are near."""
+    base, _, variant = text.partition(" ~ ")
+    values = np.random.default_rng(list(base.encode())).standard_normal(DIMENSION)
+    values /= np.linalg.norm(values)
+    if variant:
+        noise = np.random.default_rng(list(variant.encode())).standard_normal(DIMENSION)
+        values += 0.02 * noise / np.linalg.norm(noise)
     return str((values / np.linalg.norm(values)).tolist())
 
 
