@@ -69,12 +69,14 @@ def measured(holding: Holding, queries: int) -> list[Figure]:
             maintenance.run()
         database.close()
         run_sql(url, "VACUUM ANALYZE")
+        efforts = look(url, holding, queries)
         name = f"{holding.name}, {len(holding.vectors):,} {holding.kind} vectors"
         figures.append(Figure(f"{name}: built, in haste", len(holding.vectors) / took, "/s", ""))
         with psycopg2.connect(url) as connection:
             connection.autocommit = True
             for kind, every in holding.queries.items():
-                asked = every[np.random.default_rng(1).permutation(len(every))[:queries]]
+                asked = every[_shuffled(every)[:queries]]
+                figures.append(Figure(f"{name}, by {kind}: effort", efforts[kind], "", ""))
                 for _ in range(20):
                     ask(connection, holding, asked[0], kind)
                 found = [ask(connection, holding, query, kind) for query in asked]
@@ -84,6 +86,27 @@ def measured(holding: Holding, queries: int) -> list[Figure]:
                               for n, query in enumerate(asked)]  # fmt: skip
                     figures += _of(f"{name}, by {kind}, in a collection", within)
     return figures
+
+
+def look(url: str, holding: Holding, queries: int) -> dict[str, int]:
+    """What a worker finds out from queries that it has seen, others than those that follow."""
+    with psycopg2.connect(url) as connection, connection.cursor() as cursor:
+        for kind, every in holding.queries.items():
+            for n, query in enumerate(every[_shuffled(every)[queries : queries + 400]]):
+                literal = str([round(float(value), 6) for value in query])
+                cursor.execute(
+                    "INSERT INTO pgclip.query_vector (model_id, kind, hash, embedding)"
+                    " VALUES (1, %s, sha256(%s::text::bytea), %s)", (kind, n, literal),
+                )  # fmt: skip
+    connection.close()
+    for _ in range(2):
+        run_sql(url, "SELECT pgclip.measure_recall(1::smallint, 0.99, true)")
+    found = run_sql(url, "SELECT query_kind, effort FROM pgclip.recall WHERE share = 1")
+    return {str(kind): int(effort) for kind, effort in found}
+
+
+def _shuffled(queries: Floats) -> Any:
+    return np.random.default_rng(1).permutation(len(queries))
 
 
 def ask(

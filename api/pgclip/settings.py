@@ -94,6 +94,7 @@ class Settings:
     steward_interval: float = _setting(5.0, "between two passes of the steward", float)
     strikes: int = _setting(6, "deaths of a worker that an item alone in it may cause", int)
     query_cache: int = _setting(100_000, "query vectors kept", int)
+    recall: float = _setting(0.99, "share of the ten nearest that searches find on average", float)
     segment_rows: int = _setting(20_000, "vectors without an index before one is built", int)
     max_segments: int = _setting(8, "segments with an index that a model has at most", int)
     max_unindexed: int = _setting(
@@ -152,6 +153,8 @@ class Settings:
                      "queue_wait", "metrics_port", "build_workers"):  # fmt: skip
             if getattr(self, name) < 0:
                 raise ConfigurationError(f"PGCLIP_{name.upper()} must not be negative")
+        if not 0 < self.recall < 1:
+            raise ConfigurationError("PGCLIP_RECALL must be between 0 and 1, such as 0.99")
         if self.max_segments < 2:
             raise ConfigurationError("PGCLIP_MAX_SEGMENTS must be at least 2")
         if self.max_unindexed < 2 * self.segment_rows:

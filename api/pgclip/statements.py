@@ -88,7 +88,7 @@ IS_EMBEDDED = "SELECT pgclip.is_embedded(%s, %s)"
 RAISE_UNANSWERED = "SELECT pgclip.raise_unanswered(make_interval(secs => %s))"
 _NARROWED = "k => %s::int, collection => %s, kind => %s, filter => %s::jsonb"
 _OPTIONS = f"""{_NARROWED}, min_score => %s::real, min_relevance => %s::real,
-    exact => %s::boolean, after_score => %s::real, after_item => %s"""
+    exact => %s::boolean, recall => %s::real, after_score => %s::real, after_item => %s"""
 SEARCH_TEXT = f"SELECT * FROM pgclip.search(%s, {_OPTIONS})"
 SEARCH_IMAGE = f"SELECT * FROM pgclip.search_image(%s, {_OPTIONS})"
 SIMILAR = f"SELECT * FROM pgclip.similar(%s, of_collection => %s, {_OPTIONS})"
@@ -198,6 +198,16 @@ EXPORT = """
 """
 
 # Segments of vectors. One process at a time for each model; the number is arbitrary.
+# One process at a time, for as long as it takes.
+MEASURE_RECALL = """
+    SELECT pgclip.measure_recall(%s, %s::real)
+    WHERE pg_try_advisory_xact_lock(731199449, 1)
+"""
+RECALL = """
+    SELECT model, query_kind, kind, share::float, queries, asked, recall, met_nothing, effort,
+           promise, looked_at
+    FROM pgclip.recall WHERE queries > 0 ORDER BY model, query_kind, kind, share DESC
+"""
 SEGMENTS_LOCK = "SELECT pg_try_advisory_xact_lock(731199448, %s)"
 CLOSE_SEGMENT = "SELECT pgclip.close_segment(%s::smallint, %s)"
 NEXT_BUILD = "SELECT pgclip.next_build(%s::smallint, %s, %s, %s, %s)"

@@ -21,13 +21,14 @@ LANGUAGE sql IMMUTABLE AS $$
         'sweep', 'walk_models', 'collect_contents', 'expire_queries', 'backlog', 'retired_queues',
         'query_waits', 'take_queries', 'answer_query', 'refuse_query', 'unindexed',
         'close_segment', 'next_build', 'build_segment', 'announce_segments',
-        'exchange_segments', 'drop_retired', 'next_relabeling', 'store_labels'] END
+        'exchange_segments', 'drop_retired', 'measure_recall', 'next_relabeling',
+        'store_labels'] END
 $$;
 
 CREATE FUNCTION pgclip._readable_by(p_access text) RETURNS text[]
 LANGUAGE sql IMMUTABLE AS $$
     SELECT ARRAY['schema_version', 'definition', 'access', 'installation', 'items', 'labels',
-                 'collections', 'queue', 'workers', 'models', 'segments', 'calibrations']
+                 'collections', 'queue', 'workers', 'models', 'segments', 'calibrations', 'recall']
         || CASE p_access
            WHEN 'client' THEN ARRAY['item', 'label_set', 'label', 'embedding_set', 'query_vector',
                                     'worker', 'query_request (model_id, kind, hash, error)',

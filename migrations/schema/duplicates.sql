@@ -50,8 +50,8 @@ BEGIN
           AND e.kind = v_item.kind AND e.item_id <> v_item.id
     ), near_by AS (
         SELECT h.item_id, h.score, pgclip._tier(false, h.score, near) AS tier
-        FROM pgclip._find(pgclip._mean_vector(v_item.id), NULL, k, within, v_item.kind, NULL,
-                          min_score, NULL, false, NULL, NULL, v_item.id) h
+        FROM pgclip._find(pgclip._mean_vector(v_item.id), v_item.kind, k, within, v_item.kind,
+                          NULL, min_score, NULL, false, NULL, NULL, v_item.id, NULL) h
         WHERE h.item_id NOT IN (SELECT d.item_id FROM identical d)
     )
     SELECT i.id, c.name, i.key, i.kind, d.tier, d.score
@@ -88,7 +88,7 @@ BEGIN
             FROM item t JOIN narrowing w ON w.kind = t.kind
             CROSS JOIN LATERAL pgclip._best(
                 $1, pgclip._mean_vector(t.item_id), ($3 + t.copies)::int, w.of_kind,
-                ARRAY[$4, $4], false, NULL, NULL) r
+                ARRAY[$4, $4], pgclip._effort($1, t.kind, t.kind, NULL), NULL, NULL) r
             CROSS JOIN LATERAL unnest(r.items, r.scores) n(item_id, score)
             WHERE t.item_id = t.first AND n.item_id <> t.item_id
             GROUP BY 1, 2

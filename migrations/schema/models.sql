@@ -18,11 +18,15 @@ LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog,
     FROM pgclip.model WHERE state <> 'retired'
 $$;
 
--- For the steward: where nobody looks for tickets any more.
+-- For the steward: where nobody looks for tickets any more. For an hour, in which what a worker had
+-- taken, which ended at once, is given back.
 CREATE FUNCTION pgclip.retired_queues() RETURNS text[]
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    SELECT coalesce(array_agg(pgclip._ticket_queue(id) ORDER BY id), '{}')
-    FROM pgclip.model WHERE state = 'retired'
+    SELECT coalesce(array_agg(queue ORDER BY queue), '{}')
+    FROM (SELECT pgclip._ticket_queue(id) AS queue FROM pgclip.model WHERE state = 'retired'
+          UNION ALL
+          SELECT queue FROM pgclip.former_queue
+          WHERE dropped_at > clock_timestamp() - interval '1 hour') q
 $$;
 
 -- "lacking": items that have neither its vectors nor a failure, about.

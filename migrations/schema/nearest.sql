@@ -46,12 +46,13 @@ END $$;
 -- they do, for all vectors that are equal: of the items that have those the first p_limit count;
 -- on a page that begins among them (p_after_…), those that come after.
 CREATE FUNCTION pgclip._nearest_by_index(
-    p_from record, p_check text, p_query @vector@.halfvec, p_limit int,
+    p_from record, p_check text, p_query @vector@.halfvec, p_limit int, p_effort int,
     p_norm double precision, p_after_score real, p_after_item bigint
 ) RETURNS pgclip.nearest
 LANGUAGE plpgsql STABLE SET enable_seqscan = off SET jit = off AS $$
 DECLARE
-    v_before text[] := pgclip._set_scan(ARRAY['relaxed_order', '100', '20000', '4']);
+    v_before text[] := pgclip._set_scan(
+        ARRAY['relaxed_order', p_effort::text, '20000', '4']);
     v_near   pgclip.nearest;
 BEGIN
     EXECUTE format($q$
@@ -232,28 +233,29 @@ CREATE FUNCTION pgclip._page(
         ORDER BY score DESC, item_id LIMIT p_k) p
 $$;
 
--- The k best items: through the index, looking at more until there are k; or exactly, if that was
--- asked for, if few items match, or once 8,000 vectors have been looked at in vain. p_least: the
+-- The k best items: through the index, looking at more until there are k; or exactly, if no effort
+-- is given, if few items match, or once 8,000 vectors have been looked at in vain. p_least: the
 -- lowest score wanted of images, and of texts.
 CREATE FUNCTION pgclip._best(
     p_model smallint, p_query @vector@.halfvec, p_k int, p_narrowing pgclip.narrowing,
-    p_least real[], p_exact boolean, p_after_score real, p_after_item bigint,
+    p_least real[], p_effort int, p_after_score real, p_after_item bigint,
     OUT items bigint[], OUT scores real[]
 ) LANGUAGE plpgsql STABLE AS $$
 DECLARE
     v_vectors text := pgclip._vectors(p_model, p_narrowing.kind);
     v_from    record := pgclip._points(p_model, p_narrowing.kind);
     v_norm    double precision := @vector@.l2_norm(p_query);
-    v_exact   boolean := p_exact OR p_narrowing.few IS NOT NULL OR p_narrowing.is_small
+    v_exact   boolean := p_effort IS NULL OR p_narrowing.few IS NOT NULL OR p_narrowing.is_small
                          OR NOT EXISTS (
                   SELECT FROM pgclip.segment WHERE model_id = p_model AND state = 'sealed');
-    v_limit   int := 2 * p_k + 20;  -- some items may have several vectors
+    -- Some items may have several vectors, and what leads may be farther than what follows it.
+    v_limit   int := 2 * p_k + 80;
     v_where   text := 'true';
     v_near    pgclip.nearest;
     v_all     boolean;
 BEGIN
     IF p_narrowing.of_near IS NOT NULL THEN
-        v_limit := 5 * v_limit;
+        v_limit := 3 * v_limit;
         v_where := CASE
             WHEN p_narrowing.few IS NOT NULL THEN 'e.id = ANY($3)'
             WHEN p_narrowing.of_all IS NOT NULL THEN p_narrowing.of_all
@@ -264,7 +266,7 @@ BEGIN
         v_near := CASE WHEN v_exact
             THEN pgclip._nearest_exactly(v_vectors, v_where, p_query, v_limit, p_narrowing.few)
             ELSE pgclip._nearest_by_index(
-                v_from, coalesce(p_narrowing.of_near, 'true'), p_query, v_limit, v_norm,
+                v_from, coalesce(p_narrowing.of_near, 'true'), p_query, v_limit, p_effort, v_norm,
                 p_after_score, p_after_item) END;
         v_all := v_exact AND v_near.found < v_limit;
         SELECT * INTO items, scores FROM pgclip._page(

@@ -34,7 +34,7 @@ $$;
 CREATE FUNCTION pgclip._find(
     p_query @vector@.halfvec, p_query_kind pgclip.kind, p_k int, p_collection text,
     p_kind pgclip.kind, p_filter jsonb, p_min_score real, p_min_relevance real, p_exact boolean,
-    p_after_score real, p_after_item bigint, p_without bigint
+    p_after_score real, p_after_item bigint, p_without bigint, p_recall real
 ) RETURNS SETOF pgclip.hit
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
@@ -59,10 +59,16 @@ BEGIN
         RAISE EXCEPTION 'a page begins after a hit: after_score and after_item go together'
             USING ERRCODE = 'PC001';
     END IF;
+    IF NOT (p_recall > 0 AND p_recall <= 1) OR p_recall = 'NaN' THEN
+        RAISE EXCEPTION 'recall must be more than 0 and at most 1, not %', p_recall
+            USING ERRCODE = 'PC001';
+    END IF;
     v_best := pgclip._best(v_model.id, p_query, p_k,
         pgclip._narrowing(v_model.id, p_collection, p_kind, p_filter, p_without),
         pgclip._least_scores(v_model.id, p_query_kind, p_kind, p_min_score, p_min_relevance),
-        coalesce(p_exact, false), p_after_score, p_after_item);
+        CASE WHEN p_exact IS NOT true THEN
+            pgclip._effort(v_model.id, p_query_kind, p_kind, p_recall) END,
+        p_after_score, p_after_item);
     RETURN QUERY
         SELECT * FROM pgclip._hits(v_model.id, p_query_kind, v_best.items, v_best.scores);
 END $$;
@@ -73,18 +79,20 @@ END $$;
 --
 -- collection, kind and filter narrow the search; min_score and min_relevance leave out what does
 -- not fit, so that the answer may be empty. after_score and after_item, those of the last hit of
--- a page, begin the next one. exact compares every vector. query_kind: what the vector was made
--- of, for the relevance.
+-- a page, begin the next one. exact compares every vector; recall asks for another share of the
+-- nearest, on average, than PGCLIP_RECALL. query_kind: what the vector was made of, for the
+-- relevance and for how much of an index is looked at.
 CREATE FUNCTION pgclip.search_vector(
     query @vector@.halfvec, k int DEFAULT 10, collection text DEFAULT NULL,
     kind pgclip.kind DEFAULT NULL, filter jsonb DEFAULT NULL, min_score real DEFAULT NULL,
     min_relevance real DEFAULT NULL, exact boolean DEFAULT false, after_score real DEFAULT NULL,
-    after_item bigint DEFAULT NULL, query_kind pgclip.kind DEFAULT NULL
+    after_item bigint DEFAULT NULL, query_kind pgclip.kind DEFAULT NULL,
+    recall real DEFAULT NULL
 ) RETURNS SETOF pgclip.hit
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     RETURN QUERY SELECT * FROM pgclip._find(query, query_kind, k, collection, kind, filter,
-        min_score, min_relevance, exact, after_score, after_item, NULL);
+        min_score, min_relevance, exact, after_score, after_item, NULL, recall);
 END $$;
 
 -- Items nearest to a text whose vector has been asked for with pgclip.embed.
@@ -92,12 +100,12 @@ CREATE FUNCTION pgclip.search(
     query text, k int DEFAULT 10, collection text DEFAULT NULL,
     kind pgclip.kind DEFAULT NULL, filter jsonb DEFAULT NULL, min_score real DEFAULT NULL,
     min_relevance real DEFAULT NULL, exact boolean DEFAULT false, after_score real DEFAULT NULL,
-    after_item bigint DEFAULT NULL
+    after_item bigint DEFAULT NULL, recall real DEFAULT NULL
 ) RETURNS SETOF pgclip.hit
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     RETURN QUERY SELECT * FROM pgclip._find(pgclip.query_embedding(query), 'text', k, collection,
-        kind, filter, min_score, min_relevance, exact, after_score, after_item, NULL);
+        kind, filter, min_score, min_relevance, exact, after_score, after_item, NULL, recall);
 END $$;
 
 -- Items nearest to a picture whose vector has been asked for with pgclip.embed(image => …).
@@ -105,12 +113,13 @@ CREATE FUNCTION pgclip.search_image(
     image bytea, k int DEFAULT 10, collection text DEFAULT NULL,
     kind pgclip.kind DEFAULT NULL, filter jsonb DEFAULT NULL, min_score real DEFAULT NULL,
     min_relevance real DEFAULT NULL, exact boolean DEFAULT false, after_score real DEFAULT NULL,
-    after_item bigint DEFAULT NULL
+    after_item bigint DEFAULT NULL, recall real DEFAULT NULL
 ) RETURNS SETOF pgclip.hit
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     RETURN QUERY SELECT * FROM pgclip._find(pgclip.query_embedding(image => image), 'image', k,
-        collection, kind, filter, min_score, min_relevance, exact, after_score, after_item, NULL);
+        collection, kind, filter, min_score, min_relevance, exact, after_score, after_item, NULL,
+        recall);
 END $$;
 
 -- Items nearest to one that is there, itself left out. of_collection says where that item is;
@@ -119,7 +128,7 @@ CREATE FUNCTION pgclip.similar(
     key text, k int DEFAULT 10, of_collection text DEFAULT 'default', collection text DEFAULT NULL,
     kind pgclip.kind DEFAULT NULL, filter jsonb DEFAULT NULL, min_score real DEFAULT NULL,
     min_relevance real DEFAULT NULL, exact boolean DEFAULT false, after_score real DEFAULT NULL,
-    after_item bigint DEFAULT NULL
+    after_item bigint DEFAULT NULL, recall real DEFAULT NULL
 ) RETURNS SETOF pgclip.hit
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -127,5 +136,5 @@ DECLARE
 BEGIN
     RETURN QUERY SELECT * FROM pgclip._find(pgclip._mean_vector(v_item.id), v_item.kind, k,
         collection, kind, filter, min_score, min_relevance, exact, after_score, after_item,
-        v_item.id);
+        v_item.id, recall);
 END $$;

@@ -112,10 +112,13 @@ BEGIN
         DELETE FROM pgclip.query_request WHERE model_id = p_model;
         DELETE FROM pgclip.query_vector WHERE model_id = p_model;
         DELETE FROM pgclip.calibration WHERE model_id = p_model;
+        DELETE FROM pgclip.direction WHERE model_id = p_model;
         DELETE FROM pgclip.relabeling WHERE model_id = p_model;
     END IF;
     DELETE FROM pgclip.model_walk WHERE model_id = p_model;
     IF p_state = 'retired' THEN
+        DELETE FROM pgclip.former_queue WHERE dropped_at < clock_timestamp() - interval '1 hour';
+        INSERT INTO pgclip.former_queue (queue) VALUES (pgclip._ticket_queue(p_model));
         DELETE FROM pgclip.model WHERE id = p_model;
     END IF;
     RETURN false;

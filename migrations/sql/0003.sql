@@ -37,5 +37,32 @@ CREATE TABLE pgclip.model_walk (
     is_last    boolean NOT NULL DEFAULT false
 );
 
+-- How much of an index a search looks at, by what asks and what is looked for, and how much of the
+-- nearest is found so (schema/recall.sql). Arrays of three: among all items, a tenth, a hundredth.
+CREATE TABLE pgclip.direction (
+    model_id    smallint NOT NULL REFERENCES pgclip.model,
+    query_kind  pgclip.kind NOT NULL,
+    kind        pgclip.kind NOT NULL,
+    effort      int NOT NULL,
+    efforts     int[] NOT NULL,   -- what was tried on one half of the queries
+    recalls     real[] NOT NULL,  -- and what each found; empty: there was nothing to ask with
+    queries     int[] NOT NULL,   -- of the other half, by share
+    recall      real[] NOT NULL,
+    met_nothing real[] NOT NULL,
+    asked       int NOT NULL,     -- of all queries, those that somebody has asked
+    promise     real NOT NULL,
+    segments    int[] NOT NULL,   -- that had an index
+    looked_at   timestamptz NOT NULL,
+    seconds     real NOT NULL,
+    PRIMARY KEY (model_id, query_kind, kind)
+);
+
+-- Where tickets of a model went that is gone. Some may still come: those that a worker had taken
+-- and gives back, or that somebody was about to publish.
+CREATE TABLE pgclip.former_queue (
+    queue      text PRIMARY KEY,
+    dropped_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
 -- The transaction that last brought a model: read past snapshots, which a sequence is.
 CREATE SEQUENCE pgclip.model_change MINVALUE 0;

@@ -44,6 +44,9 @@ def test_a_model_comes_and_another_goes(
     eventually(lambda: sql("SELECT name, state FROM pgclip.models") == [("other", "live")])
     assert sql("SELECT DISTINCT model_id FROM pgclip.embedding_set") == [(2,)]
     assert server.keys(f"pgclip:*{queue}*") == []
+    # What a worker gives back that ended later than its model goes as well.
+    server.rpush(f"pgclip:{queue}", "a ticket", "another")
+    eventually(lambda: server.keys(f"pgclip:*{queue}*") == [])
     client.submit_text("after", key="after").wait(30)
     assert second.process.poll() is None
     assert_ledger_is_true(database_url)

@@ -21,7 +21,7 @@ from pgclip.cli.options import (
 from pgclip.cli.output import print_json
 from pgclip.searching.queries import Like, Query
 
-_NO_LIMITS = {"min_score": None, "min_relevance": None, "exact": False}
+_NO_LIMITS = {"min_score": None, "min_relevance": None, "exact": False, "recall": None}
 
 
 def search(
@@ -53,6 +53,9 @@ def search(
         float | None, typer.Option(help="Least relevance, 0 to 1; needs pgclip calibrate.")
     ] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Compare every vector.")] = False,
+    recall: Annotated[
+        float | None, typer.Option(help="Share of the nearest to find, on average; 0 to 1.")
+    ] = None,
     hybrid: Annotated[
         bool, typer.Option("--hybrid", help="By the words of texts as well, both rankings fused.")
     ] = False,
@@ -80,6 +83,7 @@ def search(
         "min_score": min_score,
         "min_relevance": min_relevance,
         "exact": exact,
+        "recall": recall,
     }
     if hybrid and (query is None or weighted or limits != _NO_LIMITS):
         raise typer.BadParameter(

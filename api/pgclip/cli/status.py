@@ -25,6 +25,7 @@ class Status:
     oldest_waiting: float | None
     rate: float
     models: list[dict[str, Any]]
+    recall: list[dict[str, Any]]
     workers: list[dict[str, Any]]
 
 
@@ -80,6 +81,11 @@ def look(database: Database) -> Status:
             statements.STATUS_MODELS, "name", "state", "dimension", "items", "jobs", "failures"
         )
         segments = rows(statements.STATUS_SEGMENTS, "name", "unindexed_vectors", "sealed_segments")
+        recall = rows(
+            statements.RECALL,
+            *("model", "query_kind", "kind", "share", "queries", "asked", "recall", "met_nothing"),
+            *("effort", "promise", "looked_at"),
+        )
         workers = rows(
             statements.STATUS_WORKERS,
             *("id", "host", "pid", "model", "device", "precision", "batch_size", "alive", "jobs"),
@@ -91,6 +97,7 @@ def look(database: Database) -> Status:
         oldest_waiting=max((q["oldest"] for q in queue if q["state"] == "queued"), default=None),
         rate=rate["rate"],
         models=[_with_segments(model, segments) for model in models],
+        recall=recall,
         workers=workers,
     )
 
@@ -124,6 +131,13 @@ def shown(found: Status) -> RenderableType:
                 f" {_counted(model['unindexed_vectors'], 'vector')} without an index"
             )
         )
+        found_of = [
+            f"{row['query_kind']} → {row['kind']} {row['recall']:.3f}"
+            for row in found.recall
+            if row["model"] == model["name"] and row["share"] == 1
+        ]
+        if found_of:
+            parts.append(Text(f"  of the ten nearest, searches find: {', '.join(found_of)}"))
     if not found.workers:
         parts.append(Text("no worker; start one with: pgclip worker", style="yellow"))
         return Group(*parts)

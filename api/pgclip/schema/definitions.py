@@ -31,6 +31,7 @@ FILES = (
     "calibration",
     "filter",
     "nearest",
+    "recall",
     "search",
     "text",
     "hybrid",

@@ -43,12 +43,14 @@ def search_options(
     min_score: float | None,
     min_relevance: float | None,
     exact: bool,
+    recall: float | None,
     after: Hit | None,
 ) -> tuple[Any, ...]:
     """What searches have in common, in the order of statements._OPTIONS."""
     minima = (None if least is None else float(least) for least in (min_score, min_relevance))
     page = (None, None) if after is None else (after.score, after.item_id)
-    return (*narrowed(k, collection, kind, filter), *minima, exact, *page)
+    share = None if recall is None else float(recall)
+    return (*narrowed(k, collection, kind, filter), *minima, exact, share, *page)
 
 
 def check_item(item: Like) -> None:

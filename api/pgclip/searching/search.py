@@ -50,6 +50,7 @@ class Searching:
         min_score: float | None = None,
         min_relevance: float | None = None,
         exact: bool = False,
+        recall: float | None = None,
         after: Hit | None = None,
         timeout: float = 10.0,
     ) -> list[Hit]:
@@ -62,13 +63,14 @@ class Searching:
 
         `collection`, `kind` and `filter` (see docs/search.md) narrow the search; `min_score` (a
         cosine) and `min_relevance` (0 to 1, once calibrated) leave out what does not fit. `after`,
-        the last hit of a page, begins the next. `exact` compares every vector.
+        the last hit of a page, begins the next. `exact` compares every vector; `recall` asks for
+        another share of the nearest, on average, than the workers' PGCLIP_RECALL.
         Raises InvalidItem, NotFound, and QueryFailed if no worker answers.
         """
         if sum(given is not None for given in (query, image, like)) != 1:
             raise InvalidItem("search for one of: a text, weighted queries, image=…, like=…")
         options = search_options(
-            k, collection, kind, filter, min_score, min_relevance, exact, after
+            k, collection, kind, filter, min_score, min_relevance, exact, recall, after
         )
         if like is not None:
             item = like if isinstance(like, Like) else Like(like, collection or "default")
@@ -93,15 +95,17 @@ class Searching:
         min_score: float | None = None,
         min_relevance: float | None = None,
         exact: bool = False,
+        recall: float | None = None,
         after: Hit | None = None,
     ) -> list[Hit]:
         """The k items nearest to a vector of shape (dim,), of any length but 0.
 
-        `query_kind`: what it was made of, for the relevance. Otherwise as in search.
+        `query_kind`: what it was made of, for the relevance and for how much of an index is
+        looked at. Otherwise as in search.
         """
         values = vector_numbers(vector)
         options = search_options(
-            k, collection, kind, filter, min_score, min_relevance, exact, after
+            k, collection, kind, filter, min_score, min_relevance, exact, recall, after
         )
         return self._hits(
             statements.SEARCH_VECTOR, (values, *options, query_kind), "search for a vector"

@@ -28,13 +28,15 @@ from prometheus_client.registry import Collector
 from pgclip.database import Database
 from pgclip.errors import ConfigurationError
 from pgclip.settings import Settings
+from pgclip.statements import RECALL
 from pgclip_workers import statements
 from pgclip_workers.models.encoder import Encoder
 from pgclip_workers.pipeline.batch import Batch
 from pgclip_workers.telemetry.observer import Observer
 
-# Rows of the queue and of the segments.
-_Answer: TypeAlias = tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]
+# Rows of the queue, of the segments, and of what searches find.
+_Rows: TypeAlias = list[tuple[Any, ...]]
+_Answer: TypeAlias = tuple[_Rows, _Rows, _Rows]
 
 _STAGE_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _QUERY_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
@@ -186,8 +188,15 @@ class _Queue(Collector):
         sealed = GaugeMetricFamily(
             "pgclip_sealed_segments", "Segments with an index.", labels=["model"]
         )
+        direction = ["model", "query_kind", "kind"]
+        recall = GaugeMetricFamily(
+            "pgclip_recall", "Share of the ten nearest that searches find.", labels=direction
+        )
+        effort = GaugeMetricFamily(
+            "pgclip_recall_effort", "How much of an index a search looks at.", labels=direction
+        )
         try:
-            queue, segments = self._current().result(timeout=_PATIENCE_SECONDS)
+            queue, segments, directions = self._current().result(timeout=_PATIENCE_SECONDS)
         except Exception:  # the gauge says it, and the stages log why
             up.add_metric([], 0)
         else:
@@ -198,7 +207,11 @@ class _Queue(Collector):
             for model, vectors, count in segments:
                 unindexed.add_metric([model], vectors)
                 sealed.add_metric([model], count)
-        yield from (up, jobs, age, unindexed, sealed)
+            for model, query_kind, kind, share, _, _, found, _, tried, *_ in directions:
+                if share == 1:
+                    recall.add_metric([model, query_kind, kind], found)
+                    effort.add_metric([model, query_kind, kind], tried)
+        yield from (up, jobs, age, unindexed, sealed, recall, effort)
 
     def stop(self) -> None:
         """Asks no more, and closes the connection."""
@@ -220,7 +233,9 @@ class _Queue(Collector):
             cursor.execute(statements.QUEUE, {"most": _QUEUED_COUNTED})
             queue = cursor.fetchall()
             cursor.execute(statements.SEGMENTS)
-            return queue, cursor.fetchall()
+            segments = cursor.fetchall()
+            cursor.execute(RECALL)
+            return queue, segments, cursor.fetchall()
 
 
 class _DeviceMemory(Collector):

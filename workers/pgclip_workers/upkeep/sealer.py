@@ -1,4 +1,7 @@
-"""Keeps the segments of the worker's model in order, on a thread and a connection of its own."""
+"""Keeps the segments of the worker's model in order, and measures what searches find in them.
+
+On a thread and a connection of its own.
+"""
 
 import logging
 import threading
@@ -68,6 +71,8 @@ class Sealer:
         while not self._stopping.wait(self._settings.steward_interval):
             try:
                 self._maintenance.run(self._stopping.is_set)
+                with self._own.transaction("recall") as cursor:
+                    cursor.execute(statements.MEASURE_RECALL, (self._model, self._settings.recall))
             except PgclipError as error:
                 if not self._stopping.is_set():
                     log.warning("segments were not kept in order: %s", error)

@@ -48,6 +48,7 @@ def postgres(settings: Settings) -> Generator[Finding, None, Status | None]:
         yield from _pooler(settings, database)
         yield _completeness(database)
         yield from _buffers(database)
+        yield from _recall(database)
         return look(database)
     finally:
         database.close()
@@ -91,6 +92,26 @@ def _buffers(database: Database) -> Iterator[Finding]:
         detail = f"searches read {shown_bytes(searched)}, shared_buffers are {shown_bytes(buffers)}"
         advice = "Where searches take long, set shared_buffers to that, or a quarter of the memory"
         yield Finding("memory", "warning", detail, advice)
+
+
+def _recall(database: Database) -> Iterator[Finding]:
+    """Whether searches find what they promise."""
+    with database.transaction("recall") as cursor:
+        cursor.execute(statements.RECALL)
+        rows = [row for row in cursor.fetchall() if row[3] == 1]
+    for _, query_kind, kind, _, queries, _, recall, nothing, effort, promise, _ in rows:
+        detail = (
+            f"{query_kind} → {kind}: {recall:.3f} of the ten nearest are found, {nothing:.1%} of "
+            f"{queries} queries met none of them (effort {effort})"
+        )
+        if recall >= promise:
+            yield Finding("recall", "ok", detail)
+        else:
+            advice = (
+                f"Promised is {promise:g} (PGCLIP_RECALL). Indexes are built anew in quiet times, "
+                "at once by: pgclip segments --build. Where each hit counts, search with exact"
+            )
+            yield Finding("recall", "warning", detail, advice)
 
 
 def _completeness(database: Database) -> Finding:

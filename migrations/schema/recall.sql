@@ -1,0 +1,201 @@
+-- Recall, a promise that is kept by itself: how much of the nearest a search through indexes finds
+-- is measured, for each direction (what asks, and what is looked for), and how much of an index a
+-- search looks at (its effort, hnsw.ef_search) follows from that.
+
+CREATE VIEW pgclip.recall AS
+SELECT m.name AS model, d.query_kind, d.kind, t.share, t.queries, d.asked, t.recall, t.met_nothing,
+       d.effort, d.promise, d.looked_at
+FROM pgclip.direction d JOIN pgclip.model m ON m.id = d.model_id
+CROSS JOIN LATERAL unnest(ARRAY[1, 0.1, 0.01], d.queries, d.recall, d.met_nothing)
+     t(share, queries, recall, met_nothing);
+
+-- How much is tried; 1,000 is the most that pgvector takes.
+CREATE FUNCTION pgclip._efforts() RETURNS int[]
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS 'SELECT ARRAY[60, 100, 160, 250, 400, 640, 1000]';
+
+-- The least effort with which half of what the promise may miss was missed, so that other queries
+-- have it kept; the most if there is none.
+CREATE FUNCTION pgclip._least_effort(p_efforts int[], p_recalls real[], p_promise real) RETURNS int
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT coalesce(min(effort) FILTER (WHERE recall >= (1 + p_promise) / 2), max(effort))
+    FROM unnest(p_efforts, p_recalls) t(effort, recall)
+$$;
+
+-- The effort of a search: of what asks and what is looked for, where NULL is whichever needs most.
+-- p_recall: NULL for what is promised; 1 for all there is, which is no search through indexes.
+-- Where nothing was measured yet, what does for most.
+CREATE FUNCTION pgclip._effort(
+    p_model smallint, p_query_kind pgclip.kind, p_kind pgclip.kind, p_recall real
+) RETURNS int
+LANGUAGE sql STABLE AS $$
+    SELECT CASE WHEN p_recall IS NULL OR p_recall < 1 THEN coalesce(max(
+        CASE WHEN p_recall IS NULL THEN d.effort
+             ELSE pgclip._least_effort(d.efforts, d.recalls, p_recall) END), 250) END
+    FROM pgclip.direction d
+    WHERE d.model_id = p_model AND d.recalls <> '{}'
+      AND d.query_kind = coalesce(p_query_kind, d.query_kind) AND d.kind = coalesce(p_kind, d.kind)
+$$;
+
+-- Vectors to ask with: of queries that somebody asked; where these are too few, of stored items;
+-- and where there are no texts, of labels' prompts.
+CREATE FUNCTION pgclip._probes(
+    p_model smallint, p_kind pgclip.kind, p_most int, OUT vectors @vector@.halfvec[], OUT asked int
+) LANGUAGE plpgsql AS $$
+BEGIN
+    vectors := ARRAY(SELECT q.embedding FROM pgclip.query_vector q
+                     WHERE q.model_id = p_model AND q.kind = p_kind ORDER BY random() LIMIT p_most);
+    asked := cardinality(vectors);
+    EXECUTE format($q$
+        SELECT $1 || ARRAY(
+            SELECT v.embedding
+            FROM (SELECT s.vector_ids[1 + floor(random() * cardinality(s.vector_ids))::int] AS id
+                  FROM pgclip.embedding_set s WHERE s.model_id = %1$s AND s.kind = %3$L
+                  ORDER BY hashint8extended(s.item_id, $3) LIMIT $2) d
+            CROSS JOIN LATERAL (SELECT x.embedding FROM %2$s x WHERE x.id = d.id OFFSET 0) v)
+    $q$, p_model, pgclip._vectors(p_model), p_kind)
+    INTO vectors USING vectors, p_most - asked, floor(random() * 1e9)::bigint;
+    IF p_kind = 'text' THEN
+        vectors := vectors || ARRAY(
+            SELECT l.embedding::@vector@.halfvec FROM pgclip.label_vector l
+            WHERE l.model_id = p_model ORDER BY random() LIMIT p_most - cardinality(vectors));
+    END IF;
+    vectors := ARRAY(SELECT v FROM unnest(vectors) v ORDER BY random());
+END $$;
+
+-- Which direction to measure next: one whose segments are not those that were measured, or that
+-- was measured an hour ago; the one that waits longest. None for fifty times as long as the last
+-- took, so that measuring takes a fiftieth of a processor at most.
+CREATE FUNCTION pgclip._next_direction(
+    p_model smallint, p_now boolean,
+    OUT query_kind pgclip.kind, OUT kind pgclip.kind, OUT segments int[], OUT rows bigint
+) LANGUAGE sql STABLE AS $$
+    SELECT q.kind, s.kind, s.segments, s.rows
+    FROM (SELECT kind, array_agg(number ORDER BY number) AS segments, sum(rows)::bigint AS rows
+          FROM pgclip.segment WHERE model_id = p_model AND state = 'sealed' GROUP BY kind) s
+    CROSS JOIN unnest(enum_range(NULL::pgclip.kind)) q(kind)
+    LEFT JOIN pgclip.direction d ON d.model_id = p_model AND d.query_kind = q.kind
+                                AND d.kind = s.kind
+    WHERE p_now OR (d.segments IS DISTINCT FROM s.segments
+                    OR d.looked_at < clock_timestamp() - interval '1 hour')
+      AND NOT EXISTS (SELECT FROM pgclip.direction o WHERE o.model_id = p_model
+                      AND o.looked_at + 50 * o.seconds * interval '1 s' > clock_timestamp())
+    ORDER BY d.looked_at NULLS FIRST, q.kind, s.kind LIMIT 1
+$$;
+
+-- Of a query's ten nearest, those that a search found: the scores of the ten, and the hits'.
+CREATE FUNCTION pgclip._found_of(p_truth real[], p_scores real[]) RETURNS double precision
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT count(*) FILTER (WHERE score >= p_truth[cardinality(p_truth)])::float8
+           / cardinality(p_truth)
+    FROM unnest(p_scores) s(score)
+$$;
+
+-- Measures one direction of the live model if it is time to, or now, and sets its effort: on one
+-- half of the queries what each effort finds of the ten nearest by comparing all vectors; on the
+-- other half what the chosen one finds, of some also under filters. Some seconds, so that 40 to 200
+-- queries ask. Returns whether it did.
+CREATE FUNCTION pgclip.measure_recall(p_model smallint, p_promise real, p_now boolean DEFAULT false)
+RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_begin   timestamptz := clock_timestamp();
+    v_next    record;
+    v_efforts int[] := pgclip._efforts();
+    v_probes  record;
+    v_where   pgclip.narrowing[];
+    v_curve   double precision[];
+    v_effort  int := 250;
+    v_judged  record;
+BEGIN
+    SELECT * INTO v_next FROM pgclip._next_direction(p_model, p_now);
+    IF v_next.kind IS NULL
+       OR NOT EXISTS (SELECT FROM pgclip.model WHERE id = p_model AND state = 'live') THEN
+        RETURN false;
+    END IF;
+    v_probes := pgclip._probes(p_model, v_next.query_kind,
+                               greatest(40, least(200, 1e7 / (v_next.rows + 50000)))::int);
+    FOR v_share IN 0 .. 2 LOOP
+        v_where := v_where || pgclip._sample(v_next.kind, 10 ^ v_share);
+    END LOOP;
+    v_curve := pgclip._try_efforts(p_model, v_probes.vectors[1:cardinality(v_probes.vectors) / 2],
+                                   v_where[1], v_efforts);
+    IF v_curve IS NOT NULL THEN
+        v_effort := pgclip._least_effort(v_efforts, v_curve::real[], p_promise);
+    END IF;
+    SELECT array_agg(queries ORDER BY n) AS queries, array_agg(recall ORDER BY n) AS recall,
+           array_agg(met_nothing ORDER BY n) AS met_nothing INTO v_judged
+    FROM generate_series(1, 3) n CROSS JOIN LATERAL pgclip._judge(
+        p_model, (v_probes.vectors[cardinality(v_probes.vectors) / 2 + 1 :])
+                 [:CASE n WHEN 1 THEN 200 ELSE 20 END], v_where[n], v_effort);
+    INSERT INTO pgclip.direction AS old VALUES (
+        p_model, v_next.query_kind, v_next.kind, v_effort, v_efforts,
+        coalesce(v_curve, '{}'), v_judged.queries, v_judged.recall, v_judged.met_nothing,
+        v_probes.asked, p_promise, v_next.segments, clock_timestamp(),
+        extract(epoch FROM clock_timestamp() - v_begin))
+    ON CONFLICT (model_id, query_kind, kind) DO UPDATE SET effort = excluded.effort,
+        efforts = excluded.efforts, recalls = excluded.recalls, queries = excluded.queries,
+        recall = excluded.recall, met_nothing = excluded.met_nothing, asked = excluded.asked,
+        promise = excluded.promise, segments = excluded.segments, looked_at = excluded.looked_at,
+        seconds = excluded.seconds;
+    RETURN true;
+END $$;
+
+-- All of a kind, or one item of so many.
+CREATE FUNCTION pgclip._sample(p_kind pgclip.kind, p_of double precision) RETURNS pgclip.narrowing
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT ROW(p_kind, format('i.kind = %L AND i.id', p_kind) || one,
+               CASE WHEN p_of > 1 THEN 'n.item_id' || one END,
+               CASE WHEN p_of > 1 THEN 'e.item_id' || one END, NULL, false)::pgclip.narrowing
+    FROM (SELECT ' % ' || p_of::int || ' = 0' AS one) s
+$$;
+
+-- What each effort finds of the nearest, on average; NULL if there is no query. One that has found
+-- all of them is not tried with more.
+CREATE FUNCTION pgclip._try_efforts(
+    p_model smallint, p_queries @vector@.halfvec[], p_narrowing pgclip.narrowing, p_efforts int[]
+) RETURNS double precision[]
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_query @vector@.halfvec;
+    v_truth real[];
+    v_found double precision;
+    v_sums  double precision[] := array_fill(0::float8, ARRAY[cardinality(p_efforts)]);
+    v_count int := 0;
+BEGIN
+    FOREACH v_query IN ARRAY p_queries LOOP
+        v_truth := pgclip._ten_nearest(p_model, v_query, p_narrowing, NULL);
+        CONTINUE WHEN v_truth IS NULL;
+        v_found := 0;
+        v_count := v_count + 1;
+        FOR i IN 1 .. cardinality(p_efforts) LOOP
+            IF v_found < 1 THEN
+                v_found := pgclip._found_of(v_truth, pgclip._ten_nearest(
+                    p_model, v_query, p_narrowing, p_efforts[i]));
+            END IF;
+            v_sums[i] := v_sums[i] + v_found;
+        END LOOP;
+    END LOOP;
+    RETURN (SELECT array_agg(s / v_count ORDER BY n) FROM unnest(v_sums) WITH ORDINALITY t(s, n)
+            WHERE v_count > 0);
+END $$;
+
+-- What an effort finds, on average, and the share of queries that met none of their ten.
+CREATE FUNCTION pgclip._judge(
+    p_model smallint, p_queries @vector@.halfvec[], p_narrowing pgclip.narrowing, p_effort int,
+    OUT queries int, OUT recall real, OUT met_nothing real
+) LANGUAGE sql STABLE AS $$
+    SELECT count(*), avg(found), avg((found = 0)::int)
+    FROM (SELECT pgclip._found_of(truth, pgclip._ten_nearest(p_model, query, p_narrowing, p_effort))
+                 AS found
+          FROM (SELECT query, pgclip._ten_nearest(p_model, query, p_narrowing, NULL) AS truth
+                FROM unnest(p_queries) q(query)) t WHERE truth IS NOT NULL) f
+$$;
+
+-- The scores of the ten nearest items; NULL if there is none.
+CREATE FUNCTION pgclip._ten_nearest(
+    p_model smallint, p_query @vector@.halfvec, p_narrowing pgclip.narrowing, p_effort int
+) RETURNS real[]
+LANGUAGE sql STABLE AS $$
+    SELECT b.scores FROM pgclip._best(p_model, p_query, 10, p_narrowing, ARRAY[-1, -1]::real[],
+                                      p_effort, NULL, NULL) b
+$$;
