@@ -70,14 +70,14 @@ END $$;
 --   one of which p_worn (a share) is deleted, alone; and in quiet times one whose index was built
 --   in haste, if it fits.
 -- Not more together than an index of which fits into p_memory (bytes), unless there are p_most:
--- the rest would be built several times slower. A vector takes its halves and about 980 bytes, as
--- measured with pgvector 0.8.5 and an m of 24.
+-- the rest would be built several times slower. A vector takes its halves and about 1,230 bytes, as
+-- measured with pgvector 0.8.5 and an m of 32.
 CREATE FUNCTION pgclip.next_build(
     p_model smallint, p_most int, p_worn double precision, p_patience bigint, p_memory bigint
 ) RETURNS int[]
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    v_fits     bigint := (SELECT p_memory / (2 * dimension + 980) FROM pgclip.model
+    v_fits     bigint := (SELECT p_memory / (2 * dimension + 1230) FROM pgclip.model
                           WHERE id = p_model);
     v_sealed   bigint := (SELECT count(*) FROM pgclip.segment
                           WHERE model_id = p_model AND state = 'sealed');
@@ -161,12 +161,18 @@ LANGUAGE plpgsql AS $$
 DECLARE
     v_table    text := pgclip._segment_table(p_model, p_number);
     v_points   text := v_table || '_points';
+    v_sources  text := format('(SELECT *, pgclip._domain(collection_id, %L) AS domain FROM %s s '
+                              'WHERE kind = %L)',
+                              pgclip._large(p_model, p_sources, p_kind),
+                              pgclip._union_of(p_model, p_sources), p_kind);
+    v_large    int[] := pgclip._large(p_model, p_sources, p_kind);
     v_thorough boolean := pgclip._hot_for(p_model) > '1 min';
+    v_own      int[] := '{}';
     v_rows     bigint;
     v_has      record;
 BEGIN
     PERFORM pgclip._create_segment_table(p_model, p_number);
-    PERFORM pgclip._find_clusters(v_points, pgclip._union_of(p_model, p_sources), p_kind);
+    PERFORM pgclip._find_clusters(v_points, v_sources);
     -- In a random order: what comes one after the other, such as a burst of a camera, is alike, and
     -- an index that meets it so is torn. What is looked at together lies together.
     EXECUTE format('INSERT INTO %s (id, item_id, collection_id, kind, embedding, twins, cluster,
@@ -176,71 +182,116 @@ BEGIN
                            CASE WHEN s.id = s.first THEN p.cluster END,
                            s.id = s.first AND s.id = coalesce(p.cluster, s.id)
                     FROM (SELECT *, min(id) OVER same AS first, count(*) OVER same AS equal
-                          FROM %s s WHERE kind = $1 WINDOW same AS (PARTITION BY embedding)) s
+                          FROM %s s WINDOW same AS (PARTITION BY domain, embedding)) s
                     JOIN %s p ON p.id = s.first
                     ORDER BY hashint8(coalesce(p.cluster, p.id)), coalesce(p.cluster, p.id)',
-                   v_table, pgclip._union_of(p_model, p_sources), v_points) USING p_kind;
+                   v_table, v_sources, v_points);
     GET DIAGNOSTICS v_rows = ROW_COUNT;
     EXECUTE format('DROP TABLE %s', v_points);
-    -- With pgvector's default parameters a graph is built twice as fast, and loses what lies apart
-    -- or in a throng: as long as new vectors come, and else not.
-    EXECUTE format('CREATE INDEX ON %s USING hnsw (embedding @vector@.halfvec_ip_ops)
-                    WITH (m = %s, ef_construction = %s) WHERE leads', v_table,
-                   CASE WHEN v_thorough THEN 24 ELSE 16 END,
-                   CASE WHEN v_thorough THEN 128 ELSE 64 END);
+    PERFORM pgclip._index_vectors(v_table, v_thorough, 'leads');
+    -- A search within a collection whose vectors are far from what is asked for would look at most
+    -- of the others first. One that nearly all belong to would double the index.
+    IF v_thorough THEN
+        EXECUTE format('SELECT coalesce(array_agg(collection_id), %L) FROM (
+                            SELECT collection_id FROM %s WHERE collection_id = ANY($1)
+                            GROUP BY collection_id HAVING 3 * count(*) < 2 * $2) own',
+                       '{}', v_table) INTO v_own USING v_large, v_rows;
+        FOR i IN 1 .. cardinality(v_own) LOOP
+            PERFORM pgclip._index_vectors(
+                v_table, true, format('leads AND collection_id = %s', v_own[i]));
+        END LOOP;
+    END IF;
     EXECUTE format('CREATE INDEX ON %s (twins, item_id) WHERE twins IS NOT NULL', v_table);
     EXECUTE format('CREATE INDEX ON %s (cluster) WHERE cluster IS NOT NULL', v_table);
     EXECUTE format('CREATE INDEX ON %s (collection_id)', v_table);
     EXECUTE format('SELECT EXISTS (SELECT FROM %1$s WHERE twins IS NOT NULL) AS twins,
                            EXISTS (SELECT FROM %1$s WHERE cluster IS NOT NULL) AS clusters',
                    v_table) INTO v_has;
-    EXECUTE format('ANALYZE %s (item_id, collection_id, kind, twins, cluster)', v_table);
+    EXECUTE format('ANALYZE %s (item_id, collection_id, kind, twins, cluster, leads)', v_table);
     INSERT INTO pgclip.segment
-           (model_id, number, state, kind, rows, sources, has_twins, has_clusters, thorough)
+           (model_id, number, state, kind, rows, sources, has_twins, has_clusters, large, own_index,
+            thorough)
     VALUES (p_model, p_number, 'copied', p_kind, v_rows, p_sources, v_has.twins, v_has.clusters,
-            v_thorough);
+            v_large, v_own, v_thorough);
 END $$;
 
--- Makes a table of a kind's distinct vectors, each under the first id that has it, and says which
--- are nearly equal: by locality-sensitive hashing (Charikar, STOC 2002) with sixteen signs of the
--- centred vector, other ones in each round. Those that share them are looked at in heaps of 32, and
--- who has a cosine of 0.95 or more to the first of a heap is in its cluster. So two that are nearly
--- equal may stay apart, which costs a point more. Until a round finds few.
-CREATE FUNCTION pgclip._find_clusters(p_table text, p_sources text, p_kind pgclip.kind)
-RETURNS void
+-- With pgvector's default parameters a graph is built several times faster, and loses what lies
+-- apart or in a throng: as long as new vectors come, and else not.
+CREATE FUNCTION pgclip._index_vectors(p_table text, p_thorough boolean, p_where text) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    EXECUTE format('CREATE INDEX ON %s USING hnsw (embedding @vector@.halfvec_ip_ops)
+                    WITH (m = %s, ef_construction = %s) WHERE %s', p_table,
+                   CASE WHEN p_thorough THEN 32 ELSE 16 END,
+                   CASE WHEN p_thorough THEN 200 ELSE 64 END, p_where);
+END $$;
+
+-- Collections too large for all of their vectors to be compared: those of 8,000, which takes some
+-- milliseconds.
+CREATE FUNCTION pgclip._large(p_model smallint, p_numbers int[], p_kind pgclip.kind) RETURNS int[]
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_large int[];
+BEGIN
+    EXECUTE format('SELECT ARRAY(SELECT collection_id FROM %s s WHERE kind = $1
+                                 GROUP BY collection_id HAVING count(*) >= 8000 ORDER BY 1)',
+                   pgclip._union_of(p_model, p_numbers)) INTO v_large USING p_kind;
+    RETURN v_large;
+END $$;
+
+-- Within which vectors stand for each other: a large collection, or all others (0).
+CREATE FUNCTION pgclip._domain(p_collection int, p_large int[]) RETURNS int
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT CASE WHEN p_collection = ANY(p_large) THEN p_collection ELSE 0 END
+$$;
+
+-- Makes a table of the distinct vectors of each domain, under the first id that has them, and says
+-- which are nearly equal: by locality-sensitive hashing (Charikar, STOC 2002) with sixteen signs of
+-- the centred vector, other ones in each round. Those that share them are looked at in heaps of 32,
+-- and who is near the first of its heap is in its cluster. Two that are nearly equal may stay
+-- apart, which costs a point more. Until a round finds few.
+--
+-- Near is a cosine of 0.95 where vectors are spread out. Where all are alike, or all of a heap, it
+-- is what is far nearer than they are to each other: 1 less the cosine is a quarter of the heap's
+-- mean, or of 0.05 if the heap is too small to tell. Else who leads would say nothing of who
+-- follows, and followers would not be found.
+CREATE FUNCTION pgclip._find_clusters(p_table text, p_sources text) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
+    v_mean  @vector@.halfvec;
+    v_near  double precision;
     v_all   bigint;
     v_found bigint;
 BEGIN
+    EXECUTE format('SELECT @vector@.avg(embedding) FROM %s s', p_sources) INTO v_mean;
+    v_near := least(0.05, 0.08 * (1 - @vector@.l2_norm(v_mean) ^ 2));
     EXECUTE format('CREATE UNLOGGED TABLE %1$s AS
-                    SELECT DISTINCT ON (embedding) id, embedding, NULL::bigint AS cluster,
-                           @vector@.binary_quantize(embedding OPERATOR(@vector@.-) (
-                               SELECT @vector@.avg(embedding) FROM %2$s m WHERE kind = %3$L))
-                               AS signs
-                    FROM %2$s s WHERE kind = %3$L ORDER BY embedding, id',
-                   p_table, p_sources, p_kind);
+                    SELECT DISTINCT ON (domain, embedding) id, domain, embedding,
+                           @vector@.binary_quantize(embedding OPERATOR(@vector@.-) %3$L) AS signs,
+                           NULL::bigint AS cluster
+                    FROM %2$s s ORDER BY domain, embedding, id', p_table, p_sources, v_mean);
     GET DIAGNOSTICS v_all = ROW_COUNT;
     FOR v_round IN 0 .. 7 LOOP
         EXECUTE format($q$
             WITH heaped AS (
-                SELECT id, embedding, signs, (row_number() OVER (
-                           PARTITION BY substring(signs FROM $1 FOR 16) ORDER BY hashint8(id)) - 1)
-                           / 32 AS heap
+                SELECT id, domain, embedding, substring(signs FROM $1 FOR 16) AS signs,
+                       (row_number() OVER (PARTITION BY domain, substring(signs FROM $1 FOR 16)
+                                           ORDER BY hashint8(id)) - 1) / 32 AS heap
                 FROM %1$s WHERE cluster IS NULL
             ), compared AS (
-                SELECT id, first_value(id) OVER w AS first,
-                       first_value(embedding) OVER w OPERATOR(@vector@.<#>) embedding AS distance
+                SELECT id, domain, signs, heap, first_value(id) OVER w AS first,
+                       1 + (first_value(embedding) OVER w OPERATOR(@vector@.<#>) embedding) AS away
                 FROM heaped
-                WINDOW w AS (PARTITION BY substring(signs FROM $1 FOR 16), heap
-                             ORDER BY hashint8(id))
+                WINDOW w AS (PARTITION BY domain, signs, heap ORDER BY hashint8(id))
             ), alike AS (
-                SELECT id, first FROM (
-                    SELECT id, first, count(*) OVER (PARTITION BY first) AS size
-                    FROM compared WHERE id = first OR distance <= -0.95) c WHERE size > 1
+                SELECT id, first, count(*) OVER (PARTITION BY first) AS size FROM (
+                    SELECT *, count(*) OVER w - 1 AS others, sum(away) OVER w AS together
+                    FROM compared WINDOW w AS (PARTITION BY domain, signs, heap)) c
+                WHERE id = first OR others < 7 AND away <= $2 / 4
+                   OR others >= 7 AND away <= least($2, together / others / 4)
             )
-            UPDATE %1$s p SET cluster = a.first FROM alike a WHERE p.id = a.id
-        $q$, p_table) USING 16 * v_round + 1;
+            UPDATE %1$s p SET cluster = a.first FROM alike a WHERE p.id = a.id AND a.size > 1
+        $q$, p_table) USING 16 * v_round + 1, v_near;
         GET DIAGNOSTICS v_found = ROW_COUNT;
         EXIT WHEN 100 * v_found < v_all;
     END LOOP;

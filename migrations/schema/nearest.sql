@@ -119,12 +119,12 @@ END $$;
 
 -- What narrows a search, in the forms in which it is used.
 CREATE TYPE pgclip.narrowing AS (
-    kind     pgclip.kind,  -- the only one wanted; NULL: both
-    of_items text,         -- on pgclip.item i, for all items at once, the kind included
-    of_near  text,         -- on n, vectors of the kind that are near; NULL: nothing else narrows
-    of_all   text,         -- on e, all vectors; NULL: the vectors alone don't tell
-    few      bigint[],     -- the vectors that match, if indexes say that few do; else NULL
-    is_small boolean       -- whether all that match are soon compared
+    kind       pgclip.kind,  -- the only one wanted; NULL: both
+    collection int,          -- likewise
+    of_items   text,         -- on pgclip.item i, for all items at once, both of them included
+    of_near    text,         -- on n, vectors of both that are near; NULL: nothing else narrows
+    of_all     text,         -- on e, all vectors; NULL: the vectors alone don't tell
+    few        bigint[]      -- the vectors that match, if indexes say that few do; else NULL
 );
 
 -- The vectors of the items that match, if there are at most p_most such items; else NULL. It reads
@@ -142,21 +142,6 @@ BEGIN
                      WHERE s.item_id = ANY(v_items) AND s.model_id = p_model ORDER BY v.id);
     END IF;
     RETURN NULL;
-END $$;
-
--- Whether a collection has at most p_most vectors.
-CREATE FUNCTION pgclip._is_small(
-    p_model smallint, p_kind pgclip.kind, p_collection int, p_most int
-) RETURNS boolean
-LANGUAGE plpgsql STABLE SET jit = off AS $$
-DECLARE
-    v_count int;
-BEGIN
-    EXECUTE format('SELECT count(*) FROM (SELECT FROM %s e WHERE e.collection_id = %s LIMIT %s) c',
-                   pgclip._vectors(p_model, p_kind), p_collection, p_most + 1) INTO v_count;
-    RETURN v_count <= p_most;
-EXCEPTION WHEN undefined_table THEN
-    PERFORM pgclip._raise_exchanged();
 END $$;
 
 CREATE FUNCTION pgclip._narrowing(
@@ -177,7 +162,6 @@ BEGIN
                 HINT = 'SELECT name FROM pgclip.collections; one is there once an item is in it.';
         END IF;
         v_items := v_items || format('i.collection_id = %s', v_collection);
-        v_near := v_near || format('n.collection_id = %s', v_collection);
     END IF;
     IF p_kind IS NOT NULL THEN
         v_items := v_items || format('i.kind = %L', p_kind);
@@ -192,14 +176,12 @@ BEGIN
                                    pgclip._condition(v_filter, p_model, true));
     END IF;
     v_where.kind := p_kind;
-    v_where.is_small := false;
+    v_where.collection := v_collection;
     v_where.of_items := array_to_string(v_items, ' AND ');
     v_where.of_near := nullif(array_to_string(v_near, ' AND '), '');
     IF v_filter = '{}' THEN
         v_where.of_all := nullif(concat_ws(' AND ', 'e.collection_id = ' || v_collection,
                                            'e.item_id <> ' || p_without), '');
-        v_where.is_small := v_collection IS NOT NULL
-                            AND pgclip._is_small(p_model, p_kind, v_collection, 8000);
     ELSIF p_collection IS NOT NULL OR pgclip._is_indexed(v_filter) THEN
         v_where.few := pgclip._few_that_match(p_model, v_where.of_items, 2000);
     END IF;
@@ -243,31 +225,40 @@ CREATE FUNCTION pgclip._best(
 ) LANGUAGE plpgsql STABLE AS $$
 DECLARE
     v_vectors text := pgclip._vectors(p_model, p_narrowing.kind);
-    v_from    record := pgclip._points(p_model, p_narrowing.kind);
+    v_from    record := pgclip._points(p_model, p_narrowing.kind, p_narrowing.collection);
+    v_check   text := coalesce(nullif(concat_ws(' AND ', p_narrowing.of_near,
+        CASE WHEN NOT v_from.is_within THEN 'n.collection_id = ' || p_narrowing.collection END),
+        ''), 'true');
     v_norm    double precision := @vector@.l2_norm(p_query);
-    v_exact   boolean := p_effort IS NULL OR p_narrowing.few IS NOT NULL OR p_narrowing.is_small
-                         OR NOT EXISTS (
+    v_exact   boolean := p_effort IS NULL OR p_narrowing.few IS NOT NULL OR NOT EXISTS (
                   SELECT FROM pgclip.segment WHERE model_id = p_model AND state = 'sealed');
+    -- Who asks within a collection often asks for what others have, which is far from all of it.
+    v_effort  int := CASE WHEN v_from.is_within THEN greatest(250, p_effort) ELSE p_effort END;
     -- Some items may have several vectors, and what leads may be farther than what follows it.
-    v_limit   int := 2 * p_k + 80;
+    v_limit   int := 2 * p_k + 20 + coalesce(v_effort, 0) / 5;
     v_where   text := 'true';
     v_near    pgclip.nearest;
     v_all     boolean;
 BEGIN
-    IF p_narrowing.of_near IS NOT NULL THEN
+    IF v_check <> 'true' THEN
         v_limit := 3 * v_limit;
+    END IF;
+    IF p_narrowing.of_near IS NOT NULL OR p_narrowing.collection IS NOT NULL THEN
         v_where := CASE
             WHEN p_narrowing.few IS NOT NULL THEN 'e.id = ANY($3)'
             WHEN p_narrowing.of_all IS NOT NULL THEN p_narrowing.of_all
             ELSE format('e.item_id IN (SELECT i.id FROM pgclip.item i WHERE %s)',
                         p_narrowing.of_items) END;
     END IF;
+    IF v_exact THEN  -- a thousand cost as much as ten
+        v_limit := greatest(v_limit, 1000);
+    END IF;
     LOOP
         v_near := CASE WHEN v_exact
             THEN pgclip._nearest_exactly(v_vectors, v_where, p_query, v_limit, p_narrowing.few)
             ELSE pgclip._nearest_by_index(
-                v_from, coalesce(p_narrowing.of_near, 'true'), p_query, v_limit, p_effort, v_norm,
-                p_after_score, p_after_item) END;
+                v_from, v_check, p_query, v_limit, v_effort, v_norm, p_after_score,
+                p_after_item) END;
         v_all := v_exact AND v_near.found < v_limit;
         SELECT * INTO items, scores FROM pgclip._page(
             v_near, v_norm, p_k, v_all, p_least, p_after_score, p_after_item);

@@ -13,11 +13,11 @@ CROSS JOIN LATERAL unnest(ARRAY[1, 0.1, 0.01], d.queries, d.recall, d.met_nothin
 CREATE FUNCTION pgclip._efforts() RETURNS int[]
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS 'SELECT ARRAY[60, 100, 160, 250, 400, 640, 1000]';
 
--- The least effort with which half of what the promise may miss was missed, so that other queries
--- have it kept; the most if there is none.
+-- The least effort that missed at most three quarters of what the promise lets it miss, so that it
+-- is kept for other queries; the most if there is none.
 CREATE FUNCTION pgclip._least_effort(p_efforts int[], p_recalls real[], p_promise real) RETURNS int
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT coalesce(min(effort) FILTER (WHERE recall >= (1 + p_promise) / 2), max(effort))
+    SELECT coalesce(min(effort) FILTER (WHERE recall >= (1 + 3 * p_promise) / 4), max(effort))
     FROM unnest(p_efforts, p_recalls) t(effort, recall)
 $$;
 
@@ -92,8 +92,8 @@ $$;
 
 -- Measures one direction of the live model if it is time to, or now, and sets its effort: on one
 -- half of the queries what each effort finds of the ten nearest by comparing all vectors; on the
--- other half what the chosen one finds, of some also under filters. Some seconds, so that 40 to 200
--- queries ask. Returns whether it did.
+-- other half what the chosen one finds, of some also under filters. If that is too little, so is
+-- the effort. Some seconds, in which 60 to 300 queries ask. Returns whether it did.
 CREATE FUNCTION pgclip.measure_recall(p_model smallint, p_promise real, p_now boolean DEFAULT false)
 RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -113,7 +113,7 @@ BEGIN
         RETURN false;
     END IF;
     v_probes := pgclip._probes(p_model, v_next.query_kind,
-                               greatest(40, least(200, 1e7 / (v_next.rows + 50000)))::int);
+                               greatest(60, least(300, 3e7 / (v_next.rows + 50000)))::int);
     FOR v_share IN 0 .. 2 LOOP
         v_where := v_where || pgclip._sample(v_next.kind, 10 ^ v_share);
     END LOOP;
@@ -122,11 +122,16 @@ BEGIN
     IF v_curve IS NOT NULL THEN
         v_effort := pgclip._least_effort(v_efforts, v_curve::real[], p_promise);
     END IF;
-    SELECT array_agg(queries ORDER BY n) AS queries, array_agg(recall ORDER BY n) AS recall,
-           array_agg(met_nothing ORDER BY n) AS met_nothing INTO v_judged
-    FROM generate_series(1, 3) n CROSS JOIN LATERAL pgclip._judge(
-        p_model, (v_probes.vectors[cardinality(v_probes.vectors) / 2 + 1 :])
-                 [:CASE n WHEN 1 THEN 200 ELSE 20 END], v_where[n], v_effort);
+    LOOP
+        SELECT array_agg(queries ORDER BY n) AS queries, array_agg(recall ORDER BY n) AS recall,
+               array_agg(met_nothing ORDER BY n) AS met_nothing INTO v_judged
+        FROM generate_series(1, 3) n CROSS JOIN LATERAL pgclip._judge(
+            p_model, (v_probes.vectors[cardinality(v_probes.vectors) / 2 + 1 :])
+                     [:CASE n WHEN 1 THEN 300 ELSE 20 END], v_where[n], v_effort);
+        EXIT WHEN v_judged.recall[1] IS NULL OR v_judged.recall[1] >= p_promise
+               OR v_effort >= v_efforts[cardinality(v_efforts)];
+        v_effort := (SELECT min(e) FROM unnest(v_efforts) e WHERE e > v_effort);
+    END LOOP;
     INSERT INTO pgclip.direction AS old VALUES (
         p_model, v_next.query_kind, v_next.kind, v_effort, v_efforts,
         coalesce(v_curve, '{}'), v_judged.queries, v_judged.recall, v_judged.met_nothing,
@@ -143,9 +148,9 @@ END $$;
 -- All of a kind, or one item of so many.
 CREATE FUNCTION pgclip._sample(p_kind pgclip.kind, p_of double precision) RETURNS pgclip.narrowing
 LANGUAGE sql IMMUTABLE AS $$
-    SELECT ROW(p_kind, format('i.kind = %L AND i.id', p_kind) || one,
+    SELECT ROW(p_kind, NULL, format('i.kind = %L AND i.id', p_kind) || one,
                CASE WHEN p_of > 1 THEN 'n.item_id' || one END,
-               CASE WHEN p_of > 1 THEN 'e.item_id' || one END, NULL, false)::pgclip.narrowing
+               CASE WHEN p_of > 1 THEN 'e.item_id' || one END, NULL)::pgclip.narrowing
     FROM (SELECT ' % ' || p_of::int || ' = 0' AS one) s
 $$;
 

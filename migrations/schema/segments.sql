@@ -78,27 +78,49 @@ $$;
 
 -- What searches through indexes read, of a kind or of both: the points, what is nearly equal to
 -- them, and twins of both. Conditions stand outside of the union, or its parts are not merged.
+--
+-- is_within: of one collection alone. Where it is large, it has an index of its own, and else its
+-- vectors are compared: behind OFFSET 0, or the index of all would be read for them. Not if it is
+-- large in a segment that has no such index; then it is for the search to pass over the others.
 CREATE FUNCTION pgclip._points(
-    p_model smallint, p_kind pgclip.kind, OUT points text, OUT followers text, OUT others text
-) LANGUAGE sql STABLE AS $$
-    SELECT format('(SELECT * FROM %s a WHERE leads%s)', pgclip._union_of(p_model, every), of_kind),
-           format('(SELECT * FROM %s a WHERE cluster IS NOT NULL AND NOT leads%s)',
-                  coalesce(pgclip._union_of(p_model, with_clusters), nothing), of_kind),
-           format('(SELECT * FROM %s a WHERE twins IS NOT NULL AND cluster IS NULL '
-                  'AND NOT leads%s)',
-                  coalesce(pgclip._union_of(p_model, with_twins), nothing), of_kind)
-    FROM (SELECT array_agg(number ORDER BY number) AS every,
-                 array_agg(number ORDER BY number) FILTER (WHERE has_clusters) AS with_clusters,
-                 array_agg(number ORDER BY number) FILTER (WHERE has_twins) AS with_twins,
-                 '(SELECT item_id, 0 AS collection_id, NULL::pgclip.kind AS kind, NULL::bigint '
-                 'AS twins, NULL::bigint AS cluster, false AS leads, '
-                 'NULL::@vector@.halfvec AS embedding FROM pgclip.item WHERE false)' AS nothing,
-                 CASE WHEN p_kind IS NULL THEN '' ELSE format(' AND kind = %L', p_kind) END
-                     AS of_kind
-          FROM pgclip.segment
-          WHERE model_id = p_model AND state IN ('hot', 'closed', 'sealed')
-            AND (p_kind IS NULL OR kind IS NULL OR kind = p_kind)) s
-$$;
+    p_model smallint, p_kind pgclip.kind, p_collection int,
+    OUT points text, OUT followers text, OUT others text, OUT is_within boolean
+) LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_columns text := 'id, item_id, collection_id, kind, embedding, twins, cluster, leads';
+    v_nothing text := '(SELECT item_id, 0 AS collection_id, NULL::pgclip.kind AS kind, '
+                      'NULL::@vector@.halfvec AS embedding, NULL::bigint AS twins, '
+                      'NULL::bigint AS cluster, false AS leads FROM pgclip.item WHERE false)';
+    v_of_kind text := CASE WHEN p_kind IS NULL THEN '' ELSE format(' AND kind = %L', p_kind) END;
+    v_wanted  pgclip.segment[] := ARRAY(
+        SELECT s FROM pgclip.segment s
+        WHERE model_id = p_model AND state IN ('hot', 'closed', 'sealed')
+          AND (p_kind IS NULL OR kind IS NULL OR kind = p_kind) ORDER BY number);
+    v_parts   record;
+BEGIN
+    is_within := p_collection IS NOT NULL AND NOT EXISTS (
+        SELECT FROM unnest(v_wanted) s WHERE s.state = 'sealed'
+          AND (s.large IS NULL
+               OR p_collection = ANY(s.large) AND p_collection <> ALL(s.own_index)));
+    SELECT string_agg(CASE
+               WHEN is_within AND s.state = 'sealed' AND p_collection <> ALL(s.large) THEN format(
+                   '(SELECT id, item_id, collection_id, kind, embedding, NULL::bigint AS twins, '
+                   'NULL::bigint AS cluster, true AS leads FROM %s WHERE collection_id = %s '
+                   'OFFSET 0)', t.name, p_collection)
+               ELSE format('SELECT %s FROM %s', v_columns, t.name) END, ' UNION ALL ') AS every,
+           array_agg(s.number) FILTER (WHERE s.has_clusters) AS with_clusters,
+           array_agg(s.number) FILTER (WHERE s.has_twins) AS with_twins
+    INTO v_parts
+    FROM unnest(v_wanted) s
+    CROSS JOIN LATERAL (SELECT pgclip._segment_table(p_model, s.number) AS name) t;
+    points := format('(SELECT * FROM (%s) a WHERE leads%s%s)', v_parts.every, v_of_kind,
+                     CASE WHEN is_within THEN ' AND collection_id = ' || p_collection END);
+    followers := format('(SELECT * FROM %s a WHERE cluster IS NOT NULL AND NOT leads%s)',
+        coalesce(pgclip._union_of(p_model, v_parts.with_clusters), v_nothing), v_of_kind);
+    others := format('(SELECT * FROM %s a WHERE twins IS NOT NULL AND cluster IS NULL '
+                     'AND NOT leads%s)',
+        coalesce(pgclip._union_of(p_model, v_parts.with_twins), v_nothing), v_of_kind);
+END $$;
 
 -- Where the one that led a cluster is gone, or the one that stood for its twins, another leads; all
 -- of them may be going at the same moment. p_column: twins or cluster.

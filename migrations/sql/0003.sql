@@ -20,8 +20,11 @@ BEGIN
 END $$;
 
 -- Whether points of its index stand for equal vectors, whether for nearly equal ones, and whether
--- it was built at leisure.
+-- it was built at leisure. The collections that are large in it, and those that have an index of
+-- their own there; NULL: not known of one from before.
 ALTER TABLE pgclip.segment
+    ADD COLUMN large int[],
+    ADD COLUMN own_index int[],
     ADD COLUMN has_twins boolean NOT NULL DEFAULT false,
     ADD COLUMN has_clusters boolean NOT NULL DEFAULT false,
     ADD COLUMN thorough boolean NOT NULL DEFAULT false;

@@ -181,7 +181,7 @@ def test_a_segment_from_before_or_built_in_haste_is_built_anew_in_quiet_times(
     flood.sql("UPDATE pgclip.segment SET created_at = now() - interval '2 min' WHERE state = 'hot'")
     maintenance.run()
     assert flood.states() == {1: "retired", 2: "hot", 3: "retired", 4: "sealed"}
-    assert "m='24', ef_construction='128'" in flood.sql(hnsw, "embedding_1_4")[0][0]
+    assert "m='32', ef_construction='200'" in flood.sql(hnsw, "embedding_1_4")[0][0]
     assert_as_exact(flood, SAME, k=250)
     maintenance.run()
     assert flood.states()[4] == "sealed"
@@ -189,11 +189,11 @@ def test_a_segment_from_before_or_built_in_haste_is_built_anew_in_quiet_times(
 
 def test_others_are_found_by_an_index(flood: Shelf) -> None:
     """And where none are equal nothing is looked for."""
-    ((others,),) = flood.sql("SELECT others FROM pgclip._points(1::smallint, NULL)")
+    ((others,),) = flood.sql("SELECT others FROM pgclip._points(1::smallint, NULL, NULL)")
     flood.sql("SET enable_seqscan = off")
     look = f"EXPLAIN SELECT item_id FROM {others} n WHERE n.twins = 5 ORDER BY item_id LIMIT 40"
     assert "Index" in str(flood.sql(look))
     assert "twins_item_id" in str(flood.sql(look))
     flood.sql("UPDATE pgclip.segment SET has_twins = false")
-    ((others,),) = flood.sql("SELECT others FROM pgclip._points(1::smallint, NULL)")
+    ((others,),) = flood.sql("SELECT others FROM pgclip._points(1::smallint, NULL, NULL)")
     assert "WHERE false)" in others

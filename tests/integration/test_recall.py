@@ -70,16 +70,16 @@ def test_it_is_measured_on_queries_of_people_and_under_filters(library: Shelf) -
     measure_all(library)
     found = measured(library)
     assert set(found) == {1.0, 0.1, 0.01}
-    assert found[1.0][0] == 93  # half of what 4,000 vectors allow
+    assert found[1.0][0] == 150  # half of those that ask
     assert found[0.1][0] == found[0.01][0] == 20
     assert all(recall >= 0.98 and nothing == 0 for _, recall, nothing, _ in found.values())
     assert library.sql("SELECT DISTINCT asked, promise FROM pgclip.recall WHERE query_kind = 'text'"
-                       ) == [(185, pytest.approx(0.99))]  # fmt: skip
+                       ) == [(300, pytest.approx(0.99))]  # fmt: skip
     assert effort(library) == found[1.0][3]
     # Nobody asks with pictures: stored ones stand in.
     assert library.sql(
         "SELECT queries, asked FROM pgclip.recall WHERE query_kind = 'image' AND share = 1"
-    ) == [(93, 0)]
+    ) == [(150, 0)]
 
 
 def test_prompts_of_labels_stand_in_for_queries(library: Shelf) -> None:

@@ -157,7 +157,10 @@ def indexes(plan: dict[str, Any]) -> set[str]:
 def narrowing(
     sql: Sql, collection: str | None, kind: str | None, filter: dict[str, Any] | None
 ) -> str:
-    found = "SELECT coalesce(of_near, 'true') FROM pgclip._narrowing(1::smallint, %s, %s, %s, NULL)"
+    found = (
+        "SELECT concat_ws(' AND ', coalesce(of_near, 'true'), 'n.collection_id = ' || collection)"
+        " FROM pgclip._narrowing(1::smallint, %s, %s, %s, NULL)"
+    )
     ((of_near,),) = sql(found, collection, kind, filter and json.dumps(filter))
     return str(of_near)
 
@@ -178,7 +181,9 @@ def narrowing(
 def test_a_search_merges_what_the_indexes_give(
     store: Store, collection: str | None, kind: str | None, filter: Any, limit: int
 ) -> None:
-    (parts,) = store.sql("SELECT * FROM pgclip._points(1::smallint, %s)", kind)
+    (parts,) = store.sql(
+        "SELECT points, followers, others FROM pgclip._points(1::smallint, %s, NULL)", kind
+    )
     statement = statement_of(store.sql, NEAREST)
     where = narrowing(store.sql, collection, kind, filter)
     for number, part in enumerate((*parts, where), 1):

@@ -95,7 +95,7 @@ def test_what_is_built_next(
             "INSERT INTO pgclip.segment (model_id, number, state, kind, rows, thorough) "
             "VALUES (1, %s, 'sealed', 'text', %s, true)", number, rows,
         )  # fmt: skip
-    fits = 261 * (2 * DIMENSION + 980)  # rows
+    fits = 261 * (2 * DIMENSION + 1230)  # rows
     assert shelf.sql("SELECT pgclip.next_build(1::smallint, 6, 0.2, 0, %s)", fits) == [(expected,)]
 
 
@@ -124,8 +124,8 @@ def test_memory_that_is_too_little_for_an_index_is_told(
     settings = Settings.load(database_url=database_url, segment_rows=100, build_memory=2**20)
     shelf.sql(
         """INSERT INTO pgclip.embedding_1_1 (item_id, collection_id, kind, embedding)
-           SELECT n, 1, 'text', l2_normalize(ARRAY[sin(n), cos(n), sin(3 * n), cos(5 * n),
-               sin(7 * n), cos(11 * n), sin(13 * n), cos(17 * n)]::halfvec)
+           SELECT n, 1, 'text', l2_normalize(ARRAY(
+               SELECT random() - 0.5 FROM generate_series(1, 8) d WHERE n > 0)::vector)::halfvec
            FROM generate_series(1, 3000) n"""
     )
     Maintenance(settings, connections, 1).run()
