@@ -61,17 +61,82 @@ BEGIN
     ORDER BY d.tier = 'identical' DESC, d.score DESC, i.id LIMIT k;
 END $$;
 
+-- Pairs of duplicates of a kind within a collection, as _duplicate_pairs says. By an index made for
+-- it: within a collection that has none of its own, each search would compare all of its vectors.
+CREATE FUNCTION pgclip._pairs_within(
+    p_collection text, p_kind pgclip.kind, p_min_score real, p_neighbours int,
+    OUT a bigint[], OUT b bigint[], OUT score real[]
+) LANGUAGE plpgsql SET enable_seqscan = off SET jit = off AS $$
+DECLARE
+    v_model  pgclip.model;
+    v_within int := (SELECT id FROM pgclip.collection WHERE name = p_collection);
+    v_table  text := 'pg_temp.duplicates_' || replace(gen_random_uuid()::text, '-', '');
+    v_before text[] := pgclip._set_scan(ARRAY['relaxed_order', '100', '20000', '4']);
+BEGIN
+    SELECT * INTO v_model FROM pgclip.model WHERE id = pgclip._live_model();
+    PERFORM set_config('maintenance_work_mem', '256MB', true);
+    EXECUTE format('CREATE TEMPORARY TABLE %s ON COMMIT DROP AS
+                    SELECT item_id, embedding::@vector@.halfvec(%s) FROM %s e
+                    WHERE collection_id = %s AND kind = %L ORDER BY hashint8(id)',
+                   v_table, v_model.dimension, pgclip._vectors(v_model.id, p_kind), v_within,
+                   p_kind);
+    EXECUTE format('CREATE INDEX ON %s USING hnsw (embedding @vector@.halfvec_ip_ops)', v_table);
+    EXECUTE format('ANALYZE %s (item_id)', v_table);
+    EXECUTE format($q$
+        WITH mean AS MATERIALIZED (
+            SELECT item_id, @vector@.l2_normalize(@vector@.avg(embedding)) AS embedding
+            FROM %1$s GROUP BY item_id
+        ), item AS MATERIALIZED (
+            SELECT s.item_id, min(s.item_id) OVER w AS first, count(*) OVER w AS copies
+            FROM pgclip.embedding_set s
+            WHERE s.model_id = $1 AND s.item_id IN (SELECT item_id FROM mean)
+            WINDOW w AS (PARTITION BY s.content_hash)
+        ), pair AS (
+            SELECT first AS a, item_id AS b, 1::real AS score FROM item WHERE item_id <> first
+            UNION ALL
+            SELECT least(t.item_id, n.item_id), greatest(t.item_id, n.item_id), max(n.score)
+            FROM item t JOIN mean m USING (item_id)
+            CROSS JOIN LATERAL (
+                SELECT v.item_id, pgclip._score(v.distance, 1) AS score
+                FROM (SELECT x.item_id, x.embedding OPERATOR(@vector@.<#>) m.embedding AS distance
+                      FROM %1$s x ORDER BY x.embedding OPERATOR(@vector@.<#>) m.embedding
+                      LIMIT 2 * ($2 + t.copies) + 20) v) n
+            WHERE t.item_id = t.first AND n.item_id <> t.item_id AND n.score >= $3
+            GROUP BY 1, 2
+        )
+        SELECT array_agg(a), array_agg(b), array_agg(score) FROM pair
+    $q$, v_table) INTO a, b, score USING v_model.id, p_neighbours, p_min_score;
+    EXECUTE format('DROP TABLE %s', v_table);
+    PERFORM pgclip._set_scan(v_before);
+EXCEPTION WHEN undefined_table THEN
+    PERFORM pgclip._raise_exchanged();
+END $$;
+
 -- Pairs of items that are duplicates: each item with its nearest ones, by one search through the
 -- index for each content, with the mean of its vectors. Of items with the same bytes the first one
 -- searches for all, beyond all of them.
 CREATE FUNCTION pgclip._duplicate_pairs(
     p_collection text, p_kind pgclip.kind, p_min_score real, p_neighbours int,
     OUT a bigint[], OUT b bigint[], OUT score real[]
-) LANGUAGE plpgsql STABLE AS $$
+) LANGUAGE plpgsql AS $$
 DECLARE
     v_model smallint := pgclip._live_model();
     v_where pgclip.narrowing := pgclip._narrowing(v_model, p_collection, p_kind, NULL, NULL);
+    v_pairs record;
 BEGIN
+    IF p_collection IS NOT NULL AND current_setting('transaction_read_only') = 'off' THEN
+        FOR v_pairs IN
+            SELECT p.* FROM unnest(enum_range(NULL::pgclip.kind)) k(kind)
+            CROSS JOIN LATERAL pgclip._pairs_within(p_collection, k.kind, p_min_score,
+                                                    p_neighbours) p
+            WHERE k.kind = coalesce(p_kind, k.kind)
+        LOOP
+            a := a || v_pairs.a;
+            b := b || v_pairs.b;
+            score := score || v_pairs.score;
+        END LOOP;
+        RETURN;
+    END IF;
     EXECUTE format($q$
         WITH narrowing AS MATERIALIZED (
             SELECT k.kind, pgclip._narrowing($1, $2, k.kind, NULL, NULL) AS of_kind
@@ -108,7 +173,7 @@ CREATE FUNCTION pgclip.duplicate_groups(
     OUT "group" int, OUT item_id bigint, OUT item_collection text, OUT key text,
     OUT item_kind pgclip.kind, OUT tier text, OUT score real
 ) RETURNS SETOF record
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     v_pairs record;
