@@ -67,6 +67,7 @@ class AsyncClient:
     search_vector = _awaited(Client.search_vector)
     hybrid = _awaited(Client.hybrid)
     embed = _awaited(Client.embed)
+    forget_queries = _awaited(Client.forget_queries)
     duplicates_of = _awaited(Client.duplicates_of)
     duplicate_groups = _awaited(Client.duplicate_groups)
     calibrate = _awaited(Client.calibrate)

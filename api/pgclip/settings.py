@@ -94,6 +94,8 @@ class Settings:
     steward_interval: float = _setting(5.0, "between two passes of the steward", float)
     strikes: int = _setting(6, "deaths of a worker that an item alone in it may cause", int)
     query_cache: int = _setting(100_000, "query vectors kept", int)
+    keep_queries: int = _setting(0, "texts and pictures of queries kept, the latest; 0: none", int)
+    keep_queries_days: int = _setting(30, "days for which they are kept", int)
     recall: float = _setting(0.99, "share of the ten nearest that searches find on average", float)
     segment_rows: int = _setting(20_000, "vectors without an index before one is built", int)
     max_segments: int = _setting(8, "segments with an index that a model has at most", int)
@@ -150,7 +152,8 @@ class Settings:
             if getattr(self, name) <= 0:
                 raise ConfigurationError(f"PGCLIP_{name.upper()} must be positive")
         for name in ("batch_size", "decoders", "query_cache", "statement_timeout", "max_queued",
-                     "queue_wait", "metrics_port", "build_workers"):  # fmt: skip
+                     "queue_wait", "metrics_port", "build_workers", "keep_queries",
+                     "keep_queries_days"):  # fmt: skip
             if getattr(self, name) < 0:
                 raise ConfigurationError(f"PGCLIP_{name.upper()} must not be negative")
         if not 0 < self.recall < 1:

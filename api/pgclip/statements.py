@@ -86,6 +86,7 @@ GET_ITEM = """
 REQUEST_EMBEDDING = "SELECT pgclip.request_embedding(query => %s, image => %s)"
 IS_EMBEDDED = "SELECT pgclip.is_embedded(%s, %s)"
 RAISE_UNANSWERED = "SELECT pgclip.raise_unanswered(make_interval(secs => %s))"
+FORGET_QUERIES = "SELECT pgclip.forget_queries()"
 _NARROWED = "k => %s::int, collection => %s, kind => %s, filter => %s::jsonb"
 _OPTIONS = f"""{_NARROWED}, min_score => %s::real, min_relevance => %s::real,
     exact => %s::boolean, recall => %s::real, after_score => %s::real, after_item => %s"""

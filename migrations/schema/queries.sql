@@ -126,16 +126,23 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     RETURNING r.kind, r.hash, r.data
 $$;
 
+-- For workers. p_keep: whether what was asked is kept besides its vector.
 CREATE FUNCTION pgclip.answer_query(
-    p_model smallint, p_kind pgclip.kind, p_hash bytea, p_embedding real[]
+    p_model smallint, p_kind pgclip.kind, p_hash bytea, p_embedding real[],
+    p_keep boolean DEFAULT false
 ) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT set_config('synchronous_commit', 'off', true);
     INSERT INTO pgclip.query_vector (model_id, kind, hash, embedding)
     VALUES (p_model, p_kind, p_hash, p_embedding::@vector@.halfvec)
     ON CONFLICT DO NOTHING;
-    DELETE FROM pgclip.query_request
-    WHERE model_id = p_model AND kind = p_kind AND hash = p_hash;
+    WITH answered AS (
+        DELETE FROM pgclip.query_request
+        WHERE model_id = p_model AND kind = p_kind AND hash = p_hash RETURNING data
+    )
+    INSERT INTO pgclip.kept_query (kind, hash, data)
+    SELECT p_kind, p_hash, data FROM answered WHERE p_keep
+    ON CONFLICT (kind, hash) DO UPDATE SET asked_at = excluded.asked_at;
 $$;
 
 CREATE FUNCTION pgclip.refuse_query(
@@ -146,10 +153,25 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     WHERE model_id = p_model AND kind = p_kind AND hash = p_hash
 $$;
 
--- For the steward: forgets requests nobody waits for, and the oldest vectors beyond p_keep.
-CREATE FUNCTION pgclip.expire_queries(p_keep int) RETURNS void
+-- For the steward: forgets requests nobody waits for, the oldest vectors beyond p_vectors, and what
+-- was asked beyond the latest p_kept or more than p_days ago.
+CREATE FUNCTION pgclip.expire_queries(
+    p_vectors int, p_kept int DEFAULT 0, p_days int DEFAULT 30
+) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     DELETE FROM pgclip.query_request WHERE requested_at < clock_timestamp() - interval '2 min';
     DELETE FROM pgclip.query_vector WHERE created_at <= (
-        SELECT created_at FROM pgclip.query_vector ORDER BY created_at DESC OFFSET p_keep LIMIT 1);
+        SELECT created_at FROM pgclip.query_vector
+        ORDER BY created_at DESC OFFSET p_vectors LIMIT 1);
+    DELETE FROM pgclip.kept_query
+    WHERE asked_at < clock_timestamp() - p_days * interval '1 day' OR asked_at <= (
+        SELECT asked_at FROM pgclip.kept_query ORDER BY asked_at DESC OFFSET p_kept LIMIT 1);
+$$;
+
+-- Forgets what was asked: vectors and, where they were kept, texts and pictures; returns how many
+-- vectors. What is being encoded at this moment is not among them.
+CREATE FUNCTION pgclip.forget_queries() RETURNS bigint
+LANGUAGE sql AS $$
+    DELETE FROM pgclip.kept_query;
+    WITH gone AS (DELETE FROM pgclip.query_vector RETURNING 1) SELECT count(*) FROM gone;
 $$;

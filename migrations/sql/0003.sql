@@ -60,6 +60,16 @@ CREATE TABLE pgclip.direction (
     PRIMARY KEY (model_id, query_kind, kind)
 );
 
+-- What people have asked, if workers are told to keep it: the bytes of a text or a picture.
+CREATE TABLE pgclip.kept_query (
+    kind     pgclip.kind NOT NULL,
+    hash     bytea NOT NULL,
+    data     bytea NOT NULL,
+    asked_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (kind, hash)
+);
+CREATE INDEX kept_query_age ON pgclip.kept_query (asked_at);
+
 -- Where tickets of a model went that is gone. Some may still come: those that a worker had taken
 -- and gives back, or that somebody was about to publish.
 CREATE TABLE pgclip.former_queue (

@@ -138,7 +138,7 @@ def test_query_vectors_expire(sql: Sql) -> None:
         sql("SELECT pgclip.answer_query(1::smallint, 'text', sha256(%s), %s)",
             f"q{n}".encode(), [1.0] + [0.0] * 7)  # fmt: skip
     assert sql("SELECT pgclip.request_embedding('q4')") == [(True,)]
-    sql("SELECT pgclip.expire_queries(2)")
+    sql("SELECT pgclip.expire_queries(2, 0, 30)")
     assert sql("SELECT count(*) FROM pgclip.query_vector") == [(2,)]
     assert sql("SELECT pgclip.request_embedding('q0')") == [(False,)]
 

@@ -37,7 +37,8 @@ class QueryDesk:
 
     `decoders` are its own: those of the pipeline have a batch queued before them. `watched`
     surrounds what asks the device. `device_lost` is called when the device is lost to this process;
-    it should not return. `answered` is told how long each query took here.
+    it should not return. `answered` is told how long each query took here. `keep`: whether what was
+    asked is kept besides its vector.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class QueryDesk:
         watched: Callable[[], AbstractContextManager[None]],
         device_lost: Callable[[], None],
         answered: Callable[[float], object],
+        keep: bool,
     ) -> None:
         self._database = database
         self._encoder = encoder
@@ -57,6 +59,7 @@ class QueryDesk:
         self._watched = watched
         self._device_lost = device_lost
         self._answered = answered
+        self._keep = keep
         self._stopping = threading.Event()
         self.thread = threading.Thread(target=self._run, name="queries", daemon=True)
         self.thread.start()
@@ -111,7 +114,7 @@ class QueryDesk:
                 if isinstance(vector, str):
                     cursor.execute(statements.REFUSE_QUERY, (self._model, kind, hash_, vector))
                 else:
-                    arguments = (self._model, kind, hash_, vector.tolist())
+                    arguments = (self._model, kind, hash_, vector.tolist(), self._keep)
                     cursor.execute(statements.ANSWER_QUERY, arguments)
             self._answered(time.perf_counter() - taken_at)
 

@@ -82,7 +82,7 @@ class Worker:
         relabeler = Relabeler(database, shelf, self._model, interval, _exit_at_once)
         desk = QueryDesk(
             self._answers, encoder, self._pools.queries, self._model, watchdog.encoding,
-            _exit_at_once, self._observer.answered,
+            _exit_at_once, self._observer.answered, self._settings.keep_queries > 0,
         )  # fmt: skip
         idle = threading.Thread(target=self._look_for_work, args=(pipeline,), name="idle")
         threading.Thread(target=self._interrupt, args=(pipeline,), daemon=True).start()

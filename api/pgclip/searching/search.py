@@ -148,6 +148,16 @@ class Searching:
             raise InvalidItem("embed one of: a text, image=…")
         self._embed(query if image is None else image, timeout)
 
+    def forget_queries(self) -> int:
+        """Forgets what was asked: vectors, and texts and pictures where they were kept.
+
+        Returns how many vectors. The owner of the schema may; the next search of each is encoded.
+        """
+        with self._database.transaction("forgetting queries") as cursor:
+            cursor.execute(statements.FORGET_QUERIES)
+            (count,) = cursor.fetchone() or (0,)
+            return int(count)
+
     def duplicates_of(
         self,
         key: str,

@@ -70,7 +70,9 @@ class Steward:
             log.warning("took back %d jobs of workers that are gone", taken_back[0][0])
         while self._alone(statements.COLLECT_CONTENTS, _CONTENTS_AT_ONCE) > [(0,)]:
             pass
-        self._alone(statements.EXPIRE_QUERIES, self._settings.query_cache)
+        settings = self._settings
+        kept = (settings.query_cache, settings.keep_queries, settings.keep_queries_days)
+        self._alone(statements.EXPIRE_QUERIES, *kept)
 
     def _top_up(self) -> None:
         """Tickets for queued jobs that the waiting ones do not cover: one works off a queue, so
