@@ -14,7 +14,7 @@ from pathlib import Path
 
 from support.planted_worker import PlantedEncoder
 
-from pgclip import Client, PgclipError, database
+from pgclip import Client, PgclipError, database, statements
 from pgclip.settings import Settings
 
 
@@ -45,8 +45,22 @@ def _work(client: Client, key: str) -> dict[str, Callable[[], object]]:
     }
 
 
+def forget_what_is_new() -> None:
+    """Statements say no more than the version before could; arguments are the same."""
+    from pgclip_workers import statements as of_workers
+
+    statements.SEARCH_VECTOR = statements.SEARCH_VECTOR.replace(
+        "exact => %s::boolean, recall => %s::real",
+        "exact => %s::boolean OR %s::real IS NOT NULL",
+    )
+    of_workers.EXPIRE_QUERIES = of_workers.EXPIRE_QUERIES.replace(
+        "(%s, %s, %s)", "(%s + 0 * (%s + %s))"
+    )
+
+
 def main(version: str, what: str, *more: str) -> int:
     database.SCHEMA_VERSION = version
+    forget_what_is_new()
     if what == "load":
         load(more[0], Path(more[1]))
         return 0
