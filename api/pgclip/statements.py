@@ -198,8 +198,7 @@ EXPORT = """
     FROM pgclip.list_items(%s, %s, 'done', NULL, %s::jsonb, after => %s, "limit" => %s) i
 """
 
-# Segments of vectors. One process at a time for each model; the number is arbitrary.
-# One process at a time, for as long as it takes.
+# What searches find. One process at a time, for as long as it takes; the number is arbitrary.
 MEASURE_RECALL = """
     SELECT pgclip.measure_recall(%s, %s::real)
     WHERE pg_try_advisory_xact_lock(731199449, 1)
@@ -209,6 +208,7 @@ RECALL = """
            promise, looked_at
     FROM pgclip.recall WHERE queries > 0 ORDER BY model, query_kind, kind, share DESC
 """
+# Segments of vectors. One process at a time for each model; the number is arbitrary.
 SEGMENTS_LOCK = "SELECT pg_try_advisory_xact_lock(731199448, %s)"
 CLOSE_SEGMENT = "SELECT pgclip.close_segment(%s::smallint, %s)"
 NEXT_BUILD = "SELECT pgclip.next_build(%s::smallint, %s, %s, %s, %s)"

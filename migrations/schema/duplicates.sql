@@ -66,7 +66,7 @@ END $$;
 CREATE FUNCTION pgclip._pairs_within(
     p_collection text, p_kind pgclip.kind, p_min_score real, p_neighbours int,
     OUT a bigint[], OUT b bigint[], OUT score real[]
-) LANGUAGE plpgsql SET enable_seqscan = off SET jit = off AS $$
+) LANGUAGE plpgsql SET enable_seqscan = off SET jit = off SET maintenance_work_mem = '256MB' AS $$
 DECLARE
     v_model  pgclip.model;
     v_within int := (SELECT id FROM pgclip.collection WHERE name = p_collection);
@@ -74,7 +74,6 @@ DECLARE
     v_before text[] := pgclip._set_scan(ARRAY['relaxed_order', '100', '20000', '4']);
 BEGIN
     SELECT * INTO v_model FROM pgclip.model WHERE id = pgclip._live_model();
-    PERFORM set_config('maintenance_work_mem', '256MB', true);
     EXECUTE format('CREATE TEMPORARY TABLE %s ON COMMIT DROP AS
                     SELECT item_id, embedding::@vector@.halfvec(%s) FROM %s e
                     WHERE collection_id = %s AND kind = %L ORDER BY hashint8(id)',

@@ -62,11 +62,11 @@ BEGIN
     vectors := ARRAY(SELECT v FROM unnest(vectors) v ORDER BY random());
 END $$;
 
--- Which direction to measure next: one whose segments are not those that were measured, or that
--- was measured an hour ago; the one that waits longest. None for fifty times as long as the last
--- took, so that measuring takes a fiftieth of a processor at most.
+-- Which direction to measure next: one whose segments, or whose promise, are not those that were
+-- measured, or that was measured an hour ago; the one that waits longest. None for fifty times as
+-- long as the last took, so that measuring takes a fiftieth of a processor at most.
 CREATE FUNCTION pgclip._next_direction(
-    p_model smallint, p_now boolean,
+    p_model smallint, p_promise real, p_now boolean,
     OUT query_kind pgclip.kind, OUT kind pgclip.kind, OUT segments int[], OUT rows bigint
 ) LANGUAGE sql STABLE AS $$
     SELECT q.kind, s.kind, s.segments, s.rows
@@ -75,7 +75,7 @@ CREATE FUNCTION pgclip._next_direction(
     CROSS JOIN unnest(enum_range(NULL::pgclip.kind)) q(kind)
     LEFT JOIN pgclip.direction d ON d.model_id = p_model AND d.query_kind = q.kind
                                 AND d.kind = s.kind
-    WHERE p_now OR (d.segments IS DISTINCT FROM s.segments
+    WHERE p_now OR (d.segments IS DISTINCT FROM s.segments OR d.promise <> p_promise
                     OR d.looked_at < clock_timestamp() - interval '1 hour')
       AND NOT EXISTS (SELECT FROM pgclip.direction o WHERE o.model_id = p_model
                       AND o.looked_at + 50 * o.seconds * interval '1 s' > clock_timestamp())
@@ -107,7 +107,7 @@ DECLARE
     v_effort  int := 250;
     v_judged  record;
 BEGIN
-    SELECT * INTO v_next FROM pgclip._next_direction(p_model, p_now);
+    SELECT * INTO v_next FROM pgclip._next_direction(p_model, p_promise, p_now);
     IF v_next.kind IS NULL
        OR NOT EXISTS (SELECT FROM pgclip.model WHERE id = p_model AND state = 'live') THEN
         RETURN false;

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from support.databases import assert_ledger_is_true
-from support.shelf import Shelf, texts, vector_of
+from support.shelf import Shelf, assert_as_exact, texts, vector_of
 
 from pgclip.searching.segments import Maintenance
 
@@ -27,17 +27,6 @@ def throng(shelf: Shelf, maintenance: Maintenance) -> Shelf:
     maintenance.run()
     assert shelf.states() == {1: "retired", 2: "hot", 3: "sealed"}
     return shelf
-
-
-def found(shelf: Shelf, asked: str, **options: Any) -> list[tuple[str, float]]:
-    extra = "".join(f", {name} => {value}" for name, value in options.items())
-    return shelf.sql(
-        f"SELECT key, score FROM pgclip.search_vector(%s::halfvec{extra})", vector_of(asked)
-    )
-
-
-def assert_as_exact(shelf: Shelf, asked: str, **options: Any) -> None:
-    assert found(shelf, asked, **options) == found(shelf, asked, **options, exact="true")
 
 
 def assert_clusters_are_led(shelf: Shelf) -> None:

@@ -142,6 +142,10 @@ def test_it_takes_a_fiftieth_of_a_processor(library: Shelf) -> None:
     assert measure(library, now=False)
     library.sql("UPDATE pgclip.direction SET looked_at = looked_at - 51 * seconds * interval '1 s'")
     assert not measure(library, now=False)  # nothing has changed
+    assert measure(library, now=False, promise=0.999)
+    library.sql("UPDATE pgclip.direction SET promise = 0.99")
+    library.sql("UPDATE pgclip.direction SET looked_at = looked_at - 51 * seconds * interval '1 s'")
+    assert not measure(library, now=False)
     library.sql("UPDATE pgclip.direction SET looked_at = looked_at - interval '61 min'")
     assert measure(library, now=False)
 

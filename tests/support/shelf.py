@@ -74,6 +74,18 @@ class Shelf:
         return dict(self.sql("SELECT number, state FROM pgclip.segment ORDER BY number"))
 
 
+def found(shelf: Shelf, asked: str, **options: Any) -> list[tuple[str, float]]:
+    """Keys and scores of a search for a text's vector; options as SQL."""
+    extra = "".join(f", {name} => {value}" for name, value in options.items())
+    return shelf.sql(
+        f"SELECT key, score FROM pgclip.search_vector(%s::halfvec{extra})", vector_of(asked)
+    )
+
+
+def assert_as_exact(shelf: Shelf, asked: str, **options: Any) -> None:
+    assert found(shelf, asked, **options) == found(shelf, asked, **options, exact="true")
+
+
 def texts(first: int, last: int) -> dict[str, str]:
     return {f"k{n}": f"text {n}" for n in range(first, last)}
 

@@ -108,8 +108,8 @@ def _recall(database: Database) -> Iterator[Finding]:
             yield Finding("recall", "ok", detail)
         else:
             advice = (
-                f"Promised is {promise:g} (PGCLIP_RECALL). Indexes are built anew in quiet times, "
-                "at once by: pgclip segments --build. Where each hit counts, search with exact"
+                f"Promised is {promise:g} (PGCLIP_RECALL). Indexes that were built in haste are "
+                "built anew in quiet times. Where each hit counts, search with exact"
             )
             yield Finding("recall", "warning", detail, advice)
 
