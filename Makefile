@@ -88,6 +88,7 @@ bench-encode: install
 
 bench-search: install
 	$(BIN)/python benchmarks/search.py
+	$(BIN)/python benchmarks/found.py
 
 bench-sweep: install
 	$(BIN)/python benchmarks/sweep.py

@@ -5,6 +5,8 @@
     floods       captions, beside one text many times and many that nearly are the same
     bursts       a camera's: twenty shots of each picture
     tenants      collections that have a subject each
+    both         pictures and texts, mixed
+    million      more drawings than anybody has time to draw: between two of the same thing
 
 Text queries have forms that training did not use. The demo's vectors have 128 dimensions; a random
 rotation into 512 keeps every cosine. Needs Debian's fonts-noto-color-emoji, unicode-data and
@@ -15,7 +17,7 @@ import io
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -36,6 +38,8 @@ _OF_DATA, _OF_QUERIES = 5_000, 9_000
 _DOCUMENTS, _WINDOWS = 952, 76
 _EQUAL, _NEARLY = 20_000, 15_000
 _SHOTS = 20
+_OF_THE_DEMO = 128  # dimensions
+TENANTS = 50
 _SENTENCES = (
     "chapter {n}: {name} and {other}", "{name}, seen by {other}", "{other} again, page {n}",
     "nothing more about {name}", "note {n} on {other}: {name}", "{name} {name} {other}",
@@ -46,25 +50,35 @@ _SENTENCES = (
 class Holding:
     """Items in the order in which they were submitted, and what is asked for.
 
-    `vectors` is (n, 512), `items` the item of each, (n,), rising; `collections` the collection of
-    each item. `queries` are (q, 512), by what asks.
+    `vectors` is (n, 512), `items` the item of each, (n,), rising from 0 without gaps; `kinds` and
+    `collections` are those of each item. `queries` are (q, 512), by what asks: "text", "image", or
+    "both", weighted alike.
     """
 
     name: str
-    kind: str
     vectors: Floats
     items: Any
+    kinds: Any
     collections: Any
     queries: dict[str, Floats]
+
+    def more(self, count: int) -> "Holding":
+        """The same, and after it `count` more items, each nearly one that is there."""
+        random = np.random.default_rng(6)
+        like = random.integers(len(self.vectors), size=count)
+        items = self.items[like]
+        return replace(
+            self, vectors=np.concatenate([self.vectors, _varied(self.vectors[like], random)]),
+            items=np.concatenate([self.items, len(self.kinds) + np.arange(count)]),
+            kinds=np.concatenate([self.kinds, self.kinds[items]]),
+            collections=np.concatenate([self.collections, self.collections[items]]),
+        )  # fmt: skip
 
 
 def drawings(seed: int, each: int = 20) -> Holding:
     """`each` drawings of every emoji, one emoji after the other; texts and pictures ask."""
     vectors = _drawn(_OF_DATA + each * seed, each)
-    return Holding(
-        "drawings", "image", vectors, np.arange(len(vectors)), np.zeros(len(vectors), int),
-        {"text": _asked(seed), "image": _drawn(_OF_QUERIES + seed, 1)},
-    )  # fmt: skip
+    return _pictures_of("drawings", vectors, seed)
 
 
 def documents(seed: int) -> Holding:
@@ -80,9 +94,7 @@ def documents(seed: int) -> Holding:
             other = here[random.integers(len(here))]
             texts.append(sentence.format(n=window, name=name, other=other))
             items.append(document)
-    items = np.array(items)
-    return Holding("documents", "text", _texts(texts, f"documents-{seed}"), items,
-                   np.zeros(_DOCUMENTS, int), {"text": _asked(seed)})  # fmt: skip
+    return _texts_of("documents", _texts(texts, f"documents-{seed}"), np.array(items), seed)
 
 
 def floods(seed: int) -> Holding:
@@ -92,8 +104,7 @@ def floods(seed: int) -> Holding:
     nearly = [f"product number {n + seed}, new" for n in range(_NEARLY)]
     vectors = np.concatenate([np.repeat(few[-1:], _EQUAL, axis=0), few[:-1],
                               _texts(nearly, f"nearly-{seed}")])  # fmt: skip
-    return Holding("floods", "text", vectors, np.arange(len(vectors)),
-                   np.zeros(len(vectors), int), {"text": _asked(seed)})  # fmt: skip
+    return _texts_of("floods", vectors, np.arange(len(vectors)), seed)
 
 
 def bursts(seed: int) -> Holding:
@@ -107,33 +118,82 @@ def bursts(seed: int) -> Holding:
             moved = drawn.crop((x, y, drawn.width - 6 + x, drawn.height - 6 + y))
             yield _saved(moved, int(random.integers(60, 95)))
 
-    vectors = _kept(f"bursts-{seed}", lambda: _pictures(shots))
-    return Holding("bursts", "image", vectors, np.arange(len(vectors)),
-                   np.zeros(len(vectors), int),
-                   {"text": _asked(seed), "image": _drawn(_OF_QUERIES + seed, 1)})  # fmt: skip
+    return _pictures_of("bursts", _kept(f"bursts-{seed}", lambda: _pictures(shots)), seed)
 
 
 def tenants(seed: int) -> Holding:
     """The drawings in fifty collections, each of neighbouring emoji: their subjects."""
     whole = drawings(seed)
-    collections = np.arange(len(whole.vectors)) * 50 // len(whole.vectors)
-    return Holding("tenants", "image", whole.vectors, whole.items, collections, whole.queries)
+    collections = np.arange(len(whole.vectors)) * TENANTS // len(whole.vectors)
+    return replace(whole, name="tenants", collections=collections)
+
+
+def both(seed: int) -> Holding:
+    """The drawings and as many windows of documents, each a text of its own, in a random order."""
+    pictures, texts = drawings(seed), documents(seed)
+    random = np.random.default_rng([3, seed])
+    count = len(pictures.vectors)
+    vectors = np.concatenate([pictures.vectors, texts.vectors[:count]])
+    order = random.permutation(2 * count)
+    return replace(
+        pictures, name="both", vectors=vectors[order], items=np.arange(2 * count),
+        kinds=np.repeat(["image", "text"], count)[order], collections=np.zeros(2 * count, int),
+    )  # fmt: skip
+
+
+def million(seed: int) -> Holding:
+    """Asked for with texts."""
+    whole = _pictures_of("million", many(1_000_000, seed), seed)
+    return replace(whole, queries={"text": whole.queries["text"]})
+
+
+def many(count: int, seed: int = 0) -> Floats:
+    """Vectors of drawings, (count, 512), each between two of the same thing, in a random order."""
+    random = np.random.default_rng([4, seed])
+    drawn = _drawn(_OF_DATA, 20)
+    found = np.empty((count, DIMENSION), np.float32)
+    for part in np.array_split(np.arange(count), 1 + count // 50_000):
+        one = random.integers(len(drawn), size=len(part))
+        other = one // 20 * 20 + random.integers(20, size=len(part))
+        share = random.random((len(part), 1), np.float32) / 2
+        found[part] = _varied((1 - share) * drawn[one] + share * drawn[other], random)
+    return found
+
+
+def asked(seed: int = 0) -> Floats:
+    """Texts that ask for drawings, (q, 512), in a random order."""
+    return np.random.default_rng([5, seed]).permutation(_asked(seed))
 
 
 ALL: dict[str, Callable[[int], Holding]] = {
     "drawings": drawings, "documents": documents, "floods": floods, "bursts": bursts,
-    "tenants": tenants,
+    "tenants": tenants, "both": both, "million": million,
 }  # fmt: skip
 
 
-def best(holding: Holding, query: Floats, k: int, among: Any = None) -> Floats:
-    """The scores of the k best items, each with its best vector; exactly, best first."""
-    scores = holding.vectors @ query
-    if among is not None:
-        scores = np.where(among[holding.items], scores, -2)
-    starts = np.flatnonzero(np.diff(holding.items, prepend=-1))
-    found: Floats = np.sort(np.maximum.reduceat(scores, starts))[::-1][:k]
-    return found
+def _pictures_of(name: str, vectors: Floats, seed: int) -> Holding:
+    texts, pictures = _asked(seed), _drawn(_OF_QUERIES + seed, 1)
+    return Holding(name, vectors, np.arange(len(vectors)), np.full(len(vectors), "image"),
+                   np.zeros(len(vectors), int),
+                   {"text": texts, "image": pictures, "both": _unit(texts + pictures)},
+                   )  # fmt: skip
+
+
+def _texts_of(name: str, vectors: Floats, items: Any, seed: int) -> Holding:
+    count = items[-1] + 1
+    return Holding(name, vectors, items, np.full(count, "text"), np.zeros(count, int),
+                   {"text": _asked(seed)})  # fmt: skip
+
+
+def _varied(vectors: Floats, random: np.random.Generator) -> Floats:
+    """Moved by a tenth of their length, within the few dimensions that the demo's vectors have."""
+    moved = random.standard_normal((len(vectors), len(_rotation())), np.float32) @ _rotation()
+    return _unit(vectors + 0.1 * _unit(moved))
+
+
+def _unit(vectors: Floats) -> Floats:
+    unit: Floats = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit
 
 
 @cache
@@ -202,9 +262,16 @@ def _texts(texts: Sequence[str], name: str) -> Floats:
 
 def _rotated(vectors: Floats) -> Floats:
     """Into more dimensions: cosines stay."""
+    return np.ascontiguousarray(vectors @ _rotation())
+
+
+@cache
+def _rotation() -> Floats:
+    """(128, 512), rows of norm 1 that are orthogonal."""
     random = np.random.default_rng(5)
-    rotation, _ = np.linalg.qr(random.standard_normal((DIMENSION, vectors.shape[1])))
-    return np.ascontiguousarray(vectors @ rotation.T.astype(np.float32))
+    rotation, _ = np.linalg.qr(random.standard_normal((DIMENSION, _OF_THE_DEMO)))
+    found: Floats = np.ascontiguousarray(rotation.T.astype(np.float32))
+    return found
 
 
 def _kept(name: str, make: Callable[[], Floats]) -> Floats:

@@ -9,12 +9,14 @@ import psycopg2
 from asking import recall
 from figures import Figure, quantile, timed
 from system import fresh_system
-from vectors import DIMENSION, Floats, clustered
+from vectors import DIMENSION, Floats
 
 
-def plain(vectors: Floats, asked: Floats, filters: dict[str, tuple[str, int]]) -> list[Figure]:
-    """One table with one live HNSW index and pgvector's default settings."""
-    rows = len(vectors)
+def plain(
+    every: Floats, rows: int, asked: Floats, filters: dict[str, tuple[str, int]]
+) -> list[Figure]:
+    """`rows` in one table with one live HNSW index and pgvector's default settings, then more."""
+    vectors = every[:rows]
     with fresh_system() as urls, psycopg2.connect(urls["database_url"]) as connection:
         cursor = connection.cursor()
         cursor.execute("CREATE TABLE plain (id int PRIMARY KEY, tenth int, hundredth int, "
@@ -34,7 +36,7 @@ def plain(vectors: Floats, asked: Floats, filters: dict[str, tuple[str, int]]) -
               for share, (field, modulus) in filters.items()),
         ):  # fmt: skip
             figures += plain_answers(cursor, name, where, asked, vectors, kept)
-        more, start = clustered(20_000, seed=5), time.perf_counter()
+        more, start = every[rows : rows + 20_000], time.perf_counter()
         written = 0
         while written < len(more) and time.perf_counter() - start < 20:
             insert(cursor, more[written : written + 64], rows + written)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine, PoolProxiedConnection
 
 # The version of the schema (of migrations/versions) that this package was made with.
-SCHEMA_VERSION = "0003"
+SCHEMA_VERSION = "0004"
 
 
 class Database:

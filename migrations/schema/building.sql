@@ -70,14 +70,14 @@ END $$;
 --   one of which p_worn (a share) is deleted, alone; and in quiet times one whose index was built
 --   in haste, if it fits.
 -- Not more together than an index of which fits into p_memory (bytes), unless there are p_most:
--- the rest would be built several times slower. A vector takes its halves and about 1,230 bytes, as
--- measured with pgvector 0.8.5 and an m of 32.
+-- the rest would be built several times slower. A vector takes its halves and about 720 bytes, as
+-- measured with pgvector 0.8.5 and its m of 16.
 CREATE FUNCTION pgclip.next_build(
     p_model smallint, p_most int, p_worn double precision, p_patience bigint, p_memory bigint
 ) RETURNS int[]
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    v_fits     bigint := (SELECT p_memory / (2 * dimension + 1230) FROM pgclip.model
+    v_fits     bigint := (SELECT p_memory / (2 * dimension + 720) FROM pgclip.model
                           WHERE id = p_model);
     v_sealed   bigint := (SELECT count(*) FROM pgclip.segment
                           WHERE model_id = p_model AND state = 'sealed');
@@ -114,7 +114,7 @@ BEGIN
               WHERE model_id = p_model AND state = 'sealed'
                 AND (pg_stat_get_tuples_deleted(to_regclass(
                          pgclip._segment_table(p_model, number))) > rows * p_worn
-                     OR NOT thorough AND rows <= v_fits
+                     OR rows <= v_fits AND NOT pgclip._is_thorough(p_model, number)
                         AND pgclip._hot_for(p_model) > '1 min')
               ORDER BY number LIMIT 1) END;
 END $$;
@@ -209,22 +209,34 @@ BEGIN
                    v_table) INTO v_has;
     EXECUTE format('ANALYZE %s (item_id, collection_id, kind, twins, cluster, leads)', v_table);
     INSERT INTO pgclip.segment
-           (model_id, number, state, kind, rows, sources, has_twins, has_clusters, large, own_index,
-            thorough)
+           (model_id, number, state, kind, rows, sources, has_twins, has_clusters, large, own_index)
     VALUES (p_model, p_number, 'copied', p_kind, v_rows, p_sources, v_has.twins, v_has.clusters,
-            v_large, v_own, v_thorough);
+            v_large, v_own);
 END $$;
 
--- With pgvector's default parameters a graph is built several times faster, and loses what lies
--- apart or in a throng: as long as new vectors come, and else not.
+-- Of how many each vector's neighbours are chosen. With pgvector's default a graph is built five
+-- times faster, and loses what lies apart or in a throng: as long as new vectors come, and else not.
+CREATE FUNCTION pgclip._ef_construction(p_thorough boolean) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT 'ef_construction=' || CASE WHEN p_thorough THEN 800 ELSE 64 END
+$$;
+
 CREATE FUNCTION pgclip._index_vectors(p_table text, p_thorough boolean, p_where text) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
     EXECUTE format('CREATE INDEX ON %s USING hnsw (embedding @vector@.halfvec_ip_ops)
-                    WITH (m = %s, ef_construction = %s) WHERE %s', p_table,
-                   CASE WHEN p_thorough THEN 32 ELSE 16 END,
-                   CASE WHEN p_thorough THEN 200 ELSE 64 END, p_where);
+                    WITH (m = 16, %s) WHERE %s', p_table, pgclip._ef_construction(p_thorough),
+                   p_where);
 END $$;
+
+-- Whether a segment's index has the parameters of one that is built at leisure.
+CREATE FUNCTION pgclip._is_thorough(p_model smallint, p_number int) RETURNS boolean
+LANGUAGE sql STABLE AS $$
+    SELECT EXISTS (
+        SELECT FROM pg_index x JOIN pg_class c ON c.oid = x.indexrelid
+        WHERE x.indrelid = to_regclass(pgclip._segment_table(p_model, p_number))
+          AND c.reloptions @> ARRAY['m=16', pgclip._ef_construction(true)])
+$$;
 
 -- Collections too large for all of their vectors to be compared: those of 8,000, which takes some
 -- milliseconds.

@@ -14,10 +14,10 @@ CREATE FUNCTION pgclip._efforts() RETURNS int[]
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS 'SELECT ARRAY[60, 100, 160, 250, 400, 640, 1000]';
 
 -- The least effort that missed at most three quarters of what the promise lets it miss, so that it
--- is kept for other queries; the most if there is none.
+-- is kept for other queries; the most if there is none. p_recalls as _try_efforts has them.
 CREATE FUNCTION pgclip._least_effort(p_efforts int[], p_recalls real[], p_promise real) RETURNS int
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT coalesce(min(effort) FILTER (WHERE recall >= (1 + 3 * p_promise) / 4), max(effort))
+    SELECT coalesce(min(effort) FILTER (WHERE recall >= (1 + 3 * p_promise) / 4 - 1e-6), max(effort))
     FROM unnest(p_efforts, p_recalls) t(effort, recall)
 $$;
 
@@ -38,7 +38,7 @@ $$;
 
 -- Vectors to ask with: of queries that somebody asked; where these are too few, of stored items;
 -- and where there are no texts, of labels' prompts.
-CREATE FUNCTION pgclip._probes(
+CREATE FUNCTION pgclip._queries_to_ask(
     p_model smallint, p_kind pgclip.kind, p_most int, OUT vectors @vector@.halfvec[], OUT asked int
 ) LANGUAGE plpgsql AS $$
 BEGIN
@@ -82,6 +82,21 @@ CREATE FUNCTION pgclip._next_direction(
     ORDER BY d.looked_at NULLS FIRST, q.kind, s.kind LIMIT 1
 $$;
 
+-- A vector that asks, and the scores of the ten items nearest to it by comparing all vectors.
+CREATE TYPE pgclip.probe AS (query @vector@.halfvec, truth real[]);
+
+-- Those that have any item near them.
+CREATE FUNCTION pgclip._probes(
+    p_model smallint, p_queries @vector@.halfvec[], p_narrowing pgclip.narrowing
+) RETURNS pgclip.probe[]
+LANGUAGE sql STABLE AS $$
+    SELECT ARRAY(
+        SELECT ROW(query, truth)::pgclip.probe
+        FROM (SELECT query, pgclip._ten_nearest(p_model, query, p_narrowing, NULL) AS truth
+              FROM unnest(p_queries) q(query)) t
+        WHERE truth IS NOT NULL)
+$$;
+
 -- Of a query's ten nearest, those that a search found: the scores of the ten, and the hits'.
 CREATE FUNCTION pgclip._found_of(p_truth real[], p_scores real[]) RETURNS double precision
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
@@ -93,7 +108,7 @@ $$;
 -- Measures one direction of the live model if it is time to, or now, and sets its effort: on one
 -- half of the queries what each effort finds of the ten nearest by comparing all vectors; on the
 -- other half what the chosen one finds, of some also under filters. If that is too little, so is
--- the effort. Some seconds, in which 60 to 300 queries ask. Returns whether it did.
+-- the effort. Some seconds, in which 100 to 400 queries ask. Returns whether it did.
 CREATE FUNCTION pgclip.measure_recall(p_model smallint, p_promise real, p_now boolean DEFAULT false)
 RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -101,42 +116,46 @@ DECLARE
     v_begin   timestamptz := clock_timestamp();
     v_next    record;
     v_efforts int[] := pgclip._efforts();
-    v_probes  record;
-    v_where   pgclip.narrowing[];
-    v_curve   double precision[];
+    v_asked   record;
+    v_all     pgclip.narrowing;
+    v_probes  pgclip.probe[];
+    v_half    int;
+    v_curve   real[];
     v_effort  int := 250;
     v_judged  record;
+    v_shares  record;
 BEGIN
     SELECT * INTO v_next FROM pgclip._next_direction(p_model, p_promise, p_now);
     IF v_next.kind IS NULL
        OR NOT EXISTS (SELECT FROM pgclip.model WHERE id = p_model AND state = 'live') THEN
         RETURN false;
     END IF;
-    v_probes := pgclip._probes(p_model, v_next.query_kind,
-                               greatest(60, least(300, 3e7 / (v_next.rows + 50000)))::int);
-    FOR v_share IN 0 .. 2 LOOP
-        v_where := v_where || pgclip._sample(v_next.kind, 10 ^ v_share);
-    END LOOP;
-    v_curve := pgclip._try_efforts(p_model, v_probes.vectors[1:cardinality(v_probes.vectors) / 2],
-                                   v_where[1], v_efforts);
+    v_asked := pgclip._queries_to_ask(p_model, v_next.query_kind,
+                                      greatest(100, least(400, 6e7 / (v_next.rows + 50000)))::int);
+    v_all := pgclip._sample(v_next.kind, 1);
+    v_probes := pgclip._probes(p_model, v_asked.vectors, v_all);
+    v_half := cardinality(v_probes) / 2;
+    v_curve := pgclip._try_efforts(p_model, v_probes[:v_half], v_all, v_efforts);
     IF v_curve IS NOT NULL THEN
-        v_effort := pgclip._least_effort(v_efforts, v_curve::real[], p_promise);
+        v_effort := pgclip._least_effort(v_efforts, v_curve, p_promise);
     END IF;
     LOOP
-        SELECT array_agg(queries ORDER BY n) AS queries, array_agg(recall ORDER BY n) AS recall,
-               array_agg(met_nothing ORDER BY n) AS met_nothing INTO v_judged
-        FROM generate_series(1, 3) n CROSS JOIN LATERAL pgclip._judge(
-            p_model, (v_probes.vectors[cardinality(v_probes.vectors) / 2 + 1 :])
-                     [:CASE n WHEN 1 THEN 300 ELSE 20 END], v_where[n], v_effort);
-        EXIT WHEN v_judged.recall[1] IS NULL OR v_judged.recall[1] >= p_promise
+        v_judged := pgclip._judge(p_model, v_probes[v_half + 1 :], v_all, v_effort);
+        EXIT WHEN v_judged.recall IS NULL OR v_judged.recall >= p_promise
                OR v_effort >= v_efforts[cardinality(v_efforts)];
         v_effort := (SELECT min(e) FROM unnest(v_efforts) e WHERE e > v_effort);
     END LOOP;
+    SELECT array_agg(queries ORDER BY n) AS queries, array_agg(recall ORDER BY n) AS recall,
+           array_agg(met_nothing ORDER BY n) AS met_nothing INTO v_shares
+    FROM generate_series(1, 2) n
+    CROSS JOIN LATERAL (SELECT pgclip._sample(v_next.kind, 10 ^ n) AS narrowing) s
+    CROSS JOIN LATERAL pgclip._judge(
+        p_model, pgclip._probes(p_model, v_asked.vectors[:20], s.narrowing), s.narrowing, v_effort);
     INSERT INTO pgclip.direction AS old VALUES (
-        p_model, v_next.query_kind, v_next.kind, v_effort, v_efforts,
-        coalesce(v_curve, '{}'), v_judged.queries, v_judged.recall, v_judged.met_nothing,
-        v_probes.asked, p_promise, v_next.segments, clock_timestamp(),
-        extract(epoch FROM clock_timestamp() - v_begin))
+        p_model, v_next.query_kind, v_next.kind, v_effort, v_efforts, coalesce(v_curve, '{}'),
+        v_judged.queries || v_shares.queries, v_judged.recall || v_shares.recall,
+        v_judged.met_nothing || v_shares.met_nothing, v_asked.asked, p_promise, v_next.segments,
+        clock_timestamp(), extract(epoch FROM clock_timestamp() - v_begin))
     ON CONFLICT (model_id, query_kind, kind) DO UPDATE SET effort = excluded.effort,
         efforts = excluded.efforts, recalls = excluded.recalls, queries = excluded.queries,
         recall = excluded.recall, met_nothing = excluded.met_nothing, asked = excluded.asked,
@@ -154,46 +173,48 @@ LANGUAGE sql IMMUTABLE AS $$
     FROM (SELECT ' % ' || p_of::int || ' = 0' AS one) s
 $$;
 
--- What each effort finds of the nearest, on average; NULL if there is no query. One that has found
--- all of them is not tried with more.
+-- What each effort finds of the nearest, on average; NULL if there is no query. A best hit that is
+-- missed tells more than another: half of what the promise lets a search miss is what it may miss of
+-- those, so each takes as much of the recall as leaves that of _least_effort. One that has found all
+-- is not tried with more.
 CREATE FUNCTION pgclip._try_efforts(
-    p_model smallint, p_queries @vector@.halfvec[], p_narrowing pgclip.narrowing, p_efforts int[]
-) RETURNS double precision[]
+    p_model smallint, p_probes pgclip.probe[], p_narrowing pgclip.narrowing, p_efforts int[]
+) RETURNS real[]
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
-    v_query @vector@.halfvec;
-    v_truth real[];
-    v_found double precision;
-    v_sums  double precision[] := array_fill(0::float8, ARRAY[cardinality(p_efforts)]);
-    v_count int := 0;
+    v_probe  pgclip.probe;
+    v_scores real[];
+    v_found  double precision;
+    v_missed int;
+    v_sums   double precision[] := array_fill(0::float8, ARRAY[cardinality(p_efforts)]);
+    v_best   int[] := array_fill(0, ARRAY[cardinality(p_efforts)]);
 BEGIN
-    FOREACH v_query IN ARRAY p_queries LOOP
-        v_truth := pgclip._ten_nearest(p_model, v_query, p_narrowing, NULL);
-        CONTINUE WHEN v_truth IS NULL;
+    FOREACH v_probe IN ARRAY p_probes LOOP
         v_found := 0;
-        v_count := v_count + 1;
         FOR i IN 1 .. cardinality(p_efforts) LOOP
             IF v_found < 1 THEN
-                v_found := pgclip._found_of(v_truth, pgclip._ten_nearest(
-                    p_model, v_query, p_narrowing, p_efforts[i]));
+                v_scores := pgclip._ten_nearest(p_model, v_probe.query, p_narrowing, p_efforts[i]);
+                v_found := pgclip._found_of(v_probe.truth, v_scores);
+                v_missed := (v_scores[1] >= v_probe.truth[1] IS NOT true)::int;
             END IF;
             v_sums[i] := v_sums[i] + v_found;
+            v_best[i] := v_best[i] + v_missed;
         END LOOP;
     END LOOP;
-    RETURN (SELECT array_agg(s / v_count ORDER BY n) FROM unnest(v_sums) WITH ORDINALITY t(s, n)
-            WHERE v_count > 0);
+    RETURN (SELECT array_agg(least(s / of, 1 - 1.5 * b / of) ORDER BY n)
+            FROM unnest(v_sums, v_best) WITH ORDINALITY t(s, b, n)
+            CROSS JOIN (SELECT cardinality(p_probes) AS of) c WHERE of > 0);
 END $$;
 
 -- What an effort finds, on average, and the share of queries that met none of their ten.
 CREATE FUNCTION pgclip._judge(
-    p_model smallint, p_queries @vector@.halfvec[], p_narrowing pgclip.narrowing, p_effort int,
+    p_model smallint, p_probes pgclip.probe[], p_narrowing pgclip.narrowing, p_effort int,
     OUT queries int, OUT recall real, OUT met_nothing real
 ) LANGUAGE sql STABLE AS $$
     SELECT count(*), avg(found), avg((found = 0)::int)
     FROM (SELECT pgclip._found_of(truth, pgclip._ten_nearest(p_model, query, p_narrowing, p_effort))
                  AS found
-          FROM (SELECT query, pgclip._ten_nearest(p_model, query, p_narrowing, NULL) AS truth
-                FROM unnest(p_queries) q(query)) t WHERE truth IS NOT NULL) f
+          FROM unnest(p_probes)) f
 $$;
 
 -- The scores of the ten nearest items; NULL if there is none.

@@ -170,7 +170,7 @@ def test_a_segment_from_before_or_built_in_haste_is_built_anew_in_quiet_times(
     flood.sql("UPDATE pgclip.segment SET created_at = now() - interval '2 min' WHERE state = 'hot'")
     maintenance.run()
     assert flood.states() == {1: "retired", 2: "hot", 3: "retired", 4: "sealed"}
-    assert "m='32', ef_construction='200'" in flood.sql(hnsw, "embedding_1_4")[0][0]
+    assert "m='16', ef_construction='800'" in flood.sql(hnsw, "embedding_1_4")[0][0]
     assert_as_exact(flood, SAME, k=250)
     maintenance.run()
     assert flood.states()[4] == "sealed"

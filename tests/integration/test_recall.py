@@ -79,7 +79,7 @@ def test_it_is_measured_on_queries_of_people_and_under_filters(library: Shelf) -
     # Nobody asks with pictures: stored ones stand in.
     assert library.sql(
         "SELECT queries, asked FROM pgclip.recall WHERE query_kind = 'image' AND share = 1"
-    ) == [(150, 0)]
+    ) == [(200, 0)]
 
 
 def test_prompts_of_labels_stand_in_for_queries(library: Shelf) -> None:

@@ -92,10 +92,12 @@ def test_what_is_built_next(
         shelf.sql("UPDATE pgclip.segment SET created_at = now() - interval '2 min'")
     for number, rows in enumerate(sealed, 10):
         shelf.sql(
-            "INSERT INTO pgclip.segment (model_id, number, state, kind, rows, thorough) "
-            "VALUES (1, %s, 'sealed', 'text', %s, true)", number, rows,
+            "INSERT INTO pgclip.segment (model_id, number, state, kind, rows) "
+            "VALUES (1, %s, 'sealed', 'text', %s)", number, rows,
         )  # fmt: skip
-    fits = 261 * (2 * DIMENSION + 1230)  # rows
+        shelf.sql("SELECT pgclip._create_segment_table(1::smallint, %s)", number)
+        shelf.sql(f"SELECT pgclip._index_vectors('pgclip.embedding_1_{number}', true, 'leads')")
+    fits = 261 * (2 * DIMENSION + 720)  # rows
     assert shelf.sql("SELECT pgclip.next_build(1::smallint, 6, 0.2, 0, %s)", fits) == [(expected,)]
 
 
