@@ -13,7 +13,10 @@ def ask(connection: Any, query: Floats, rest: str = "") -> tuple[list[int], floa
     literal = str(query.tolist())
     with connection.cursor() as cursor:
         start = time.perf_counter()
-        cursor.execute(f"SELECT key FROM pgclip.search_vector(%s::halfvec{rest})", (literal,))
+        cursor.execute(
+            f"SELECT key FROM pgclip.search_vector(%s::halfvec, query_kind => 'text'{rest})",
+            (literal,),
+        )
         rows = cursor.fetchall()
         return [int(key) for (key,) in rows], time.perf_counter() - start
 

@@ -15,7 +15,7 @@ import psycopg2
 from asking import ask, recall
 from figures import Figure, quantile
 from here import HERE
-from people import asked
+from people import People
 from system import STUB_WORKER, environment, run_sql, worker
 
 from pgclip import Client
@@ -93,7 +93,7 @@ def search_while(going_on: Callable[[], bool], url: str) -> tuple[list[float], l
     times, recalls = [], []
     connection = psycopg2.connect(url)
     connection.set_session(isolation_level="REPEATABLE READ")
-    for n, query in enumerate(cycle(asked(2)[:300])):
+    for n, query in enumerate(cycle(People(2).asked()[:300])):
         if not going_on():
             break
         found, seconds = ask(connection, query)

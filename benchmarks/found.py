@@ -19,7 +19,7 @@ import people
 import psycopg2
 import truth
 from figures import Figure, keep, quantile, show, timed
-from people import TENANTS, Holding
+from people import TENANTS, Holding, People
 from planting import planted, settle
 from system import run_sql
 from truth import Found
@@ -48,7 +48,7 @@ def main() -> int:
     figures: list[Figure] = []
     for name in chosen.only:
         builds = 1 if name == "million" else chosen.builds
-        figures += measured(people.ALL[name](chosen.seed), chosen.queries, builds)
+        figures += measured(people.ALL[name](People(chosen.seed)), chosen.queries, builds)
     told = f"--seed {chosen.seed} --queries {chosen.queries} --builds {chosen.builds}"
     if len(chosen.only) == len(people.ALL):
         keep(figures, f"python benchmarks/found.py {told}", "found")

@@ -14,6 +14,7 @@ unicode-cldr-core, and the demo's folder.
 """
 
 import io
+import os
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterable, Sequence
@@ -35,6 +36,7 @@ from PIL import Image  # noqa: E402
 
 # Numbers of drawings: those of data and of picture queries are never the same.
 _OF_DATA, _OF_QUERIES = 5_000, 9_000
+_EACH = 20
 _DOCUMENTS, _WINDOWS = 952, 76
 _EQUAL, _NEARLY = 20_000, 15_000
 _SHOTS = 20
@@ -75,114 +77,161 @@ class Holding:
         )  # fmt: skip
 
 
-def drawings(seed: int, each: int = 20) -> Holding:
-    """`each` drawings of every emoji, one emoji after the other; texts and pictures ask."""
-    vectors = _drawn(_OF_DATA + each * seed, each)
-    return _pictures_of("drawings", vectors, seed)
+class People:
+    """What they have, drawn with a seed; of the things that there are, one in `part`."""
+
+    def __init__(self, seed: int = 0, part: int = 1) -> None:
+        self._seed = seed
+        self._part = part
+
+    def drawings(self) -> Holding:
+        """Twenty of every emoji, one emoji after the other; texts and pictures ask."""
+        return self._pictures_of("drawings", self._drawn(_OF_DATA + _EACH * self._seed, _EACH))
+
+    def documents(self) -> Holding:
+        """Each in one of the languages, about one thing, with windows that often are alike."""
+        random = np.random.default_rng([2, self._seed])
+        names = _names()
+        texts, items = [], []
+        for document in range(_DOCUMENTS // self._part):
+            here = names[random.integers(len(names))]
+            name = here[random.integers(len(here))]
+            for window in range(_WINDOWS):
+                sentence = _SENTENCES[random.integers(len(_SENTENCES))]
+                other = here[random.integers(len(here))]
+                texts.append(sentence.format(n=window, name=name, other=other))
+                items.append(document)
+        return self._texts_of("documents", self._texts(texts, "documents"), np.array(items))
+
+    def floods(self) -> Holding:
+        """Captions between one text 20,000 times and 15,000 that differ in a number."""
+        captions = [f"a picture of {name}" for name in self._english()[:_DOCUMENTS]]
+        few = self._texts([*captions, "no description available"], "captions")
+        nearly = [f"product number {n + self._seed}, new" for n in range(_NEARLY // self._part)]
+        vectors = np.concatenate([np.repeat(few[-1:], _EQUAL // self._part, axis=0), few[:-1],
+                                  self._texts(nearly, "nearly")])  # fmt: skip
+        return self._texts_of("floods", vectors, np.arange(len(vectors)))
+
+    def bursts(self) -> Holding:
+        """Twenty shots of each drawing: moved by a little, saved anew."""
+
+        def shots(index: int, char: str) -> Iterable[Image.Image]:
+            random = np.random.default_rng([render.EVALUATE, index, _OF_DATA + 900 + self._seed])
+            drawn = render.draw(char, random, render.Style())
+            for _ in range(_SHOTS):
+                x, y = random.integers(0, 6, 2)
+                moved = drawn.crop((x, y, drawn.width - 6 + x, drawn.height - 6 + y))
+                yield _saved(moved, int(random.integers(60, 95)))
+
+        return self._pictures_of("bursts", self._pictures(shots, "bursts"))
+
+    def tenants(self) -> Holding:
+        """The drawings in fifty collections, each of neighbouring emoji: their subjects."""
+        whole = self.drawings()
+        collections = np.arange(len(whole.vectors)) * TENANTS // len(whole.vectors)
+        return replace(whole, name="tenants", collections=collections)
+
+    def both(self) -> Holding:
+        """The drawings and as many windows, each a text of its own, in a random order."""
+        pictures, texts = self.drawings(), self.documents()
+        random = np.random.default_rng([3, self._seed])
+        count = len(pictures.vectors)
+        vectors = np.concatenate([pictures.vectors, texts.vectors[:count]])
+        order = random.permutation(2 * count)
+        return replace(
+            pictures, name="both", vectors=vectors[order], items=np.arange(2 * count),
+            kinds=np.repeat(["image", "text"], count)[order], collections=np.zeros(2 * count, int),
+        )  # fmt: skip
+
+    def million(self) -> Holding:
+        """Asked for with texts."""
+        whole = self._pictures_of("million", self.many(1_000_000))
+        return replace(whole, queries={"text": whole.queries["text"]})
+
+    def many(self, count: int) -> Floats:
+        """Vectors of drawings, (count, 512), each between two of a thing, in a random order."""
+        random = np.random.default_rng([4, self._seed])
+        drawn = self._drawn(_OF_DATA, _EACH)
+        found = np.empty((count, DIMENSION), np.float32)
+        for part in np.array_split(np.arange(count), 1 + count // 50_000):
+            one = random.integers(len(drawn), size=len(part))
+            other = one // _EACH * _EACH + random.integers(_EACH, size=len(part))
+            share = random.random((len(part), 1), np.float32) / 2
+            found[part] = _varied((1 - share) * drawn[one] + share * drawn[other], random)
+        return found
+
+    def asked(self) -> Floats:
+        """Texts that ask for drawings, (q, 512), in a random order."""
+        return np.random.default_rng([5, self._seed]).permutation(self._asked())
+
+    def _pictures_of(self, name: str, vectors: Floats) -> Holding:
+        texts, pictures = self._asked(), self._drawn(_OF_QUERIES + self._seed, 1)
+        return Holding(name, vectors, np.arange(len(vectors)), np.full(len(vectors), "image"),
+                       np.zeros(len(vectors), int),
+                       {"text": texts, "image": pictures, "both": _unit(texts + pictures)},
+                       )  # fmt: skip
+
+    def _texts_of(self, name: str, vectors: Floats, items: Any) -> Holding:
+        count = items[-1] + 1
+        return Holding(name, vectors, items, np.full(count, "text"), np.zeros(count, int),
+                       {"text": self._asked()})  # fmt: skip
+
+    def _asked(self) -> Floats:
+        """A query for everything, in forms that training did not use."""
+        random = np.random.default_rng([1, self._seed])
+        names = self._english()
+        forms = random.choice(evaluate.HELD_OUT, len(names))
+        phrases = (evaluate.with_article(name, "a") for name in names)
+        texts = [form.format(phrase) for form, phrase in zip(forms, phrases, strict=True)]
+        return self._texts(texts, "asked")
+
+    def _drawn(self, first: int, each: int) -> Floats:
+        def pictures(index: int, char: str) -> Iterable[Image.Image]:
+            for number in range(first, first + each):
+                random = np.random.default_rng([render.EVALUATE, index, number])
+                data = render.encode_jpeg(render.draw(char, random, render.Style()), random)
+                yield Image.open(io.BytesIO(data)).convert("RGB")
+
+        return self._pictures(pictures, f"drawn-{first}-{each}")
+
+    def _english(self) -> list[str]:
+        return [each.name for each in _emoji()[:: self._part]]
+
+    def _pictures(self, drawn: Callable[[int, str], Iterable[Image.Image]], name: str) -> Floats:
+        def made() -> Floats:
+            chosen = list(enumerate(_emoji()))[:: self._part]
+            found = [_clip().images(list(drawn(index, each.char))).numpy()
+                     for index, each in chosen]  # fmt: skip
+            return _rotated(np.concatenate(found))
+
+        return self._kept(name, made)
+
+    def _texts(self, texts: Sequence[str], name: str) -> Floats:
+        def made() -> Floats:
+            parts = [_clip().texts(texts[n : n + 256]).numpy() for n in range(0, len(texts), 256)]
+            return _rotated(np.concatenate(parts))
+
+        return self._kept(name, made)
+
+    def _kept(self, name: str, make: Callable[[], Floats]) -> Floats:
+        """Made once; drawing and encoding takes minutes."""
+        folder = DATA / "people" / f"{self._seed}-{self._part}"
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / f"{name}.npy"
+        if not file.exists():
+            torch.set_num_threads(2)
+            unfinished = file.with_suffix(f".{os.getpid()}.npy")
+            np.save(unfinished, make())
+            unfinished.replace(file)
+        found: Floats = np.load(file)
+        return found
 
 
-def documents(seed: int) -> Holding:
-    """Each in one of the languages, about one thing, with windows that often are alike."""
-    random = np.random.default_rng([2, seed])
-    names = _names()
-    texts, items = [], []
-    for document in range(_DOCUMENTS):
-        here = names[random.integers(len(names))]
-        name = here[random.integers(len(here))]
-        for window in range(_WINDOWS):
-            sentence = _SENTENCES[random.integers(len(_SENTENCES))]
-            other = here[random.integers(len(here))]
-            texts.append(sentence.format(n=window, name=name, other=other))
-            items.append(document)
-    return _texts_of("documents", _texts(texts, f"documents-{seed}"), np.array(items), seed)
-
-
-def floods(seed: int) -> Holding:
-    """Captions between one text 20,000 times and 15,000 that differ in a number."""
-    captions = [f"a picture of {name}" for name in _english()[:_DOCUMENTS]]
-    few = _texts([*captions, "no description available"], "captions")
-    nearly = [f"product number {n + seed}, new" for n in range(_NEARLY)]
-    vectors = np.concatenate([np.repeat(few[-1:], _EQUAL, axis=0), few[:-1],
-                              _texts(nearly, f"nearly-{seed}")])  # fmt: skip
-    return _texts_of("floods", vectors, np.arange(len(vectors)), seed)
-
-
-def bursts(seed: int) -> Holding:
-    """Twenty shots of each drawing: moved by a little, saved anew."""
-
-    def shots(index: int, char: str) -> Iterable[Image.Image]:
-        random = np.random.default_rng([render.EVALUATE, index, _OF_DATA + 900 + seed])
-        drawn = render.draw(char, random, render.Style())
-        for _ in range(_SHOTS):
-            x, y = random.integers(0, 6, 2)
-            moved = drawn.crop((x, y, drawn.width - 6 + x, drawn.height - 6 + y))
-            yield _saved(moved, int(random.integers(60, 95)))
-
-    return _pictures_of("bursts", _kept(f"bursts-{seed}", lambda: _pictures(shots)), seed)
-
-
-def tenants(seed: int) -> Holding:
-    """The drawings in fifty collections, each of neighbouring emoji: their subjects."""
-    whole = drawings(seed)
-    collections = np.arange(len(whole.vectors)) * TENANTS // len(whole.vectors)
-    return replace(whole, name="tenants", collections=collections)
-
-
-def both(seed: int) -> Holding:
-    """The drawings and as many windows of documents, each a text of its own, in a random order."""
-    pictures, texts = drawings(seed), documents(seed)
-    random = np.random.default_rng([3, seed])
-    count = len(pictures.vectors)
-    vectors = np.concatenate([pictures.vectors, texts.vectors[:count]])
-    order = random.permutation(2 * count)
-    return replace(
-        pictures, name="both", vectors=vectors[order], items=np.arange(2 * count),
-        kinds=np.repeat(["image", "text"], count)[order], collections=np.zeros(2 * count, int),
-    )  # fmt: skip
-
-
-def million(seed: int) -> Holding:
-    """Asked for with texts."""
-    whole = _pictures_of("million", many(1_000_000, seed), seed)
-    return replace(whole, queries={"text": whole.queries["text"]})
-
-
-def many(count: int, seed: int = 0) -> Floats:
-    """Vectors of drawings, (count, 512), each between two of the same thing, in a random order."""
-    random = np.random.default_rng([4, seed])
-    drawn = _drawn(_OF_DATA, 20)
-    found = np.empty((count, DIMENSION), np.float32)
-    for part in np.array_split(np.arange(count), 1 + count // 50_000):
-        one = random.integers(len(drawn), size=len(part))
-        other = one // 20 * 20 + random.integers(20, size=len(part))
-        share = random.random((len(part), 1), np.float32) / 2
-        found[part] = _varied((1 - share) * drawn[one] + share * drawn[other], random)
-    return found
-
-
-def asked(seed: int = 0) -> Floats:
-    """Texts that ask for drawings, (q, 512), in a random order."""
-    return np.random.default_rng([5, seed]).permutation(_asked(seed))
-
-
-ALL: dict[str, Callable[[int], Holding]] = {
-    "drawings": drawings, "documents": documents, "floods": floods, "bursts": bursts,
-    "tenants": tenants, "both": both, "million": million,
+ALL: dict[str, Callable[[People], Holding]] = {
+    "drawings": People.drawings, "documents": People.documents, "floods": People.floods,
+    "bursts": People.bursts, "tenants": People.tenants, "both": People.both,
+    "million": People.million,
 }  # fmt: skip
-
-
-def _pictures_of(name: str, vectors: Floats, seed: int) -> Holding:
-    texts, pictures = _asked(seed), _drawn(_OF_QUERIES + seed, 1)
-    return Holding(name, vectors, np.arange(len(vectors)), np.full(len(vectors), "image"),
-                   np.zeros(len(vectors), int),
-                   {"text": texts, "image": pictures, "both": _unit(texts + pictures)},
-                   )  # fmt: skip
-
-
-def _texts_of(name: str, vectors: Floats, items: Any, seed: int) -> Holding:
-    count = items[-1] + 1
-    return Holding(name, vectors, items, np.full(count, "text"), np.zeros(count, int),
-                   {"text": _asked(seed)})  # fmt: skip
 
 
 def _varied(vectors: Floats, random: np.random.Generator) -> Floats:
@@ -206,10 +255,6 @@ def _emoji() -> Any:
     return emoji_data.load_emoji()
 
 
-def _english() -> list[str]:
-    return [each.name for each in _emoji()]
-
-
 def _names() -> list[list[str]]:
     """Names of things, in each language that has a name for most."""
     languages = []
@@ -221,43 +266,10 @@ def _names() -> list[list[str]]:
     return languages
 
 
-def _asked(seed: int) -> Floats:
-    """A query for every emoji, in forms that training did not use."""
-    random = np.random.default_rng([1, seed])
-    forms = random.choice(evaluate.HELD_OUT, len(_english()))
-    phrases = (evaluate.with_article(name, "a") for name in _english())
-    texts = [form.format(phrase) for form, phrase in zip(forms, phrases, strict=True)]
-    return _texts(texts, f"asked-{seed}")
-
-
-def _drawn(first: int, each: int) -> Floats:
-    def pictures(index: int, char: str) -> Iterable[Image.Image]:
-        for number in range(first, first + each):
-            random = np.random.default_rng([render.EVALUATE, index, number])
-            data = render.encode_jpeg(render.draw(char, random, render.Style()), random)
-            yield Image.open(io.BytesIO(data)).convert("RGB")
-
-    return _kept(f"drawn-{first}-{each}", lambda: _pictures(pictures))
-
-
-def _pictures(drawn: Callable[[int, str], Iterable[Image.Image]]) -> Floats:
-    found = [_clip().images(list(drawn(index, each.char))).numpy()
-             for index, each in enumerate(_emoji())]  # fmt: skip
-    return _rotated(np.concatenate(found))
-
-
 def _saved(picture: Image.Image, quality: int) -> Image.Image:
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=quality)
     return Image.open(file).convert("RGB")
-
-
-def _texts(texts: Sequence[str], name: str) -> Floats:
-    def made() -> Floats:
-        parts = [_clip().texts(texts[n : n + 256]).numpy() for n in range(0, len(texts), 256)]
-        return _rotated(np.concatenate(parts))
-
-    return _kept(name, made)
 
 
 def _rotated(vectors: Floats) -> Floats:
@@ -271,16 +283,4 @@ def _rotation() -> Floats:
     random = np.random.default_rng(5)
     rotation, _ = np.linalg.qr(random.standard_normal((DIMENSION, _OF_THE_DEMO)))
     found: Floats = np.ascontiguousarray(rotation.T.astype(np.float32))
-    return found
-
-
-def _kept(name: str, make: Callable[[], Floats]) -> Floats:
-    """Made once; drawing and encoding takes minutes."""
-    folder = DATA / "people"
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{name}.npy"
-    if not file.exists():
-        torch.set_num_threads(2)
-        np.save(file, make())
-    found: Floats = np.load(file)
     return found

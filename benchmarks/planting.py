@@ -24,15 +24,20 @@ def planted(holding: Holding) -> Iterator[tuple[str, Maintenance]]:
     """The URL of a database in which it is, none of it with an index yet, and what builds that."""
     with fresh_system() as urls:
         url = urls["database_url"]
-        fingerprint = json.dumps({"fatal": {}})
-        run_sql(url, f"SELECT pgclip.register_model('stub', {DIMENSION}, 100, '{fingerprint}')")
-        put(url, holding, 0, len(holding.collections))
+        plant(url, holding)
         settings = Settings.load(database_url=url, build_memory=_MEMORY, build_workers=1)
         database = maintenance_connections(settings)
         try:
             yield url, Maintenance(settings, database, 1)
         finally:
             database.close()
+
+
+def plant(url: str, holding: Holding) -> None:
+    """All of it, in a database that has the schema and nothing else."""
+    fingerprint = json.dumps({"fatal": {}})
+    run_sql(url, f"SELECT pgclip.register_model('stub', {DIMENSION}, 100, '{fingerprint}')")
+    put(url, holding, 0, len(holding.collections))
 
 
 def settle(url: str, maintenance: Maintenance) -> None:

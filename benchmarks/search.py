@@ -18,7 +18,7 @@ from burst import INDEXED, items, through_a_whole_worker, through_the_store, wai
 from checkpoint import make_checkpoint
 from figures import Figure, keep, quantile, show
 from here import DATA
-from people import asked, many
+from people import People
 from plain import plain
 from run import queries
 from sequential import Sequential
@@ -61,7 +61,7 @@ def main() -> int:
     if chosen.bursts:
         keep(figures, f"search.py --bursts --sizes, {rows} rows", "search-bursts")
         return 0
-    figures += show(plain(np.load(PREPARED), rows, asked()[:QUERIES], FILTERS))
+    figures += show(plain(np.load(PREPARED), rows, People().asked()[:QUERIES], FILTERS))
     figures += show(through_a_worker())
     keep(figures, f"make bench-search, {rows} rows", "search")
     return 0
@@ -74,7 +74,7 @@ def loaded(rows: int, more: int) -> Iterator[tuple[Client, dict[str, str], float
     There are vectors for `more`. Also the URLs, and the seconds from the first submission until
     nothing was left to be built, but for what a quiet time brings.
     """
-    np.save(PREPARED, many(rows + more))
+    np.save(PREPARED, People().many(rows + more))
     with fresh_system() as urls, Client(**urls, statement_timeout=0) as client:
         url = urls["database_url"]
         with worker(urls, STUB_WORKER, STUB_VECTORS=str(PREPARED)):
@@ -104,7 +104,7 @@ def settle(client: Client, url: str) -> None:
 def growth(size: int, url: str, took: float) -> list[Figure]:
     """How a search grows with the rows, and the rate at which they became indexed."""
     with psycopg2.connect(url) as connection:
-        times = [ask(connection, query)[1] for query in asked(1)[:QUERIES]]
+        times = [ask(connection, query)[1] for query in People(1).asked()[:QUERIES]]
     count = "SELECT count(*) FROM pgclip.segments WHERE state = 'sealed'"
     ((sealed,),) = run_sql(url, count)
     return [
@@ -116,13 +116,13 @@ def growth(size: int, url: str, took: float) -> list[Figure]:
 
 def at_rest(rows: int, url: str) -> list[Figure]:
     """Nothing else at work."""
-    vectors, queries_asked = np.load(PREPARED)[:rows], asked()[:QUERIES]
+    vectors, asked = np.load(PREPARED)[:rows], People().asked()[:QUERIES]
     with psycopg2.connect(url) as connection:
-        answers = [ask(connection, query) for query in queries_asked]
-        exact = [ask(connection, query, ", exact => true")[1] for query in queries_asked[:30]]
+        answers = [ask(connection, query) for query in asked]
+        exact = [ask(connection, query, ", exact => true")[1] for query in asked[:30]]
     recalls = [
         recall(found, np.argsort(-(vectors @ query))[:10])
-        for query, (found, _) in zip(queries_asked, answers, strict=True)
+        for query, (found, _) in zip(asked, answers, strict=True)
     ]
     times = [seconds for _, seconds in answers]
     return [
@@ -135,17 +135,17 @@ def at_rest(rows: int, url: str) -> list[Figure]:
 
 def filtered(rows: int, url: str) -> list[Figure]:
     """With filters on metadata; short: answers with fewer than k rows."""
-    vectors, queries_asked = np.load(PREPARED)[:rows], asked()[:QUERIES]
+    vectors, asked = np.load(PREPARED)[:rows], People().asked()[:QUERIES]
     numbers = np.arange(rows)
     figures = []
     for share, (field, modulus) in FILTERS.items():
         kept = numbers[numbers % modulus == 3]
         narrowed = f""", filter => '{{"{field}": 3}}'"""
         with psycopg2.connect(url) as connection:
-            answers = [ask(connection, query, narrowed) for query in queries_asked]
+            answers = [ask(connection, query, narrowed) for query in asked]
         recalls = [
             recall(found, kept[np.argsort(-(vectors[kept] @ query))[:10]])
-            for query, (found, _) in zip(queries_asked, answers, strict=True)
+            for query, (found, _) in zip(asked, answers, strict=True)
         ]
         times = [seconds for _, seconds in answers]
         short = sum(len(found) < 10 for found, _ in answers)
