@@ -19,21 +19,22 @@ import people
 import psycopg2
 import truth
 from figures import Figure, keep, quantile, show, timed
-from people import TENANTS, Holding, People
+from people import Holding, People
 from planting import planted, settle
 from system import run_sql
 from truth import Found
 from under_load import search, under_load
 from vectors import Floats
 
+_LARGE = ("albums", "million")  # built once
 _MEASURING = 400  # queries that workers had seen before
 
 
 class Way(NamedTuple):
-    """To search: what the n-th query says besides, and which items count for it, (items,)."""
+    """To search: what the n-th query says besides, and which items count for it, (q, items)."""
 
     name: str
-    rest: str
+    rest: list[str]
     among: Any = None
 
 
@@ -47,7 +48,7 @@ def main() -> int:
     chosen = options.parse_args()
     figures: list[Figure] = []
     for name in chosen.only:
-        builds = 1 if name == "million" else chosen.builds
+        builds = 1 if name in _LARGE else chosen.builds
         figures += measured(people.ALL[name](People(chosen.seed)), chosen.queries, builds)
     told = f"--seed {chosen.seed} --queries {chosen.queries} --builds {chosen.builds}"
     if len(chosen.only) == len(people.ALL):
@@ -82,24 +83,26 @@ def measured(holding: Holding, queries: int, builds: int) -> list[Figure]:
 
 def ways(holding: Holding, queries: int) -> Iterator[tuple[str, Way, Floats, Floats]]:
     """What asks, how, the queries, and the scores of the best that there are for each."""
-    count = len(holding.kinds)
-    here = np.arange(count) + 1  # as planting numbers them
-    chosen = [Way("", "")]
-    if holding.collections.any():
-        own = np.arange(queries)[:, None] % TENANTS == holding.collections
-        chosen.append(Way(", in a collection", f", collection => 'c' || %(n)s % {TENANTS}", own))
+    chosen = [Way("", [""] * queries)]
+    sizes = np.round(np.bincount(holding.collections), -1)
+    for size in np.unique(sizes)[::-1] if len(sizes) > 1 else ():
+        own = np.resize(np.flatnonzero(sizes == size), queries)
+        chosen.append(Way(f", in a collection of {size:,}",
+                          [f", collection => 'c{each}'" for each in own],
+                          own[:, None] == holding.collections))  # fmt: skip
     for name, share in (("tenth", 10), ("hundredth", 100), ("thousandth", 1000)):
-        chosen.append(Way(f", filter of one in {share:,}", f""", filter => '{{"{name}": 3}}'""",
-                          here % share == 3))  # fmt: skip
+        chosen.append(Way(f", filter of one in {share:,}",
+                          [f""", filter => '{{"{name}": 3}}'"""] * queries,
+                          (np.arange(len(holding.kinds)) + 1) % share == 3))  # fmt: skip
     if len(np.unique(holding.kinds)) > 1:
-        chosen += [Way(f", {kind}s only", f", kind => '{kind}'", holding.kinds == kind)
+        chosen += [Way(f", {kind}s only", [f", kind => '{kind}'"] * queries, holding.kinds == kind)
                    for kind in ("image", "text")]  # fmt: skip
     for kind, every in holding.queries.items():
         asked = every[_shuffled(every)[:queries]]
         for way in chosen:
             among = way.among
             if among is not None:
-                among = np.broadcast_to(among, (queries, count))[: len(asked)]
+                among = np.broadcast_to(among, (queries, len(holding.kinds)))[: len(asked)]
             yield kind, way, asked, truth.ten_best(holding, asked, among)
 
 
@@ -133,12 +136,11 @@ def at_rest(
     with psycopg2.connect(url) as connection:
         connection.autocommit = True
         for _ in range(20):
-            search(connection, asked[0], kind, way.rest.replace("%(n)s", "0"))
+            search(connection, asked[0], kind, way.rest[0])
         return [
-            truth.of(holding, query, scores,
-                     *search(connection, query, kind, way.rest.replace("%(n)s", str(n))))
-            for n, (query, scores) in enumerate(zip(asked, best, strict=True))
-        ]  # fmt: skip
+            truth.of(holding, query, scores, *search(connection, query, kind, rest))
+            for query, scores, rest in zip(asked, best, way.rest, strict=False)
+        ]
 
 
 def worst(name: str, builds: list[list[Found]]) -> list[Figure]:

@@ -5,6 +5,7 @@
     floods       captions, beside one text many times and many that nearly are the same
     bursts       a camera's: twenty shots of each picture
     tenants      collections that have a subject each
+    albums       a third of a million drawings in collections of 100 to 150,000
     both         pictures and texts, mixed
     million      more drawings than anybody has time to draw: between two of the same thing
 
@@ -40,8 +41,9 @@ _EACH = 20
 _DOCUMENTS, _WINDOWS = 952, 76
 _EQUAL, _NEARLY = 20_000, 15_000
 _SHOTS = 20
+_ALBUMS = {150_000: 1, 30_000: 1, 6_000: 10, 2_000: 20, 100: 200}  # so many of a size
 _OF_THE_DEMO = 128  # dimensions
-TENANTS = 50
+_TENANTS = 50
 _SENTENCES = (
     "chapter {n}: {name} and {other}", "{name}, seen by {other}", "{other} again, page {n}",
     "nothing more about {name}", "note {n} on {other}: {name}", "{name} {name} {other}",
@@ -128,8 +130,15 @@ class People:
     def tenants(self) -> Holding:
         """The drawings in fifty collections, each of neighbouring emoji: their subjects."""
         whole = self.drawings()
-        collections = np.arange(len(whole.vectors)) * TENANTS // len(whole.vectors)
+        collections = np.arange(len(whole.vectors)) * _TENANTS // len(whole.vectors)
         return replace(whole, name="tenants", collections=collections)
+
+    def albums(self) -> Holding:
+        """Drawings in collections of several sizes, each of neighbouring emoji."""
+        sizes = np.repeat(list(_ALBUMS), list(_ALBUMS.values()))
+        whole = self._pictures_of("albums", self.many(int(sizes.sum()), ordered=True))
+        collections = np.repeat(np.arange(len(sizes)), sizes)
+        return replace(whole, collections=collections, queries={"text": whole.queries["text"]})
 
     def both(self) -> Holding:
         """The drawings and as many windows, each a text of its own, in a random order."""
@@ -148,13 +157,17 @@ class People:
         whole = self._pictures_of("million", self.many(1_000_000))
         return replace(whole, queries={"text": whole.queries["text"]})
 
-    def many(self, count: int) -> Floats:
-        """Vectors of drawings, (count, 512), each between two of a thing, in a random order."""
+    def many(self, count: int, ordered: bool = False) -> Floats:
+        """Vectors of drawings, (count, 512), each between two of a thing; those of a thing apart,
+        or one after the other if ordered.
+        """
         random = np.random.default_rng([4, self._seed])
         drawn = self._drawn(_OF_DATA, _EACH)
         found = np.empty((count, DIMENSION), np.float32)
         for part in np.array_split(np.arange(count), 1 + count // 50_000):
             one = random.integers(len(drawn), size=len(part))
+            if ordered:
+                one = part * len(drawn) // count
             other = one // _EACH * _EACH + random.integers(_EACH, size=len(part))
             share = random.random((len(part), 1), np.float32) / 2
             found[part] = _varied((1 - share) * drawn[one] + share * drawn[other], random)
@@ -229,7 +242,8 @@ class People:
 
 ALL: dict[str, Callable[[People], Holding]] = {
     "drawings": People.drawings, "documents": People.documents, "floods": People.floods,
-    "bursts": People.bursts, "tenants": People.tenants, "both": People.both,
+    "bursts": People.bursts, "tenants": People.tenants, "albums": People.albums,
+    "both": People.both,
     "million": People.million,
 }  # fmt: skip
 

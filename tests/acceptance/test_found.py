@@ -25,7 +25,7 @@ QUERIES = 40  # as many measure
 def data_of_the_demo() -> None:
     lacking = [str(path) for path in DATA if not path.exists()]
     if lacking and not os.environ.get("CI"):
-        pytest.skip(f"Debian's fonts-noto-color-emoji, unicode-data and unicode-cldr-core: {lacking}")
+        pytest.skip(f"no {lacking}: fonts-noto-color-emoji, unicode-data, unicode-cldr-core")
 
 
 @pytest.mark.parametrize("name", ["drawings", "documents", "floods", "bursts", "tenants", "both"])

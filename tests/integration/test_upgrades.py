@@ -1,5 +1,6 @@
 """Every version of the schema that was left behind becomes this one, whole or not at all."""
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from support.planted_worker import PlantedEncoder
 
-from pgclip import Client, PgclipError, database, statements
+from pgclip import Client, PgclipError, database
 from pgclip.settings import Settings
 
 
