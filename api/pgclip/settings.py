@@ -22,6 +22,21 @@ def _setting(default: Any, description: str, read: Any = str, secret: bool = Fal
     return field(default=default, repr=not secret, metadata=metadata)
 
 
+# What of Pillow's may be opened, and the modules that do it. Only the first seven are by default:
+# decoders of rare formats have crashed and hidden decompression bombs.
+FORMATS = {
+    "JPEG": "Jpeg", "PNG": "Png", "WEBP": "WebP", "GIF": "Gif", "AVIF": "Avif", "BMP": "Bmp",
+    "TIFF": "Tiff", "JPEG2000": "Jpeg2K", "PPM": "Ppm", "TGA": "Tga", "PSD": "Psd", "ICO": "Ico",
+}  # fmt: skip
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    names = tuple(part.strip().upper() for part in text.split(",") if part.strip())
+    if not set(names) or set(names) - set(FORMATS):
+        raise ValueError(f"formats are {', '.join(FORMATS)}")
+    return names
+
+
 def _boolean(text: str) -> bool:
     values = {"1": True, "true": True, "yes": True, "on": True}
     values |= {"0": False, "false": False, "no": False, "off": False}
@@ -84,7 +99,11 @@ class Settings:
     urls: tuple[str, ...] = _setting((), "URL prefixes workers fetch, with commas", _prefixes)
     private_urls: bool = _setting(False, "let those URLs lead to private addresses", _boolean)
     max_image_bytes: int = _setting(64 * 2**20, "largest picture file", int)
-    max_image_pixels: int = _setting(100_000_000, "largest picture, width times height", int)
+    max_image_pixels: int = _setting(100_000_000, "pixels to decode of a picture at most", int)
+    formats: tuple[str, ...] = _setting(
+        tuple(FORMATS)[:7],
+        "formats of pictures, with commas", _formats,
+    )  # fmt: skip
     decode_timeout: float = _setting(30.0, "one picture's reading and decoding", float)
     decoder_memory: int = _setting(2 * 2**30, "address space of a decoding process", int)
     encode_timeout: float = _setting(300.0, "one forward pass; beyond it the worker exits", float)

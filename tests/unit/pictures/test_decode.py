@@ -17,7 +17,7 @@ from support.places import TESTS
 from transformers import CLIPImageProcessorPil
 
 from pgclip.settings import Settings
-from pgclip_workers.pictures.decode import FORMATS, Picture, Pixels, decode
+from pgclip_workers.pictures.decode import Picture, Pixels, decode
 from pgclip_workers.pictures.decoders import Decoders, Interrupted
 from pgclip_workers.pictures.preprocessing import Preprocessing
 from pgclip_workers.pictures.refused import Refused
@@ -184,7 +184,7 @@ def test_heic_without_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     pillow_heif.register_heif_opener()
     data = encoded(noise(1), "HEIF")
     assert pixels(data).shape == (32, 32, 3)
-    monkeypatch.setattr("pgclip_workers.pictures.decode._formats", lambda: FORMATS)
+    monkeypatch.setattr("pgclip_workers.pictures.decode.registered", lambda chosen: chosen)
     refused = refusal(data)
     assert refused.reason == "not_an_image"
     assert "pgclip[heic]" in refused.message
@@ -229,13 +229,6 @@ def test_an_animation_counts_with_its_first_frame() -> None:
 )
 def test_what_can_not_be_decoded(data: bytes, reason: str) -> None:
     assert refusal(data).reason == reason
-
-
-def test_a_picture_too_narrow_to_be_looked_at() -> None:
-    edge = replace(SQUARE, resize=(32,))
-    refused = decode(encoded(noise(1, 4000, 2), "PNG"), None, edge, LIMITS)
-    assert isinstance(refused, Refused)
-    assert "too narrow" in refused.message
 
 
 def test_limits() -> None:

@@ -26,11 +26,12 @@ from support.pictures import encoded, noise
 from support.processes import eventually
 
 from pgclip.settings import Settings
-from pgclip_workers.pictures.decode import FORMATS, Picture, Pixels, decode
+from pgclip_workers.pictures.decode import Picture, Pixels, decode
 from pgclip_workers.pictures.decoders import Decoders
 from pgclip_workers.pictures.refused import Refused
 
 pillow_heif.register_heif_opener()
+FORMATS = Settings().formats  # the default
 
 
 def outcome_of(decoders: Decoders, hostile: bytes) -> Pixels | Refused:
@@ -94,7 +95,8 @@ assert set(HEADERS) == set(FORMATS)
 @pytest.mark.parametrize("format", FORMATS)
 def test_the_header_s_size_is_refused_before_pixels(decoders: Decoders, format: str) -> None:
     """There are hardly any pixels: who looks for them finds another reason to refuse."""
-    outcome = outcome_of(decoders, HEADERS[format](1001, 1000))
+    times = 8 if format == "JPEG" else 1  # which is decoded at an eighth
+    outcome = outcome_of(decoders, HEADERS[format](1001 * times, 1000 * times))
     assert reason(outcome) == "too_large"
     widest = {"JPEG": 2**16, "GIF": 2**16, "WEBP": 2**24, "BMP": 2**31}.get(format, 2**32) - 1
     for width, height in ((widest, widest), (widest, 1), (1, widest)):
@@ -103,7 +105,8 @@ def test_the_header_s_size_is_refused_before_pixels(decoders: Decoders, format: 
 
 @pytest.mark.parametrize("format", [*FORMATS, "HEIF"])
 def test_a_blank_picture_of_many_pixels_is_refused(decoders: Decoders, format: str) -> None:
-    blank = Image.new("L" if format == "TIFF" else "RGB", (1024, 1024))
+    side = 8 * 1024 if format == "JPEG" else 1024  # which is decoded at an eighth
+    blank = Image.new("L" if format == "TIFF" else "RGB", (side, side))
     options = {"compression": "tiff_deflate"} if format == "TIFF" else {}
     data = encoded(blank, format, **options)
     assert reason(outcome_of(decoders, data)) == "too_large"
@@ -129,8 +132,17 @@ MEGABYTE = zlib.compress(bytes(2**20 - 1), 9)
     ],
     ids=["profile", "text", "international text", "many texts"],
 )
-def test_metadata_that_unpack_to_much(decoders: Decoders, chunks: list[bytes]) -> None:
-    assert reason(outcome_of(decoders, png_with(*chunks))) == "unreadable_image"
+def test_metadata_that_would_unpack_to_much_are_left_packed(
+    decoders: Decoders, chunks: list[bytes]
+) -> None:
+    assert isinstance(outcome_of(decoders, png_with(*chunks)), Pixels)
+
+
+def test_an_orientation_that_unpacks_to_much_is_refused(decoders: Decoders) -> None:
+    packed = zlib.compress(bytes(2**25), 9)
+    assert len(packed) < 2**16
+    turned = chunk(b"zTXt", b"Raw profile type exif\0\0" + packed)
+    assert reason(outcome_of(decoders, png_with(turned))) == "unreadable_image"
 
 
 @pytest.mark.parametrize(

@@ -5,16 +5,15 @@ may be decoded at a reduced size of at least twice the target (fast_decode), tha
 orientation is applied and that transparent pixels become white.
 """
 
-import functools
 import hashlib
 import io
-import struct
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pgclip_workers.pictures.arena import Address, Borrowed, Span
+from pgclip_workers.pictures.formats import is_heic, registered, without_extras
+from pgclip_workers.pictures.modes import rgb
 from pgclip_workers.pictures.preprocessing import Preprocessing
 from pgclip_workers.pictures.refused import Refused
 from pgclip_workers.pictures.sources import Limits, read_source
@@ -23,15 +22,12 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
 
-# Formats are listed, because decoders of rare ones have crashed and hidden decompression bombs.
-# With pgclip[heic], HEIF is one more.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP", "TIFF")
-
 # A JPEG, alone or the first of several. Others answer a request for less with another picture:
 # HEIF with the thumbnail that the file carries.
 _DRAFTED = ("JPEG", "MPO")
 _ORIENTATION = 0x0112  # EXIF
-_HEIC_BRANDS = tuple(b"ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"heis", b"mif1"))
+# Resized pictures that have so many times the pixels of the crop are cropped first.
+_LONG = 8
 
 
 class Picture(NamedTuple):
@@ -102,7 +98,6 @@ def _pixels(
     import numpy as np
     from PIL import Image, UnidentifiedImageError
 
-    formats = _formats()
     if not data:
         raise Refused("empty", "the image is empty")
     if len(data) > limits.max_bytes:
@@ -113,51 +108,28 @@ def _pixels(
         )
     Image.MAX_IMAGE_PIXELS = None  # our own limit is checked before any pixel is decoded
     try:
-        image: Image.Image = Image.open(io.BytesIO(data), formats=formats)
-        if image.width * image.height > limits.max_pixels:
-            raise Refused(
-                "too_large",
-                f"the image has {image.width} × {image.height} pixels; the limit is "
-                f"{limits.max_pixels} (PGCLIP_MAX_IMAGE_PIXELS)",
-            )
+        image: Image.Image = Image.open(
+            io.BytesIO(without_extras(data)), formats=registered(limits.formats)
+        )
+        whole = image.size
         if preprocessing.fast_decode and image.format in _DRAFTED:
             _draft(image, preprocessing)
+        _refuse_large(image, whole, limits)
         image.load()
-        _lay_upright(image)
-        image = _rgb(image)
+        image = _upright(image)
         return np.asarray(_fit(image, preprocessing))
     except (Refused, MemoryError):
         raise
     except UnidentifiedImageError:
-        raise _unknown(data, formats) from None
+        raise _unknown(data, limits) from None
     except Exception as error:  # Pillow's decoders report broken files by errors of many kinds
         raise Refused("unreadable_image", f"the image can't be decoded: {error}") from error
 
 
-@functools.cache
-def _formats() -> tuple[str, ...]:
-    """Imports the plugins: Pillow opens a format that is asked for by name only after that."""
-    from PIL import (  # noqa: F401
-        AvifImagePlugin,
-        BmpImagePlugin,
-        GifImagePlugin,
-        JpegImagePlugin,
-        PngImagePlugin,
-        TiffImagePlugin,
-        WebPImagePlugin,
-    )
-
-    try:
-        import pillow_heif
-    except ImportError:
-        return FORMATS
-    pillow_heif.register_heif_opener()
-    return (*FORMATS, "HEIF")
-
-
-def _unknown(data: bytes, formats: tuple[str, ...]) -> Refused:
+def _unknown(data: bytes, limits: Limits) -> Refused:
+    formats = registered(limits.formats)
     message = f"this is no picture in one of the formats {', '.join(formats)}"
-    if data[4:12] in _HEIC_BRANDS and "HEIF" not in formats:
+    if is_heic(data) and "HEIF" not in formats:
         message = "this is HEIC, which workers read where pgclip[heic] is installed"
     return Refused("not_an_image", message)
 
@@ -172,6 +144,24 @@ def _draft(image: "Image", preprocessing: Preprocessing) -> None:
     image.draft(None, (2 * width, 2 * height))
 
 
+def _refuse_large(image: "Image", whole: tuple[int, int], limits: Limits) -> None:
+    """By what decoding takes: the pixels that it makes, four bytes each.
+
+    Of a progressive JPEG all coefficients are kept until its last scan, two bytes each, however
+    small it is to become; components that are sampled less often have fewer.
+    """
+    pixels = image.width * image.height
+    if image.info.get("progressive"):
+        samples = [horizontal * vertical for _, horizontal, vertical, _ in image.layer]
+        pixels += whole[0] * whole[1] * sum(samples) // max(samples) // 2
+    if pixels > limits.max_pixels:
+        raise Refused(
+            "too_large",
+            f"the image has {whole[0]} × {whole[1]} pixels, and decoding it takes as much as "
+            f"{pixels} do; the limit is {limits.max_pixels} (PGCLIP_MAX_IMAGE_PIXELS)",
+        )
+
+
 def _orientation(image: "Image") -> int:
     """By EXIF, from 1 to 8; 1, upright, where EXIF is broken or says something else."""
     try:
@@ -183,46 +173,35 @@ def _orientation(image: "Image") -> int:
     return orientation if orientation in range(1, 9) else 1
 
 
-def _lay_upright(image: "Image") -> None:
-    from PIL import ImageOps
+def _upright(image: "Image") -> "Image":
+    """In RGB, as EXIF says it was seen."""
+    from PIL.Image import Transpose
 
-    if _orientation(image) > 1:
-        with suppress(struct.error, TypeError, ValueError, OverflowError):
-            # The pixels come first; then EXIF is written anew, which fails if more of it is broken.
-            ImageOps.exif_transpose(image, in_place=True)
-
-
-def _rgb(image: "Image") -> "Image":
-    from PIL import Image
-
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        import numpy as np
-
-        values = np.asarray(image, np.float64)
-        # 16 bits to 8; plain convert() would clip everything above 255 to white.
-        scale = 257.0 if values.max(initial=0) > 255 else 1.0
-        image = Image.fromarray((values / scale).clip(0, 255).round().astype(np.uint8), "L")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")
+    turned = {
+        2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE, 6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }  # fmt: skip
+    orientation = _orientation(image)
+    image = rgb(image)
+    return image.transpose(turned[orientation]) if orientation > 1 else image
 
 
 def _fit(image: "Image", preprocessing: Preprocessing) -> "Image":
     from PIL import Image
 
     height, width = preprocessing.resized(image.height, image.width)
-    if height * width > 64 * preprocessing.most_pixels:
-        raise Refused(
-            "unreadable_image",
-            f"the image is {image.width} × {image.height}: too narrow to be looked at",
-        )
-    image = image.resize((width, height), Image.Resampling(preprocessing.resample))
+    resample = Image.Resampling(preprocessing.resample)
     if preprocessing.max_patches:
-        return image
+        return image.resize((width, height), resample)
     crop_height, crop_width = preprocessing.crop
     # Where the crop is larger than the picture, what is beyond is black.
     top = preprocessing.margin(height - crop_height)
     left = preprocessing.margin(width - crop_width)
+    if height * width > _LONG * preprocessing.most_pixels:
+        # Of a panorama only what the crop leaves is made: the same pixels.
+        across, down = image.width / width, image.height / height
+        box = (left * across, top * down, (left + crop_width) * across, (top + crop_height) * down)
+        return image.resize((crop_width, crop_height), resample, box)
+    image = image.resize((width, height), resample)
     return image.crop((left, top, left + crop_width, top + crop_height))

@@ -78,6 +78,7 @@ class Decoders:
             tuple(settings.roots),
             tuple(settings.urls),
             settings.private_urls,
+            settings.formats,
         )
         self._stopped = threading.Event()
         self._renewing = threading.Lock()

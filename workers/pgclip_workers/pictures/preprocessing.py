@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# Raise it when the pixels that come out of `decode` change for the same picture.
+# Raise it when the pixels that come out of `decode` change for the same picture, unless those
+# before were wrong.
 VERSION = 1
 
 Three = tuple[float, float, float]

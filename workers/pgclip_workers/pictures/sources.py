@@ -11,19 +11,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from pgclip.settings import masked
+from pgclip.settings import FORMATS, masked
 from pgclip_workers.pictures.refused import Refused
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a decoding process accepts: bytes of a file, pixels of a picture, where it may read."""
+    """What a decoding process accepts: bytes of a file, pixels to decode of it, where it may read,
+    formats.
+    """
 
     max_bytes: int
     max_pixels: int
     roots: tuple[Path, ...] = ()
     urls: tuple[str, ...] = ()
     private_urls: bool = False
+    formats: tuple[str, ...] = tuple(FORMATS)[:7]
 
 
 def read_source(source: str, limits: Limits) -> bytes:
