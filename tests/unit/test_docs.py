@@ -21,7 +21,9 @@ def test_every_setting_is_documented_with_its_default() -> None:
     documented = dict(re.findall(r"^\| `(PGCLIP_\w+)` \| (.*?) \|", REFERENCE, re.MULTILINE))
     assert set(documented) == {f"PGCLIP_{field.name.upper()}" for field in fields(Settings)}
     for field in fields(Settings):
-        default = str(field.default) if field.default not in ("", ()) else ""
+        default = str(field.default)
+        if isinstance(field.default, tuple):
+            default = ",".join(field.default)
         if isinstance(field.default, bool):
             default = "on" if field.default else "off"
         assert documented[f"PGCLIP_{field.name.upper()}"] == default

@@ -111,7 +111,8 @@ def settings(as_json: AsJson = False) -> None:
         variable = f"PGCLIP_{field.name.upper()}"
         value = getattr(loaded, field.name)
         if isinstance(value, tuple):
-            value = os.pathsep.join(map(str, value))
+            between = os.pathsep if field.name == "roots" else ","
+            value = between.join(map(str, value))
         if isinstance(value, str):
             value = masked(value)
         rows.append(
