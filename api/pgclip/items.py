@@ -30,9 +30,10 @@ class Hit:
     """An item found.
 
     `score` is the cosine of the angle to the query, from -1 to 1; `relevance`, from 0 to 1, is None
-    unless that direction is calibrated. `snippet` is how a text begins, if it is kept. The ranks
-    are those of a hybrid search, from 1, and `fused` is its score; None elsewhere, and for the
-    ranking that does not have the item.
+    unless that direction is calibrated. `snippet` is how a text begins, if it is kept. `failed` is
+    why the content that replaced the one found could not be encoded, or None. The ranks are those
+    of a hybrid search, from 1, and `fused` is its score; None elsewhere, and for the ranking that
+    does not have the item.
     """
 
     item_id: int
@@ -45,6 +46,7 @@ class Hit:
     labels: tuple[Label, ...]
     relevance: float | None = None
     snippet: str | None = None
+    failed: str | None = None
     vector_rank: int | None = None
     text_rank: int | None = None
     fused: float | None = None
@@ -181,7 +183,7 @@ def info_from(row: Sequence[Any]) -> dict[str, Any]:
 
 
 def hit_from(row: Sequence[Any]) -> Hit:
-    """A hit from the columns of pgclip.hit or pgclip.hybrid_hit."""
+    """A hit from its columns, which come in their order."""
     item_id, collection, key, kind, score, source, metadata, labels, *more = row
     found = labels_from(labels)
     return Hit(item_id, key, score, collection, kind, source, metadata, found, *more)

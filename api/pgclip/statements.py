@@ -90,19 +90,25 @@ FORGET_QUERIES = "SELECT pgclip.forget_queries()"
 _NARROWED = "k => %s::int, collection => %s, kind => %s, filter => %s::jsonb"
 _OPTIONS = f"""{_NARROWED}, min_score => %s::real, min_relevance => %s::real,
     exact => %s::boolean, recall => %s::real, after_score => %s::real, after_item => %s"""
-SEARCH_TEXT = f"SELECT * FROM pgclip.search(%s, {_OPTIONS})"
-SEARCH_IMAGE = f"SELECT * FROM pgclip.search_image(%s, {_OPTIONS})"
-SIMILAR = f"SELECT * FROM pgclip.similar(%s, of_collection => %s, {_OPTIONS})"
+_HIT = """item_id, collection, key, kind, score, source, metadata, labels, relevance, snippet,
+    failed"""
+SEARCH_TEXT = f"SELECT {_HIT} FROM pgclip.search(%s, {_OPTIONS})"
+SEARCH_IMAGE = f"SELECT {_HIT} FROM pgclip.search_image(%s, {_OPTIONS})"
+SIMILAR = f"SELECT {_HIT} FROM pgclip.similar(%s, of_collection => %s, {_OPTIONS})"
 SEARCH_VECTOR = f"""
-    SELECT * FROM pgclip.search_vector(pgclip.as_vector(%s), {_OPTIONS}, query_kind => %s)
+    SELECT {_HIT} FROM pgclip.search_vector(pgclip.as_vector(%s), {_OPTIONS}, query_kind => %s)
 """
 TEXT_EMBEDDING = "pgclip.query_embedding(%s)"
 IMAGE_EMBEDDING = "pgclip.query_embedding(image => %s)"
 ITEM_EMBEDDING = "pgclip.item_embedding(%s, %s)"
 SEARCH_WEIGHTED = f"""
-    SELECT * FROM pgclip.search_vector(pgclip.weigh(ARRAY[{{}}], %s), {_OPTIONS}, query_kind => %s)
+    SELECT {_HIT}
+    FROM pgclip.search_vector(pgclip.weigh(ARRAY[{{}}], %s), {_OPTIONS}, query_kind => %s)
 """
-HYBRID = f"SELECT * FROM pgclip.hybrid(%s, {_NARROWED}, depth => %s::int)"
+HYBRID = f"""
+    SELECT {_HIT}, vector_rank, text_rank, fused
+    FROM pgclip.hybrid(%s, {_NARROWED}, depth => %s::int)
+"""
 DUPLICATES_OF = """
     SELECT item_id, collection, key, kind, tier, score
     FROM pgclip.duplicates_of(%s, %s, %s, %s::real, %s::real, %s::int)

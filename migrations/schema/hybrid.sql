@@ -13,7 +13,8 @@ CREATE TYPE pgclip.hybrid_hit AS (
     snippet     text,
     vector_rank int,
     text_rank   int,
-    fused       real
+    fused       real,
+    failed      text
 );
 
 -- What to look for, the narrowest first: all of the words, then each of them; and what ranks it. If
@@ -88,7 +89,8 @@ BEGIN
           ORDER BY fused DESC, item_id LIMIT k) b;
     RETURN QUERY
     SELECT h.item_id, h.collection, h.key, h.kind, h.score, h.source, h.metadata, h.labels,
-           h.relevance, h.snippet, f.by_vector::int, f.by_words::int, f.fused::real
+           h.relevance, h.snippet, f.by_vector::int, f.by_words::int, f.fused::real,
+           h.failed
     FROM unnest(v_fused.items, v_fused.fused, v_fused.by_vector, v_fused.by_words)
          WITH ORDINALITY f(item_id, fused, by_vector, by_words, nth)
     JOIN pgclip._hits(v_model, 'text', v_fused.items,

@@ -10,7 +10,8 @@ CREATE TYPE pgclip.hit AS (
     metadata   jsonb,
     labels     jsonb,
     relevance  real,  -- see calibration.sql
-    snippet    text   -- how a text begins, if it is kept
+    snippet    text,  -- how a text begins, if it is kept
+    failed     text   -- why its content since then could not be encoded; this is the one before
 );
 
 -- Items as hits, in the order given.
@@ -20,11 +21,13 @@ CREATE FUNCTION pgclip._hits(
 LANGUAGE sql STABLE AS $$
     SELECT i.id, c.name, i.key, i.kind, h.score, i.source, i.metadata, pgclip.labels_of(i.id),
            pgclip._relevance(h.score, b),
-           CASE i.kind WHEN 'text' THEN left(convert_from(o.data, 'UTF8'), 500) END
+           CASE i.kind WHEN 'text' THEN left(convert_from(o.data, 'UTF8'), 500) END, f.reason
     FROM unnest(p_items, p_scores) WITH ORDINALITY h(item_id, score, nth)
     JOIN pgclip.item i ON i.id = h.item_id
     JOIN pgclip.collection c ON c.id = i.collection_id
     LEFT JOIN pgclip.content o ON o.kind = i.kind AND o.hash = i.content_hash AND i.kind = 'text'
+    LEFT JOIN pgclip.failure f ON f.item_id = i.id AND f.model_id = p_model
+                              AND f.generation = i.generation
     LEFT JOIN pgclip.calibration b ON b.model_id = p_model AND b.query_kind = p_query_kind
                                   AND b.item_kind = i.kind
     ORDER BY h.nth

@@ -17,7 +17,7 @@ from support.databases import run_sql
 from support.places import ROOT
 from support.processes import Live, WorkerFactory, eventually
 
-from pgclip import Client, Like
+from pgclip import Client, ItemFailed, Like
 from pgclip.cli.output import shown_age, shown_bytes, shown_snippet
 
 PICTURES = ROOT / "demo" / "pictures"
@@ -73,6 +73,27 @@ class TestSearch:
         assert wrong.returncode == 1
         assert 'unknown operator "above" of "price"' in wrong.stderr
         assert "is not a JSON object" in run("search", "a", "--filter", "[1]").stderr
+
+    def test_what_was_replaced_and_failed_is_said(self, run: Run, live: Live) -> None:
+        """The old picture is found; that a newer one could not be read stands beside it."""
+        about = {"key": "replaced", "collection": "replaced-cli"}
+        live.client.submit_image(PICTURES / "penguin.jpg", **about).wait(timeout=60)
+        (before,) = live.client.search("a penguin", collection="replaced-cli")
+        assert before.failed is None
+        with pytest.raises(ItemFailed):
+            live.client.submit_image(b"no picture", **about).wait(timeout=60)
+        for hit in (
+            live.client.search("a penguin", collection="replaced-cli")[0],
+            live.client.hybrid("a penguin", collection="replaced-cli")[0],
+        ):
+            assert (hit.failed, hit.key) == ("not_an_image", "replaced")
+            assert hit.score == before.score
+        told = run("search", "a penguin", "-c", "replaced-cli").stdout
+        assert "failed since" in told
+        assert "not_an_image" in told
+        assert "failed since" not in run("search", "a guitar", *SHOP).stdout
+        live.client.submit_image(PICTURES / "guitar.jpg", **about).wait(timeout=60)
+        assert live.client.search("a guitar", collection="replaced-cli")[0].failed is None
 
     def test_the_least_score_and_all_compared(self, run: Run) -> None:
         every = hits(run, "a guitar")

@@ -33,7 +33,7 @@ def _table(hits: Sequence[Hit], client: Client, preview: bool) -> Table:
         table.add_column(name, justify="right")
     if preview:
         table.add_column("picture", width=_PREVIEW[0])
-    texts = [(name, shown) for name, shown in _TEXTS if name != "text" or any(map(shown, hits))]
+    texts = [(name, shown) for name, shown in _TEXTS if name not in _RARE or any(map(shown, hits))]
     for name, _ in texts:
         table.add_column(name, overflow="fold")
     for hit in hits:
@@ -48,6 +48,7 @@ def _decimal(number: float | None, digits: int) -> str:
     return "" if number is None else f"{number:.{digits}f}"
 
 
+_RARE = ("text", "failed since")
 # The columns of numbers, which are left out where no hit has one, and those of texts.
 _NUMBERS: tuple[tuple[str, Callable[[Hit], str]], ...] = (
     ("score", lambda hit: _decimal(hit.score, 3)),
@@ -61,6 +62,7 @@ _TEXTS: tuple[tuple[str, Callable[[Hit], str]], ...] = (
     ("text", lambda hit: shown_snippet(hit.snippet)),
     ("labels", lambda hit: shown_labels(hit.labels)),
     ("metadata", lambda hit: shown_metadata(hit.metadata)),
+    ("failed since", lambda hit: hit.failed or ""),
 )
 
 
@@ -112,6 +114,8 @@ def _figure(hit: Hit, client: Client) -> str:
             shown = f"<blockquote>not at hand: {html.escape(str(error))}</blockquote>"
     caption = f"<b>{hit.score:.3f}</b> {html.escape(shown_key(hit.key))}"
     about = html.escape(shown_labels(hit.labels))
+    if hit.failed:
+        about += f" <em>has been replaced, which failed: {html.escape(hit.failed)}</em>"
     return f"<figure>{shown}<figcaption>{caption}<br><small>{about}</small></figcaption></figure>"
 
 
