@@ -78,6 +78,8 @@ class AsyncClient:
     configure_text_search = _awaited(Client.configure_text_search)
     segments = _awaited(Client.segments)
     get = _awaited(Client.get)
+    update_metadata = _awaited(Client.update_metadata)
+    rename = _awaited(Client.rename)
     content = _awaited(Client.content)
     count = _awaited(Client.count)
     collections = _awaited(Client.collections)

@@ -1,6 +1,7 @@
 """The client: submits, follows, searches. Thin: SQL functions of schema pgclip do the work."""
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Self
 
 from pgclip import statements
@@ -21,6 +22,7 @@ from pgclip.submitting.jobs import Batch, Job
 from pgclip.submitting.submission import (
     Image,
     image_submission,
+    name_text,
     text_submission,
 )
 from pgclip.submitting.tickets import TicketOffice
@@ -64,16 +66,18 @@ class Client(Controlling, Labelling, Searching):
         metadata: Mapping[str, Any] | None = None,
         priority: int = 0,
         keep_source: bool | None = None,
+        merge_metadata: bool = False,
         connection: Any = None,
     ) -> Job:
         """Submits a picture: its bytes, a binary file, or a Path or URL that the worker will read.
 
         Returns when it is committed. Same key and content: only the metadata change. A key left
-        out is made from the content, or is the URL. Limits: key 1 to 1024 bytes, collection 1 to
-        200, metadata an object of at most 64 KiB as JSON, picture 64 MiB.
+        out is made from the content, or is the path or the URL. Limits: key 1 to 1024 bytes,
+        collection 1 to 200, metadata an object of at most 64 KiB as JSON, picture 64 MiB.
 
         `priority` 0 is first, 9 last; a step is a head start of 30 s. keep_source=False drops the
-        bytes once they are encoded (None: as the setting says).
+        bytes once they are encoded (None: as the setting says). With merge_metadata=True fields
+        that the item has, and that are not given, stay.
 
         With connection= (a SQLAlchemy Session or Connection, Django's, or any DB-API connection)
         it is part of the caller's transaction: accepted when that commits, never submitted if it
@@ -88,6 +92,7 @@ class Client(Controlling, Labelling, Searching):
             metadata=metadata,
             priority=priority,
             keep_source=self._keep(keep_source),
+            merge_metadata=merge_metadata,
         )
         return self._intake.submit(item, connection)
 
@@ -100,6 +105,7 @@ class Client(Controlling, Labelling, Searching):
         metadata: Mapping[str, Any] | None = None,
         priority: int = 0,
         keep_source: bool | None = None,
+        merge_metadata: bool = False,
         connection: Any = None,
     ) -> Job:
         """Submits a text of at most 256 KiB. Otherwise like submit_image."""
@@ -110,6 +116,7 @@ class Client(Controlling, Labelling, Searching):
             metadata=metadata,
             priority=priority,
             keep_source=self._keep(keep_source),
+            merge_metadata=merge_metadata,
         )
         return self._intake.submit(item, connection)
 
@@ -124,17 +131,19 @@ class Client(Controlling, Labelling, Searching):
         """Submits any number of items, in chunks that are committed one by one.
 
         Each is a mapping with image= or text=, and key=, collection=, metadata=, priority=,
-        keep_source= if wanted. Memory stays constant. One that can't be accepted is in the batch's
-        `refused`; the others are not affected. With connection= all are part of that transaction.
-        Raises ConnectionFailed and QueueFull, which say how many had been accepted.
+        keep_source=, merge_metadata= if wanted. Memory stays constant. One that can't be accepted
+        is in the batch's `refused`; the others are not affected. With connection= all are part of
+        that transaction. Raises ConnectionFailed and QueueFull, which say how many had been
+        accepted.
         """
         defaults = {"priority": priority, "keep_source": self._keep(keep_source)}
         return self._intake.submit_many(items, connection, defaults)
 
-    def get(self, key: str, *, collection: str = "default") -> Item:
-        """An item with its state, labels and vectors. Raises NotFound."""
+    def get(self, key: str | Path, *, collection: str = "default") -> Item:
+        """An item with its state, labels and vectors. A Path is a file's key. Raises NotFound."""
         import numpy as np
 
+        key = name_text(key, "key")
         what = name_item(key, collection)
         with self._database.transaction(what) as cursor:
             cursor.execute(statements.GET_ITEM, (collection, key))
@@ -147,11 +156,12 @@ class Client(Controlling, Labelling, Searching):
         array /= np.linalg.norm(array, axis=1, keepdims=True)
         return Item(**info_from(described), labels=labels_from(labels), vectors=array)
 
-    def content(self, key: str, *, collection: str = "default") -> bytes:
+    def content(self, key: str | Path, *, collection: str = "default") -> bytes:
         """The bytes of a picture or text that was submitted inline.
 
         Raises NotFound if there is no such item or its bytes were not kept.
         """
+        key = name_text(key, "key")
         with self._database.transaction(name_item(key, collection)) as cursor:
             cursor.execute(statements.CONTENT, (key, collection))
             (data,) = cursor.fetchone() or (b"",)

@@ -1,6 +1,7 @@
 """What a client offers for looking at many items and doing something to them, page by page."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pgclip import statements
@@ -96,19 +97,58 @@ class Controlling:
         arguments = (collection, kind, _contains(metadata), _keys(keys))
         return self._in_pages(statements.CANCEL, arguments, "cancel")
 
-    def delete(self, key: str, *, collection: str = "default", connection: Any = None) -> None:
+    def update_metadata(
+        self,
+        key: str | Path,
+        *,
+        set: Mapping[str, Any] | None = None,
+        remove: Sequence[str] = (),
+        collection: str = "default",
+        connection: Any = None,
+    ) -> dict[str, Any]:
+        """Sets and removes fields of an item's metadata, at the top level; the others stay.
+
+        Its content is left alone. A field named in both is set. Returns the metadata as they are
+        then. With connection= it is part of the caller's transaction. Raises NotFound, InvalidItem.
+        """
+        key = name_text(key, "key")
+        what = name_item(key, collection)
+        if isinstance(remove, str):
+            raise InvalidItem(f"{what}: remove is a list of fields, not one: [{remove!r}]")
+        fields = [name_text(field, "field") for field in remove]
+        arguments = (key, collection, metadata_json(set, what), fields)
+        ((changed,),) = self._execute(statements.UPDATE_METADATA, arguments, what, connection)
+        return dict(changed)
+
+    def rename(
+        self,
+        key: str | Path,
+        new_key: str | Path,
+        *,
+        collection: str = "default",
+        connection: Any = None,
+    ) -> None:
+        """Gives an item another key; its vectors, metadata and id stay.
+
+        With connection= it is part of the caller's transaction. Raises NotFound, and InvalidItem if
+        another item has that key.
+        """
+        key = name_text(key, "key")
+        what = name_item(key, collection)
+        arguments = (key, name_text(new_key, "new key"), collection)
+        self._execute(statements.RENAME, arguments, what, connection)
+
+    def delete(
+        self, key: str | Path, *, collection: str = "default", connection: Any = None
+    ) -> None:
         """Deletes an item, its vectors and labels, and work for it. Raises NotFound.
 
         With connection= it is part of the caller's transaction, as in submit_image.
         """
+        key = name_text(key, "key")
         what = name_item(key, collection)
-        if connection is not None:
-            rows = transaction_of(connection).execute(statements.DELETE, (key, collection))
-        else:
-            with self._database.transaction(what) as cursor:
-                cursor.execute(statements.DELETE, (key, collection))
-                rows = cursor.fetchall()
-        if not rows[0][0]:
+        ((was_there,),) = self._execute(statements.DELETE, (key, collection), what, connection)
+        if not was_there:
             raise NotFound(f"there is no {what}")
 
     def delete_items(
@@ -152,6 +192,16 @@ class Controlling:
             if queued:
                 self._tickets.announce(queues)
         return Healed(jobs, relabeled)
+
+    def _execute(
+        self, statement: str, arguments: tuple[Any, ...], what: str, connection: Any
+    ) -> Sequence[Sequence[Any]]:
+        """A statement's rows, of a transaction of its own or within the caller's."""
+        if connection is not None:
+            return transaction_of(connection).execute(statement, arguments)
+        with self._database.transaction(what) as cursor:
+            cursor.execute(statement, arguments)
+            return list(cursor.fetchall())
 
     def _in_pages(self, statement: str, arguments: tuple[Any, ...], what: str) -> int:
         """Goes through the items once, in their order, a transaction for each page."""

@@ -3,17 +3,18 @@
 SUBMIT_IMAGE = """
     SELECT item_id, item_key, generation, pgclip.ticket_queues()
     FROM pgclip.submit_image(key => %s, image => %s, source => %s, collection => %s,
-                             metadata => %s::jsonb, priority => %s, keep_source => %s)
+                             metadata => %s::jsonb, priority => %s, keep_source => %s,
+                             merge_metadata => %s)
 """
 SUBMIT_TEXT = """
     SELECT item_id, item_key, generation, pgclip.ticket_queues()
     FROM pgclip.submit_text(key => %s, body => %s, collection => %s, metadata => %s::jsonb,
-                            priority => %s, keep_source => %s)
+                            priority => %s, keep_source => %s, merge_metadata => %s)
 """
 OPEN_STAGING = "SELECT pgclip.open_staging()"
 STAGED = (
     "pg_temp.staged_submission "
-    "(place, collection, key, kind, data, source, metadata, priority, keep_source)"
+    "(place, collection, key, kind, data, source, metadata, priority, keep_source, merge)"
 )
 SUBMIT_STAGED = "SELECT place, item_id, key, generation, error FROM pgclip.submit_staged()"
 # In a transaction of the caller's, on any driver: so no "::", which SQLAlchemy takes for a name.
@@ -21,12 +22,20 @@ SUBMIT_BATCH = """
     SELECT b.place, b.item_id, b.key, b.generation, b.error
     FROM pgclip.submit_batch(
         CAST(%s AS text[]), CAST(%s AS text[]), CAST(%s AS bytea[]), CAST(%s AS text[]),
-        CAST(%s AS text[]), CAST(%s AS text[]), CAST(%s AS int[]), CAST(%s AS boolean[])) b
+        CAST(%s AS text[]), CAST(%s AS text[]), CAST(%s AS int[]), CAST(%s AS boolean[]),
+        CAST(%s AS boolean[])) b
 """
 TRANSACTION = "SELECT CAST(pg_current_xact_id() AS text), pgclip.ticket_queues()"
 # "in progress", "committed", "aborted", or NULL if it is too long ago.
 TRANSACTION_STATE = "SELECT pg_xact_status(%s::xid8)"
 TICKET_QUEUES = "SELECT pgclip.ticket_queues()"
+
+UPDATE_METADATA = """
+    SELECT pgclip.update_metadata(%s, %s, CAST(%s AS jsonb), CAST(%s AS text[]))
+"""
+RENAME = "SELECT pgclip.rename(%s, %s, %s)"
+NOTE_FILES = "SELECT pgclip.note_files(%s, %s, %s, %s)"
+FILES_BELOW = "SELECT path, key, content_hash FROM pgclip.files_below(%s, %s, %s, %s, %s)"
 
 WAITING = "SELECT pgclip.waiting(%s)"
 

@@ -11,8 +11,29 @@ CREATE TYPE pgclip.submission AS (
     source       text,
     metadata     jsonb,
     priority     smallint,
-    keep_source  boolean
+    keep_source  boolean,
+    merge        boolean  -- the metadata with those that the item has
 );
+
+-- What a file goes by that is submitted by its URL without a key: its path, decoded and composed
+-- (NFC), so that it is found by however it is spelled. If that is not UTF-8, the URL.
+CREATE FUNCTION pgclip._file_key(p_source text) RETURNS text
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+DECLARE
+    v_path text := substr(p_source, length('file://') + 1);
+BEGIN
+    IF strpos(v_path, '%') > 0 THEN
+        v_path := convert_from((
+            SELECT string_agg(CASE WHEN part[1] ~ '^%[[:xdigit:]]{2}$'
+                                   THEN decode(substr(part[1], 2), 'hex')
+                                   ELSE convert_to(part[1], 'UTF8') END, ''::bytea ORDER BY nth)
+            FROM regexp_matches(v_path, '%[[:xdigit:]]{2}|[^%]+|%', 'g')
+                 WITH ORDINALITY m(part, nth)), 'UTF8');
+    END IF;
+    RETURN normalize(v_path, NFC);
+EXCEPTION WHEN character_not_in_repertoire OR untranslatable_character THEN
+    RETURN p_source;
+END $$;
 
 -- What is wrong with a submission, for a person; NULL if nothing is.
 CREATE FUNCTION pgclip._problem(s pgclip.submission) RETURNS text
@@ -53,32 +74,33 @@ $$;
 
 -- Submits a picture: its bytes, or a source that workers can read. A key left out is made from
 -- the content or is the source. Bytes that are not kept (keep_source) are dropped once they are
--- encoded: the item can then be found, but not encoded again by another model. Raises PC001 if
--- something given is not acceptable.
+-- encoded: the item can then be found, but not encoded again by another model. merge_metadata:
+-- fields that the item has and that are not given stay. Raises PC001 if something given is not
+-- acceptable.
 CREATE FUNCTION pgclip.submit_image(
     key text DEFAULT NULL, image bytea DEFAULT NULL, source text DEFAULT NULL,
     collection text DEFAULT 'default', metadata jsonb DEFAULT '{}', priority int DEFAULT 0,
-    keep_source boolean DEFAULT true,
+    keep_source boolean DEFAULT true, merge_metadata boolean DEFAULT false,
     OUT item_id bigint, OUT item_key text, OUT generation int
 ) LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT * FROM pgclip._submit('image', key, image, source, collection, metadata, priority,
-                                 keep_source)
+                                 keep_source, merge_metadata)
 $$;
 
 -- Submits a text. Otherwise like submit_image.
 CREATE FUNCTION pgclip.submit_text(
     body text, key text DEFAULT NULL,
     collection text DEFAULT 'default', metadata jsonb DEFAULT '{}', priority int DEFAULT 0,
-    keep_source boolean DEFAULT true,
+    keep_source boolean DEFAULT true, merge_metadata boolean DEFAULT false,
     OUT item_id bigint, OUT item_key text, OUT generation int
 ) LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT * FROM pgclip._submit('text', key, convert_to(body, 'UTF8'), NULL, collection,
-                                 metadata, priority, keep_source)
+                                 metadata, priority, keep_source, merge_metadata)
 $$;
 
 CREATE FUNCTION pgclip._submit(
     p_kind pgclip.kind, p_key text, p_data bytea, p_source text,
-    p_collection text, p_metadata jsonb, p_priority int, p_keep_source boolean,
+    p_collection text, p_metadata jsonb, p_priority int, p_keep_source boolean, p_merge boolean,
     OUT item_id bigint, OUT key text, OUT generation int
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_variable
@@ -92,7 +114,7 @@ BEGIN
         END IF;
         SELECT a.item_id, a.key, a.generation, a.error INTO item_id, key, generation, v_problem
         FROM pgclip._accept(ARRAY[(p_collection, p_key, p_kind, v_hash, p_source, p_metadata,
-                                   p_priority, coalesce(p_keep_source, true))
+                                   p_priority, coalesce(p_keep_source, true), p_merge)
                                    ::pgclip.submission]) a;
     END IF;
     IF v_problem IS NOT NULL THEN
@@ -119,6 +141,8 @@ CREATE FUNCTION pgclip._accept(subs pgclip.submission[])
 RETURNS TABLE (place int, item_id bigint, key text, generation int, error text)
 LANGUAGE plpgsql AS $$
 #variable_conflict use_column
+DECLARE
+    v_merges boolean := EXISTS (SELECT FROM unnest(subs) s WHERE s.merge);
 BEGIN
     PERFORM pgclip._commit_durably();
     PERFORM pgclip._know_models();
@@ -132,12 +156,14 @@ BEGIN
     RETURN QUERY
     WITH given AS (
         SELECT s.*, pgclip._problem((s.collection, s.key, s.kind, s.content_hash, s.source,
-                                     s.metadata, s.priority, s.keep_source)::pgclip.submission)
-                   AS problem,
-               coalesce(s.key, s.source, 'sha256:' || encode(s.content_hash, 'hex')) AS item_key
+                                     s.metadata, s.priority, s.keep_source, s.merge)
+                                    ::pgclip.submission) AS problem,
+               coalesce(s.key,
+                        CASE WHEN s.source LIKE 'file:///%' THEN pgclip._file_key(s.source) END,
+                        s.source, 'sha256:' || encode(s.content_hash, 'hex')) AS item_key
         FROM unnest(subs) WITH ORDINALITY
              AS s(collection, key, kind, content_hash, source, metadata, priority,
-                  keep_source, place)
+                  keep_source, merge, place)
     ), valid AS MATERIALIZED (
         SELECT DISTINCT ON (c.id, g.item_key) c.id AS collection_id, g.*
         FROM given g JOIN pgclip.collection c ON c.name = g.collection
@@ -151,7 +177,11 @@ BEGIN
         FROM valid v ORDER BY v.collection_id, v.item_key
         ON CONFLICT (collection_id, key) DO UPDATE SET
             kind = excluded.kind, content_hash = excluded.content_hash,
-            source = excluded.source, metadata = excluded.metadata,
+            source = excluded.source,
+            metadata = CASE WHEN v_merges AND (
+                SELECT v.merge FROM valid v
+                WHERE v.collection_id = old.collection_id AND v.item_key = old.key)
+                THEN old.metadata || excluded.metadata ELSE excluded.metadata END,
             keep_source = excluded.keep_source, updated_at = now(),
             generation = old.generation + (
                 excluded.source IS NOT NULL OR
@@ -191,17 +221,18 @@ END $$;
 -- is reported and does not raise. What is no JSON, or no UTF-8, does.
 CREATE FUNCTION pgclip.submit_batch(
     kinds text[], keys text[], contents bytea[], sources text[], collections text[],
-    metadata text[], priorities int[], keep_source boolean[]
+    metadata text[], priorities int[], keep_source boolean[], merge_metadata boolean[] DEFAULT NULL
 ) RETURNS TABLE (place int, item_id bigint, key text, generation int, error text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM pgclip.open_staging();
-    INSERT INTO pg_temp.staged_submission
+    INSERT INTO pg_temp.staged_submission (place, collection, key, kind, data, source, metadata,
+                                           priority, keep_source, merge)
     SELECT s.place, s.collection, s.key, s.kind::pgclip.kind, s.data, s.source,
-           s.metadata::jsonb, s.priority, s.keep_source
+           s.metadata::jsonb, s.priority, s.keep_source, s.merge
     FROM unnest(kinds, keys, contents, sources, collections, submit_batch.metadata, priorities,
-                submit_batch.keep_source) WITH ORDINALITY
-         AS s(kind, key, data, source, collection, metadata, priority, keep_source, place);
+                submit_batch.keep_source, merge_metadata) WITH ORDINALITY
+         AS s(kind, key, data, source, collection, metadata, priority, keep_source, merge, place);
     RETURN QUERY SELECT * FROM pgclip.submit_staged();
 END $$;
 
@@ -221,6 +252,7 @@ BEGIN
             metadata    jsonb,
             priority    smallint,
             keep_source boolean,
+            merge       boolean,
             hash        bytea GENERATED ALWAYS AS (sha256(data)) STORED
         ) ON COMMIT DELETE ROWS;
     END IF;
@@ -252,7 +284,7 @@ BEGIN
 
     SELECT array_agg((s.collection, s.key, s.kind, s.hash, s.source,
                       coalesce(s.metadata, '{}'), coalesce(s.priority, 1),
-                      coalesce(s.keep_source, true))::pgclip.submission
+                      coalesce(s.keep_source, true), s.merge)::pgclip.submission
                      ORDER BY s.place),
            array_agg(s.place ORDER BY s.place)
     INTO v_subs, v_places

@@ -1,4 +1,12 @@
--- Indexes themselves say how they were built.
+-- What `pgclip index` found; indexes themselves say how they were built.
 
-LOCK TABLE pgclip.segment;
+LOCK TABLE pgclip.item, pgclip.segment;
 ALTER TABLE pgclip.segment DROP COLUMN thorough;
+
+-- Items that are files of a host, put there by `pgclip index`: only those may it take away.
+CREATE TABLE pgclip.indexed_file (
+    item_id bigint PRIMARY KEY REFERENCES pgclip.item ON DELETE CASCADE,
+    host    text NOT NULL,
+    path    text COLLATE "C" NOT NULL
+);
+CREATE INDEX indexed_file_path ON pgclip.indexed_file (host, path);

@@ -1,4 +1,4 @@
-"""What only functions knew of segments is gone."""
+"""Files that were indexed are remembered."""
 
 from pathlib import Path
 

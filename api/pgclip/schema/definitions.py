@@ -17,6 +17,7 @@ FILES = (
     "models",
     "walks",
     "submit",
+    "metadata",
     "contents",
     "items",
     "control",

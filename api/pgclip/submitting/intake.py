@@ -120,7 +120,10 @@ class Intake:
 
 
 def _single(item: Submission) -> tuple[str, tuple[Any, ...]]:
-    about = (item.collection, item.metadata, item.priority, item.keep_source)
+    about = (
+        *(item.collection, item.metadata, item.priority),
+        *(item.keep_source, item.merge_metadata),
+    )
     if item.kind == "image":
         return statements.SUBMIT_IMAGE, (item.key, item.data, item.source, *about)
     return statements.SUBMIT_TEXT, (item.key, (item.data or b"").decode(), *about)
@@ -138,7 +141,8 @@ def _accept_within(within: Transaction, items: Sequence[Submission]) -> list[_Ou
         *(
             (
                 *(item.kind, item.key, item.data, item.source),
-                *(item.collection, item.metadata, item.priority, item.keep_source),
+                *(item.collection, item.metadata, item.priority),
+                *(item.keep_source, item.merge_metadata),
             )
             for item in items
         ),
@@ -197,6 +201,7 @@ def _stage(cursor: Any, chunk: Sequence[tuple[int, Submission]]) -> list[_Outcom
             binarycopy.jsonb(item.metadata),
             struct.pack("!h", item.priority),
             struct.pack("!?", item.keep_source),
+            struct.pack("!?", item.merge_metadata),
         )
         for place, (_, item) in enumerate(chunk)
     )

@@ -5,7 +5,9 @@ are in schema pgclip, so that they are the same for every language.
 """
 
 import json
+import os
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,8 @@ Image: TypeAlias = bytes | bytearray | memoryview | Path | str | IO[bytes]
 
 # \u0000 in JSON, not behind an escaped backslash.
 _NUL_ESCAPE = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
-_NAMES = {"image", "text", "key", "collection", "metadata", "priority", "keep_source"}
+_NAMES = {"image", "text", "key", "collection", "metadata", "priority", "keep_source",
+          "merge_metadata"}  # fmt: skip
 # No picture may have more inline; a file object that has is not read to its end.
 _INLINE_BYTES = 64 * 2**20
 
@@ -36,6 +39,7 @@ class Submission:
     metadata: str  # JSON
     priority: int = 0
     keep_source: bool = True
+    merge_metadata: bool = False
 
     @property
     def size(self) -> int:
@@ -53,7 +57,7 @@ def image_submission(image: Image, **about: Any) -> Submission:
     what = _name("image", about.get("key"))
     data, source = None, None
     if isinstance(image, Path):
-        source = _text(image.absolute().as_uri(), what, "path")
+        source = _text(file_url(image), what, "path")
     elif isinstance(image, str):
         if "://" not in image:
             raise InvalidItem(
@@ -90,6 +94,24 @@ def submission_from(item: Mapping[str, Any], **defaults: Any) -> Submission:
     return text_submission(item["text"], **about)
 
 
+def file_url(path: Path) -> str:
+    """A file's URL, without "..": what is not UTF-8 in its name is percent-encoded."""
+    return Path(os.path.abspath(path)).as_uri()
+
+
+def file_key(path: Path) -> str:
+    """What a file goes by as an item, however it is spelled: its path, composed (NFC).
+
+    If the path is not UTF-8, its URL. As pgclip._file_key has it of URLs.
+    """
+    whole = os.path.abspath(path)
+    try:
+        whole.encode()
+    except UnicodeEncodeError:
+        return file_url(path)
+    return unicodedata.normalize("NFC", whole)
+
+
 def query_text(text: str) -> str:
     """A text to search for. Raises InvalidItem if it is not one."""
     if not isinstance(text, str):
@@ -97,8 +119,13 @@ def query_text(text: str) -> str:
     return _text(text, "query", "text")
 
 
-def name_text(value: str, name: str) -> str:
-    """A key or a collection to look for, as Postgres can take it. Raises InvalidItem."""
+def name_text(value: str | Path, name: str) -> str:
+    """A key or a collection to look for, as Postgres can take it; of a file its key.
+
+    Raises InvalidItem.
+    """
+    if isinstance(value, Path):
+        value = file_key(value)
     return _text(value, f"{name} {value!r:.100}", name)
 
 
@@ -157,20 +184,23 @@ def _common(
     metadata: Mapping[str, Any] | None = None,
     priority: int = 0,
     keep_source: bool = True,
+    merge_metadata: bool = False,
 ) -> dict[str, Any]:
     if key is not None:
         _text(key, what, "key")
     _text(collection, what, "collection")
     if not isinstance(priority, int) or not 0 <= priority <= 9:
         raise InvalidItem(f"{what}: the priority is from 0 (first) to 9, not {priority!r}")
-    if not isinstance(keep_source, bool):
-        raise InvalidItem(f"{what}: keep_source is True or False, not {keep_source!r}")
+    for name, value in (("keep_source", keep_source), ("merge_metadata", merge_metadata)):
+        if not isinstance(value, bool):
+            raise InvalidItem(f"{what}: {name} is True or False, not {value!r}")
     return {
         "key": key,
         "collection": collection,
         "metadata": metadata_json(metadata, what),
         "priority": priority,
         "keep_source": keep_source,
+        "merge_metadata": merge_metadata,
     }
 
 
