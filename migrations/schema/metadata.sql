@@ -65,8 +65,7 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     JOIN pgclip.collection c ON c.name = note_files.collection
     JOIN pgclip.item i ON i.collection_id = c.id AND i.key = f.key
     ORDER BY i.id
-    ON CONFLICT (item_id) DO UPDATE SET host = excluded.host, path = excluded.path
-    WHERE (old.host, old.path) <> (excluded.host, excluded.path)
+    ON CONFLICT (item_id, host) DO UPDATE SET path = excluded.path WHERE old.path <> excluded.path
 $$;
 
 -- The files of a host below a folder that are items of a collection, by path.

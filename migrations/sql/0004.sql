@@ -5,8 +5,9 @@ ALTER TABLE pgclip.segment DROP COLUMN thorough;
 
 -- Items that are files of a host, put there by `pgclip index`: only those may it take away.
 CREATE TABLE pgclip.indexed_file (
-    item_id bigint PRIMARY KEY REFERENCES pgclip.item ON DELETE CASCADE,
-    host    text NOT NULL,
-    path    text COLLATE "C" NOT NULL
+    item_id bigint REFERENCES pgclip.item ON DELETE CASCADE,
+    host    text,
+    path    text COLLATE "C" NOT NULL,
+    PRIMARY KEY (item_id, host)
 );
 CREATE INDEX indexed_file_path ON pgclip.indexed_file (host, path);

@@ -9,7 +9,7 @@ import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from pgclip.settings import FORMATS, masked
 from pgclip_workers.pictures.refused import Refused
@@ -39,7 +39,8 @@ def read_source(source: str, limits: Limits) -> bytes:
     if parts.netloc not in ("", "localhost"):
         raise Refused("unknown_scheme", f"{masked(source)}: a file:// URL has three slashes")
     try:
-        path = _allowed(unquote(parts.path), source, limits.roots)
+        # Of names that are not UTF-8 the bytes count.
+        path = _allowed(os.fsdecode(unquote_to_bytes(parts.path)), source, limits.roots)
         return _read(path, source, limits.max_bytes)
     except (OSError, ValueError) as error:
         reason = "missing_file" if isinstance(error, FileNotFoundError) else "unreadable_file"

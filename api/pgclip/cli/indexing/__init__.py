@@ -1,0 +1,1 @@
+"""What `pgclip index` looks through: folders, lists, object storage; and what has gone."""
