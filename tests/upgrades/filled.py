@@ -53,6 +53,7 @@ def fill(sql: Sql) -> None:
     sql("SELECT pgclip.submit_text('another text', key => 'text-1')")
     sql("SELECT pgclip.delete('text-2')")
     sql("SELECT pgclip.heal()")
+    sql("SELECT pgclip.note_files('host', 'default', '{text-3}', '{/texts/3.txt}')")
     sql("SELECT pgclip.request_embedding('a query that waits')")
     sql("SELECT pgclip.answer_query(1::smallint, 'text', sha256('red'), '{1, 0, 0, 0}')")
 
