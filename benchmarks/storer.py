@@ -37,7 +37,10 @@ def main() -> int:
     leases = Leases(database, presence, model, encoder.batch_size)
     batches = [encoded(batch, leases, encoder) for batch in iter(leases.claim, None)]
     store = Store(
-        database, LabelShelf(database, encoder, model, watchdog.encoding), encoder.dimension
+        database,
+        LabelShelf(database, encoder, model, watchdog.encoding),
+        encoder.dimension,
+        settings.fetch_retry_for,
     )
     sealer = Sealer(settings, database, model)
     print("ready", flush=True)

@@ -116,6 +116,8 @@ class ItemInfo:
 
     `kept`: it can be encoded again by another model. `content_hash`: SHA-256 of the bytes that
     were submitted inline, or of those that were read from the source; None until they are read.
+    `retry_at`: when a source that could not be had is tried again; `reason` and `error` say why,
+    and the state is "queued".
     """
 
     key: str
@@ -130,6 +132,7 @@ class ItemInfo:
     content_hash: bytes | None
     created_at: datetime
     updated_at: datetime
+    retry_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

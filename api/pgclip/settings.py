@@ -97,6 +97,7 @@ class Settings:
     fast_decode: bool = _setting(True, "decode JPEG at reduced size where that suffices", _boolean)
     roots: tuple[Path, ...] = _setting((), "folders file:// may name, colon-separated", _folders)
     urls: tuple[str, ...] = _setting((), "URL prefixes workers fetch, with commas", _prefixes)
+    fetch_retry_for: float = _setting(3600.0, "until a URL that can't be had fails", float)
     private_urls: bool = _setting(False, "let those URLs lead to private addresses", _boolean)
     max_image_bytes: int = _setting(64 * 2**20, "largest picture file", int)
     max_image_pixels: int = _setting(100_000_000, "pixels to decode of a picture at most", int)
@@ -171,8 +172,8 @@ class Settings:
             if getattr(self, name) <= 0:
                 raise ConfigurationError(f"PGCLIP_{name.upper()} must be positive")
         for name in ("batch_size", "decoders", "query_cache", "statement_timeout", "max_queued",
-                     "queue_wait", "metrics_port", "build_workers", "keep_queries",
-                     "keep_queries_days"):  # fmt: skip
+                     "queue_wait", "fetch_retry_for", "metrics_port", "build_workers",
+                     "keep_queries", "keep_queries_days"):  # fmt: skip
             if getattr(self, name) < 0:
                 raise ConfigurationError(f"PGCLIP_{name.upper()} must not be negative")
         if not 0 < self.recall < 1:

@@ -42,7 +42,7 @@ WAITING = "SELECT pgclip.waiting(%s)"
 DELETE = "SELECT pgclip.delete(%s, %s)"
 LIST_ITEMS = """
     SELECT i.id, i.key, i.collection, i.kind, i.state, i.reason, i.error, i.source, i.metadata,
-           i.kept, i.content_hash, i.created_at, i.updated_at
+           i.kept, i.content_hash, i.created_at, i.updated_at, i.retry_at
     FROM pgclip.list_items(%s, %s, %s, %s, %s::jsonb, %s::text[], after => %s, "limit" => %s) i
 """
 COUNT_ITEMS = "SELECT state, items FROM pgclip.count_items(%s, %s, %s::jsonb)"
@@ -88,7 +88,7 @@ BATCH_STATES = """
 GET_ITEM = """
     SELECT pgclip.labels_of(i.id), ARRAY(SELECT v::real[] FROM pgclip.vectors_of(i.id) v),
            i.key, i.collection, i.kind, i.state, i.reason, i.error, i.source, i.metadata,
-           i.kept, i.content_hash, i.created_at, i.updated_at
+           i.kept, i.content_hash, i.created_at, i.updated_at, i.retry_at
     FROM pgclip.items i WHERE i.collection = %s AND i.key = %s
 """
 

@@ -19,7 +19,7 @@ LANGUAGE sql IMMUTABLE AS $$
            WHEN 'worker' THEN ARRAY[
         'register_model', '_ticket_queue', 'sign_on', 'heartbeat', 'sign_off', 'claim', 'release',
         'known_embeddings', 'keep_label_vector', 'open_results', 'store', 'notify_settled',
-        'sweep', 'walk_models', 'collect_contents', 'expire_queries', 'backlog', 'retired_queues',
+        'sweep', 'wake_jobs', 'walk_models', 'collect_contents', 'expire_queries', 'backlog', 'retired_queues',
         'query_waits', 'take_queries', 'answer_query', 'refuse_query', 'unindexed',
         'close_segment', 'next_build', 'build_segment', 'announce_segments',
         'exchange_segments', 'drop_retired', 'measure_recall', 'next_relabeling',

@@ -1,7 +1,9 @@
 -- Workers, leases and the steward's sweep. Times are the database's clock throughout.
 
 CREATE VIEW pgclip.queue AS
-SELECT m.name AS model, CASE WHEN j.lease IS NULL THEN 'queued' ELSE 'leased' END AS state,
+SELECT m.name AS model,
+       CASE WHEN j.lease IS NOT NULL THEN 'leased' WHEN j.not_before IS NOT NULL THEN 'delayed'
+            ELSE 'queued' END AS state,
        count(*) AS jobs, min(j.rank) AS oldest
 FROM pgclip.job j JOIN pgclip.model m ON m.id = j.model_id
 GROUP BY 1, 2;
@@ -110,7 +112,7 @@ BEGIN
     SELECT count(*), coalesce(bool_or(group_limit IS NOT NULL), false) INTO v_held, v_cautious
     FROM pgclip.job WHERE worker_id = p_worker AND lease IS NOT NULL;
     SELECT group_limit INTO v_group FROM pgclip.job
-    WHERE model_id = v_model AND lease IS NULL
+    WHERE model_id = v_model AND lease IS NULL AND not_before IS NULL
     ORDER BY rank, id LIMIT 1 FOR UPDATE SKIP LOCKED;
     IF NOT FOUND OR v_cautious OR (v_group IS NOT NULL AND v_held > 0) THEN
         RETURN;
@@ -118,7 +120,7 @@ BEGIN
 
     WITH candidate AS MATERIALIZED (
         SELECT j.id, j.rank, j.kind, j.content_hash FROM pgclip.job j
-        WHERE j.model_id = v_model AND j.lease IS NULL
+        WHERE j.model_id = v_model AND j.lease IS NULL AND j.not_before IS NULL
           -- Not "IS NOT DISTINCT FROM": the planner takes that for rare, and sorts the queue.
           AND (v_group IS NULL AND j.group_limit IS NULL OR j.group_limit = v_group)
           AND NOT EXISTS (SELECT FROM pgclip.job o WHERE o.content_hash = j.content_hash
@@ -233,11 +235,55 @@ LANGUAGE sql AS $$
         reason = excluded.reason, message = excluded.message, failed_at = now();
 $$;
 
--- Queued jobs of a model, counted up to p_most.
+-- Puts jobs of a lease off that could not be had ([{"job_id", "reason", "message", "retry_after"
+-- (seconds that a site asks for, or 0), "retry_for" (seconds)}]): 5 s, and twice as long each time, up
+-- to an hour, or longer if the site asks for it; a tenth more or less, so that they don't come all at
+-- once. Returns them; not those for which that is later than retry_for after the first time.
+CREATE FUNCTION pgclip._put_off(p_jobs bigint[], p_failed jsonb) RETURNS bigint[]
+LANGUAGE sql AS $$
+    WITH told AS (
+        SELECT j.id, f.reason, f.message, coalesce(j.delayed_since, clock_timestamp()) AS since,
+               f.retry_for,
+               clock_timestamp() + greatest(f.retry_after, least(3600, 5 * 2 ^ least(j.tries, 12))
+                                            * (0.9 + 0.2 * random())) * interval '1 s' AS at
+        FROM jsonb_to_recordset(p_failed) AS f(
+            job_id bigint, reason text, message text, retry_after double precision,
+            retry_for double precision)
+        JOIN pgclip.job j ON j.id = f.job_id
+        WHERE j.id = ANY(p_jobs) AND f.retry_after IS NOT NULL
+    ), put_off AS (
+        UPDATE pgclip.job j SET lease = NULL, worker_id = NULL, not_before = t.at,
+               delayed_since = t.since, tries = least(j.tries + 1, 1000), reason = t.reason,
+               message = t.message
+        FROM told t WHERE j.id = t.id AND t.at <= t.since + t.retry_for * interval '1 s'
+        RETURNING j.id
+    )
+    SELECT coalesce(array_agg(id), '{}') FROM put_off
+$$;
+
+-- Brings back up to p_most jobs whose time has come, as bulk work, behind what is submitted now.
+-- Returns how many.
+CREATE FUNCTION pgclip.wake_jobs(p_most int) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_count bigint;
+BEGIN
+    PERFORM set_config('synchronous_commit', 'off', true);
+    WITH due AS (
+        SELECT id FROM pgclip.job WHERE not_before <= now()
+        ORDER BY not_before LIMIT p_most FOR UPDATE SKIP LOCKED
+    )
+    UPDATE pgclip.job SET not_before = NULL, rank = clock_timestamp() + interval '30 s'
+    WHERE id IN (SELECT id FROM due);
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    RETURN v_count;
+END $$;
+
+-- Queued jobs of a model, counted up to p_most; those that wait for a time do not count.
 CREATE FUNCTION pgclip._waits(p_model smallint, p_most int) RETURNS bigint
 LANGUAGE sql STABLE AS $$
     SELECT count(*) FROM (SELECT FROM pgclip.job WHERE model_id = p_model AND lease IS NULL
-                          LIMIT p_most) counted
+                          AND not_before IS NULL LIMIT p_most) counted
 $$;
 
 -- For the steward: queued jobs, counted up to p_most, and living workers of each model that

@@ -23,7 +23,8 @@ BEGIN
 END $$;
 
 -- Settles jobs of a lease: p_done with the staged vectors and labels and the hashes of what was
--- encoded, p_failed ([{"job_id", "reason", "message"}]) with a failure. A job that is no longer
+-- encoded, p_failed ([{"job_id", "reason", "message"}]) with a failure, or put off if that may pass
+-- (_put_off). A job that is no longer
 -- under this lease (the item was replaced or deleted, or the worker given up) is passed over,
 -- and so is one that a transaction has locked: that transaction is replacing or deleting it.
 -- Raises PC007 if label sets have changed since p_label_epoch. Returns the jobs it settled.
@@ -39,6 +40,7 @@ DECLARE
     v_old     bigint[];
     v_epoch   bigint;
     v_labels  int[];
+    v_put_off bigint[];
 BEGIN
     IF p_done <> '{}' THEN
         PERFORM pgclip._is_staged('staged_vector'), pgclip._is_staged('staged_label');
@@ -108,15 +110,16 @@ BEGIN
         DELETE FROM pgclip.failure WHERE item_id = ANY(v_items) AND model_id = v_model;
     END IF;
 
+    v_put_off := pgclip._put_off(v_mine, p_failed);
     INSERT INTO pgclip.failure (item_id, model_id, generation, reason, message)
     SELECT j.item_id, j.model_id, j.generation, f.reason, f.message
     FROM jsonb_to_recordset(p_failed) AS f(job_id bigint, reason text, message text)
     JOIN pgclip.job j ON j.id = f.job_id
-    WHERE j.id = ANY(v_mine)
+    WHERE j.id = ANY(v_mine) AND j.id <> ALL(v_put_off)
     ON CONFLICT (item_id, model_id) DO UPDATE SET generation = excluded.generation,
         reason = excluded.reason, message = excluded.message, failed_at = now();
-    DELETE FROM pgclip.job WHERE id = ANY(v_mine);
-    RETURN v_mine;
+    DELETE FROM pgclip.job WHERE id = ANY(v_mine) AND id <> ALL(v_put_off);
+    RETURN ARRAY(SELECT id FROM unnest(v_mine) id WHERE id <> ALL(v_put_off));
 END $$;
 
 -- Embeddings that are stored already for these contents: they are copied, not encoded again.

@@ -205,7 +205,8 @@ BEGIN
         ON CONFLICT (item_id, model_id) DO UPDATE SET
             generation = excluded.generation, kind = excluded.kind,
             content_hash = excluded.content_hash, rank = excluded.rank,
-            group_limit = NULL, strikes = 0, worker_id = NULL, lease = NULL
+            group_limit = NULL, strikes = 0, worker_id = NULL, lease = NULL, not_before = NULL,
+            delayed_since = NULL, tries = 0, reason = NULL, message = NULL
             WHERE old.generation <> excluded.generation
     )
     SELECT g.place::int, a.id, g.item_key, a.generation, g.problem

@@ -1,6 +1,6 @@
--- What `pgclip index` found; indexes themselves say how they were built.
+-- Jobs that wait for a time; what `pgclip index` found; indexes themselves say how they were built.
 
-LOCK TABLE pgclip.item, pgclip.segment;
+LOCK TABLE pgclip.item, pgclip.job, pgclip.segment;
 ALTER TABLE pgclip.segment DROP COLUMN thorough;
 
 -- Items that are files of a host, put there by `pgclip index`: only those may it take away.
@@ -11,3 +11,16 @@ CREATE TABLE pgclip.indexed_file (
     PRIMARY KEY (item_id, host)
 );
 CREATE INDEX indexed_file_path ON pgclip.indexed_file (host, path);
+
+-- A job whose source could not be had is tried again later, and is in no claim's way until then.
+-- Since when that is so, how often it was tried, and why it was not had the last time.
+ALTER TABLE pgclip.job
+    ADD COLUMN not_before timestamptz,
+    ADD COLUMN delayed_since timestamptz,
+    ADD COLUMN tries smallint NOT NULL DEFAULT 0,
+    ADD COLUMN reason text,
+    ADD COLUMN message text;
+DROP INDEX pgclip.job_queue;
+CREATE INDEX job_queue ON pgclip.job (model_id, rank, id)
+    WHERE lease IS NULL AND not_before IS NULL;
+CREATE INDEX job_delayed ON pgclip.job (not_before) WHERE not_before IS NOT NULL;

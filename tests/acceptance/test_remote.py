@@ -125,15 +125,15 @@ def test_what_a_site_may_do(site: str, path: str, expected: str) -> None:
 
 
 def test_a_busy_site_is_asked_again(site: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pgclip_workers.pictures.remote._PAUSES", (0.0, 0.0))
-    Site.failures_left = 2
+    monkeypatch.setattr("pgclip_workers.pictures.remote._PAUSE_SECONDS", 0)
+    Site.failures_left = 1
     assert read_url(f"{site}/a/busy", (site,), True, 10**6) == PICTURE
-    Site.failures_left = 3
+    Site.failures_left = 2
     assert reason(f"{site}/a/busy", site) == "fetch_failed"
 
 
 def test_a_host_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pgclip_workers.pictures.remote._PAUSES", (0.0,))
+    monkeypatch.setattr("pgclip_workers.pictures.remote._PAUSE_SECONDS", 0)
     assert reason("http://nobody.invalid/a.jpg", "http://") == "fetch_failed"
 
 

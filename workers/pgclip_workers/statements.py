@@ -43,6 +43,7 @@ NOTIFY_SETTLED = "SELECT pgclip.notify_settled(%s::bigint[])"
 # condition is looked at before a function is called.
 _ALONE = "WHERE pg_try_advisory_xact_lock(7311994463)"
 SWEEP = f"SELECT pgclip.sweep(%s) {_ALONE}"
+WAKE_JOBS = f"SELECT pgclip.wake_jobs(%s) {_ALONE}"
 WALK_MODELS = f"SELECT pgclip.walk_models(%s, %s) {_ALONE}"
 COLLECT_CONTENTS = f"SELECT pgclip.collect_contents(%s) {_ALONE}"
 EXPIRE_QUERIES = f"SELECT pgclip.expire_queries(%s, %s, %s) {_ALONE}"
@@ -57,12 +58,18 @@ QUEUE = """
     FROM pgclip.model m CROSS JOIN LATERAL (
         SELECT 'queued' AS state,
                (SELECT count(*) FROM (SELECT FROM pgclip.job j WHERE j.model_id = m.id
-                                      AND j.lease IS NULL LIMIT %(most)s) counted) AS jobs,
+                                      AND j.lease IS NULL AND j.not_before IS NULL
+                                      LIMIT %(most)s) counted) AS jobs,
                (SELECT min(j.rank) FROM pgclip.job j
-                WHERE j.model_id = m.id AND j.lease IS NULL) AS oldest
+                WHERE j.model_id = m.id AND j.lease IS NULL
+                  AND j.not_before IS NULL) AS oldest
         UNION ALL
         SELECT 'leased', count(*), min(j.rank) FROM pgclip.job j
         WHERE j.model_id = m.id AND j.lease IS NOT NULL
+        UNION ALL
+        SELECT 'delayed', (SELECT count(*) FROM (
+                   SELECT FROM pgclip.job j WHERE j.model_id = m.id
+                   AND j.not_before IS NOT NULL LIMIT %(most)s) counted), NULL
     ) q WHERE m.state <> 'retired'
 """
 

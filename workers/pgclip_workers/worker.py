@@ -125,7 +125,7 @@ class Worker:
     def _pipeline(self, presence: Presence, shelf: LabelShelf, sealer: Sealer) -> Pipeline:
         encoder = self._encoder
         leases = Leases(self._database, presence, self._model, encoder.batch_size)
-        store = Store(self._database, shelf, encoder.dimension)
+        store = Store(self._database, shelf, encoder.dimension, self._settings.fetch_retry_for)
         observer, watchdog = self._observer, self._watchdog
 
         def fetch_stage(batch: Batch) -> None:

@@ -87,7 +87,7 @@ def decode(
         return Pixels(hashlib.sha256(data).digest(), _pixels(data, preprocessing, limits))
     except Refused as refused:
         # Anew: by its traceback, the one that was raised keeps the picture in memory.
-        return Refused(refused.reason, refused.message)
+        return Refused(refused.reason, refused.message, refused.retry_after)
     except MemoryError:
         return Refused("decoder_memory", "decoding it takes more memory than PGCLIP_DECODER_MEMORY")
 

@@ -8,6 +8,7 @@ from pgclip.settings import Settings
 from pgclip_workers.machine import decoding_processes
 from pgclip_workers.pictures.decode import Picture, Pixels
 from pgclip_workers.pictures.decoders import Decoders, is_remote
+from pgclip_workers.pictures.hosts import Hosts
 from pgclip_workers.pictures.preprocessing import Preprocessing
 from pgclip_workers.pictures.refused import Refused
 
@@ -23,6 +24,7 @@ class Pools:
     pictures: Decoders
     fetched: Decoders
     queries: Decoders
+    hosts: Hosts
 
     @classmethod
     def start(cls, settings: Settings) -> "Pools":
@@ -30,7 +32,7 @@ class Pools:
         processes = settings.decoders or decoding_processes(settings.device)
         fetchers = settings.fetchers if settings.urls else 1  # one, which refuses
         pools = cls(Decoders(settings, processes), Decoders(settings, fetchers),
-                    Decoders(settings, 1))  # fmt: skip
+                    Decoders(settings, 1), Hosts(fetchers))  # fmt: skip
         pools.pictures.warm_up()
         return pools
 
@@ -43,10 +45,25 @@ class Pools:
             return self.pictures.decode(pictures, preprocessing)
         near = [picture for picture in pictures if not is_remote(picture.source)]
         with ThreadPoolExecutor(1, "remote") as fetching:
-            awaited = fetching.submit(self.fetched.decode, remote, preprocessing)
+            awaited = fetching.submit(self._fetch, remote, preprocessing)
             decoded = iter(self.pictures.decode(near, preprocessing))
             fetched = iter(awaited.result())
         return [next(fetched if is_remote(picture.source) else decoded) for picture in pictures]
+
+    def _fetch(
+        self, pictures: Sequence[Picture], preprocessing: Preprocessing
+    ) -> list[Pixels | Refused]:
+        """In rounds: a host that does not answer in one is left alone in the next."""
+        answers: dict[int, Pixels | Refused] = {}
+        left = [(n, picture.source or "") for n, picture in enumerate(pictures)]
+        while left:
+            turned_away, left = self.hosts.turn_away(left)
+            answers |= turned_away
+            chosen, left = self.hosts.next_round(left)
+            decoded = self.fetched.decode([pictures[n] for n, _ in chosen], preprocessing)
+            answers |= zip((n for n, _ in chosen), decoded, strict=True)
+            self.hosts.heard([(source, answers[n]) for n, source in chosen])
+        return [answers[n] for n in range(len(pictures))]
 
     @property
     def moved(self) -> float:

@@ -2,9 +2,14 @@
 
 
 class Refused(Exception):
-    """`reason` is a short code, `message` is for a person."""
+    """`reason` is a short code, `message` is for a person.
 
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(reason, message)
+    `retry_after`: it may pass by itself; in so many seconds, if a site says so, else 0. None: it is
+    for good.
+    """
+
+    def __init__(self, reason: str, message: str, retry_after: float | None = None) -> None:
+        super().__init__(reason, message, retry_after)
         self.reason = reason
         self.message = message
+        self.retry_after = retry_after

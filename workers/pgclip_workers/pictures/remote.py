@@ -9,6 +9,7 @@ credentials of the environment are not used for it.
 import re
 import time
 from collections.abc import Iterable
+from email.utils import parsedate_to_datetime
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit, urlunsplit
 
 import httpcore
@@ -22,15 +23,21 @@ _REDIRECTS = 5
 _TIMEOUTS = {"connect": 5.0, "read": 10.0, "write": 5.0, "pool": 5.0}
 # For all of it, whatever a site does: less than a decoding process has (PGCLIP_DECODE_TIMEOUT).
 _SECONDS = 25.0
-# What may pass by itself is tried again after these seconds.
-_PAUSES = (0.5, 2.0)
+# What passes by itself mostly does within this; what does not is for the queue to try again.
+_PAUSE_SECONDS = 0.5
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
+# A site may ask for as much as it likes: no more than a day is heard.
+_LONGEST_SECONDS = 86_400.0
 # Made once: it reads all the certificates.
 _SSL = httpcore.default_ssl_context()
 
 
 class _Transient(Exception):
-    """A failure that may pass by itself."""
+    """A failure that may pass by itself, in so many seconds, if the site says so."""
+
+    def __init__(self, message: str, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 def read_url(url: str, prefixes: tuple[str, ...], private: bool, max_bytes: int) -> bytes:
@@ -40,14 +47,16 @@ def read_url(url: str, prefixes: tuple[str, ...], private: bool, max_bytes: int)
         return _read_by_fsspec(url, max_bytes)
     url = _in_ascii(url)
     backend = Guarded(private, time.monotonic() + _SECONDS)
-    for pause in (*_PAUSES, None):
+    for is_last in (False, True):
         try:
             return _get(url, prefixes, backend, max_bytes)
         except (httpcore.TimeoutException, httpcore.NetworkError, _Transient) as error:
-            if pause is None:
+            retry_after = getattr(error, "retry_after", 0.0)
+            if is_last or retry_after or isinstance(error, httpcore.TimeoutException):
                 name = str(error) or type(error).__name__
-                raise Refused("fetch_failed", f"{masked(url)}: {name}") from error
-            time.sleep(pause)
+                message = f"{masked(url)}: {name}"
+                raise Refused("fetch_failed", message, retry_after) from error
+            time.sleep(_PAUSE_SECONDS)
         except (httpcore.ProtocolError, httpcore.UnsupportedProtocol, ValueError) as error:
             raise Refused("fetch_failed", f"{masked(url)}: {error}") from error
     raise AssertionError("unreachable")
@@ -119,13 +128,26 @@ def _require_picture(url: str, status: int, header: dict[bytes, bytes], max_byte
     if status in (404, 410):
         raise Refused("missing_file", f"{masked(url)}: HTTP status {status}")
     if status in _TRANSIENT:
-        raise _Transient(f"HTTP status {status}")
+        raise _Transient(f"HTTP status {status}", _retry_after(header.get(b"retry-after", b"")))
     if status != 200:
         raise Refused("fetch_failed", f"{masked(url)}: HTTP status {status}")
     if header.get(b"content-encoding", b"identity") not in (b"identity", b""):
         raise Refused("fetch_failed", f"{masked(url)} is compressed, which was not asked for")
     if int(header.get(b"content-length", b"0")) > max_bytes:
         raise _too_large(url, max_bytes)
+
+
+def _retry_after(value: bytes) -> float:
+    """Seconds, or a date (RFC 9110, 10.2.3); 0 if it says neither."""
+    text = value.decode("latin-1").strip()
+    try:
+        if text.isdecimal():
+            seconds = float(text)
+        else:
+            seconds = parsedate_to_datetime(text).timestamp() - time.time()
+    except (ValueError, OverflowError):
+        return 0.0
+    return min(max(0.0, seconds), _LONGEST_SECONDS)
 
 
 def _body(url: str, parts: Iterable[bytes], max_bytes: int) -> bytes:
@@ -155,6 +177,8 @@ def _read_by_fsspec(url: str, max_bytes: int) -> bytes:
         data: bytes = filesystem.cat_file(path, end=max_bytes + 1)
     except FileNotFoundError as error:
         raise Refused("missing_file", f"{masked(url)} is not there") from error
+    except PermissionError as error:
+        raise Refused("fetch_failed", f"{masked(url)}: it may not be read: {error}") from error
     except (ImportError, ValueError) as error:
         message = f"{masked(url)}: this worker can't read {scheme}:// ({error})"
         raise Refused("unknown_scheme", message) from error
@@ -163,7 +187,8 @@ def _read_by_fsspec(url: str, max_bytes: int) -> bytes:
     except Exception as error:  # every storage has its own
         query = url.partition("?")[2]
         text = str(error).replace(query, "***") if query else str(error)
-        raise Refused("fetch_failed", f"{masked(url)}: {type(error).__name__}: {text}") from error
+        message = f"{masked(url)}: {type(error).__name__}: {text}"
+        raise Refused("fetch_failed", message, 0.0) from error
     if len(data) > max_bytes:
         raise _too_large(url, max_bytes)
     return data

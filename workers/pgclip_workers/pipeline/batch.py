@@ -35,10 +35,14 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why an item ends as failed: `reason` is a short code, `message` is for a person."""
+    """Why an item ends as failed: `reason` is a short code, `message` is for a person.
+
+    `retry_after`: or why it is tried again, in so many seconds or later.
+    """
 
     reason: str
     message: str
+    retry_after: float | None = None
 
 
 @dataclass(slots=True)

@@ -41,7 +41,7 @@ def fetch(batch: Batch, leases: Leases, pools: Pools, preprocessing: Preprocessi
         if job.source:
             found = read[job.source]
             if isinstance(found, Refused):
-                batch.failures[job.id] = Failure(found.reason, found.message)
+                batch.failures[job.id] = Failure(found.reason, found.message, found.retry_after)
             else:
                 batch.content_of[job.id] = ContentId("image", found.hash)
                 batch.images[batch.content_of[job.id]] = found.array

@@ -34,8 +34,11 @@ _OF_THE_DATA = ("22", "23", "54")
 class Store:
     """Writes batches. Safe to repeat: what a first attempt has settled, a second passes over."""
 
-    def __init__(self, database: Database, shelf: LabelShelf, dimension: int) -> None:
+    def __init__(
+        self, database: Database, shelf: LabelShelf, dimension: int, retry_for: float
+    ) -> None:
         self._database = database
+        self._retry_for = retry_for
         self._shelf = shelf
         self._vector_row = np.dtype(
             [
@@ -103,8 +106,14 @@ class Store:
     def _write(self, batch: Batch, book: LabelBook) -> int:
         done = batch.done()
         ids = {job.id for job in batch.jobs}
-        failed = [
-            {"job_id": job_id, "reason": failure.reason, "message": failure.message}
+        failed: list[dict[str, object]] = [
+            {
+                "job_id": job_id,
+                "reason": failure.reason,
+                "message": failure.message,
+                "retry_after": failure.retry_after,
+                "retry_for": self._retry_for,
+            }
             for job_id, failure in batch.failures.items()
             if job_id in ids
         ]

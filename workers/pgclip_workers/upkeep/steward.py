@@ -16,6 +16,7 @@ from pgclip_workers import statements
 log = logging.getLogger(__name__)
 
 _CONTENTS_AT_ONCE = 500
+_WOKEN_AT_ONCE = 1000
 # About 30 ms each.
 _WALKED_AT_ONCE = 1000
 # Enough to keep any fleet busy until the next pass.
@@ -68,6 +69,8 @@ class Steward:
         taken_back = self._alone(statements.SWEEP, self._settings.strikes)
         if taken_back and taken_back[0][0]:
             log.warning("took back %d jobs of workers that are gone", taken_back[0][0])
+        while self._alone(statements.WAKE_JOBS, _WOKEN_AT_ONCE) == [(_WOKEN_AT_ONCE,)]:
+            pass
         while self._alone(statements.COLLECT_CONTENTS, _CONTENTS_AT_ONCE) > [(0,)]:
             pass
         settings = self._settings
