@@ -79,6 +79,7 @@ class AsyncClient:
     segments = _awaited(Client.segments)
     get = _awaited(Client.get)
     update_metadata = _awaited(Client.update_metadata)
+    drop_collection = _awaited(Client.drop_collection)
     rename = _awaited(Client.rename)
     content = _awaited(Client.content)
     count = _awaited(Client.count)

@@ -68,6 +68,14 @@ class Controlling:
             cursor.execute(statements.COLLECTIONS)
             return [Collection(*row) for row in cursor.fetchall()]
 
+    def drop_collection(self, name: str) -> None:
+        """Drops a collection in which no item is left, and with it its name.
+
+        Raises NotFound, and InvalidItem if it has items or submissions under way hold it.
+        """
+        with self._database.transaction(f"collection {name!r:.100}") as cursor:
+            cursor.execute(statements.DROP_COLLECTION, (name_text(name, "collection"),))
+
     def retry(
         self,
         *,

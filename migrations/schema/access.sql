@@ -10,7 +10,7 @@ LANGUAGE sql IMMUTABLE AS $$
         || CASE p_access
            WHEN 'client' THEN ARRAY[
         'submit_image', 'submit_text', 'submit_batch', 'open_staging', 'submit_staged', 'delete',
-        'update_metadata', 'rename', 'note_files', 'files_below',
+        'update_metadata', 'rename', 'drop_collection', 'note_files', 'files_below',
         'delete_items', 'retry', 'cancel', 'list_items', 'count_items', 'content_of', 'waiting',
         'ticket_queues', '_live_model', '_query_data', 'request_embedding', 'is_embedded',
         'raise_unanswered', 'embed', 'query_embedding', 'item_embedding', 'as_vector', '_as_real',
@@ -19,7 +19,8 @@ LANGUAGE sql IMMUTABLE AS $$
            WHEN 'worker' THEN ARRAY[
         'register_model', '_ticket_queue', 'sign_on', 'heartbeat', 'sign_off', 'claim', 'release',
         'known_embeddings', 'keep_label_vector', 'open_results', 'store', 'notify_settled',
-        'sweep', 'wake_jobs', 'walk_models', 'collect_contents', 'expire_queries', 'backlog', 'retired_queues',
+        'sweep', 'wake_jobs', 'walk_models', 'collect_contents', 'expire_queries', 'backlog',
+        'retired_queues',
         'query_waits', 'take_queries', 'answer_query', 'refuse_query', 'unindexed',
         'close_segment', 'next_build', 'build_segment', 'announce_segments',
         'exchange_segments', 'drop_retired', 'measure_recall', 'next_relabeling',

@@ -215,7 +215,7 @@ BEGIN
 END $$;
 
 -- Of how many each vector's neighbours are chosen. With pgvector's default a graph is built five
--- times faster, and loses what lies apart or in a throng: as long as new vectors come, and else not.
+-- times faster, and loses what lies apart or in a throng: as long as new vectors come, else not.
 CREATE FUNCTION pgclip._ef_construction(p_thorough boolean) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT 'ef_construction=' || CASE WHEN p_thorough THEN 800 ELSE 64 END
@@ -383,8 +383,8 @@ BEGIN
         ORDER BY number
     LOOP
         BEGIN
-            EXECUTE format('DROP TABLE %s', pgclip._segment_table(p_model, v_number));
             DELETE FROM pgclip.segment WHERE model_id = p_model AND number = v_number;
+            EXECUTE format('DROP TABLE %s', pgclip._segment_table(p_model, v_number));
             RETURN v_number;
         EXCEPTION WHEN lock_not_available THEN
             NULL;  -- the next one

@@ -120,6 +120,30 @@ BEGIN
     RETURN coalesce(cardinality(v_hashes), 0) - v_later;
 END $$;
 
+-- Deletes contents at once that no item refers to; what a submission is just taking up stays. In
+-- a transaction that looks at an old snapshot they are left to the steward.
+CREATE FUNCTION pgclip._erase_contents(p_kinds pgclip.kind[], p_hashes bytea[]) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_free bytea[];
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RETURN;
+    END IF;
+    v_free := ARRAY(
+        SELECT c.kind::text::bytea || c.hash FROM pgclip.content c
+        JOIN unnest(p_kinds, p_hashes) r(kind, hash) ON r.kind = c.kind AND r.hash = c.hash
+        ORDER BY c.kind, c.hash FOR UPDATE OF c SKIP LOCKED);
+    WITH gone AS (
+        DELETE FROM pgclip.content c USING unnest(p_kinds, p_hashes) r(kind, hash)
+        WHERE r.kind = c.kind AND r.hash = c.hash AND c.kind::text::bytea || c.hash = ANY(v_free)
+          AND NOT EXISTS (SELECT FROM pgclip.item i
+                          WHERE i.kind = c.kind AND i.content_hash = c.hash)
+        RETURNING c.kind, c.hash
+    )
+    DELETE FROM pgclip.content_release r USING gone g WHERE r.kind = g.kind AND r.hash = g.hash;
+END $$;
+
 -- Whether an item's bytes are needed for its embeddings: it is not done by the live model or one
 -- that is being filled, or has a job or a failure of a model in use.
 CREATE FUNCTION pgclip._is_unfinished(p_item bigint, p_generation int) RETURNS boolean

@@ -119,12 +119,14 @@ BEGIN
         collection, kind, state, reason, metadata, keys, after, NULL, v_page) i));
 END $$;
 
--- Deletes items with all that belongs to them. Returns how many there were.
+-- Deletes items with all that belongs to them: after the commit no SQL shows any of it. Returns how
+-- many there were.
 CREATE FUNCTION pgclip._delete_items(p_items bigint[]) RETURNS bigint
 LANGUAGE plpgsql AS $$
 DECLARE
-    v_count bigint;
-    v_old   record;
+    v_count    bigint;
+    v_old      record;
+    v_contents record;
 BEGIN
     PERFORM pgclip._commit_durably();
     PERFORM pgclip._lock_items(p_items);
@@ -136,7 +138,35 @@ BEGIN
     LOOP
         PERFORM pgclip._delete_vectors(v_old.model_id, v_old.ids);
     END LOOP;
+    SELECT array_agg(kind) AS kinds, array_agg(content_hash) AS hashes INTO v_contents
+    FROM (SELECT DISTINCT i.kind, h.content_hash FROM pgclip.item i
+          CROSS JOIN LATERAL (VALUES (i.content_hash)) h(content_hash)
+          WHERE i.id = ANY(p_items) AND h.content_hash IS NOT NULL) c;
     DELETE FROM pgclip.item WHERE id = ANY(p_items);
     GET DIAGNOSTICS v_count = ROW_COUNT;
+    PERFORM pgclip._erase_contents(v_contents.kinds, v_contents.hashes);
     RETURN v_count;
+END $$;
+
+-- Drops a collection in which no item is left, and with it its name. Raises PC001 if there are
+-- some, or if submissions under way hold it up; PC002 if there is no such collection.
+CREATE FUNCTION pgclip.drop_collection(name text) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $$
+DECLARE
+    v_id int := (SELECT c.id FROM pgclip.collection c WHERE c.name = drop_collection.name);
+BEGIN
+    PERFORM pgclip._commit_durably();
+    PERFORM pg_advisory_xact_lock(731199451);
+    IF v_id IS NULL THEN
+        RAISE EXCEPTION 'there is no collection named %', name USING ERRCODE = 'PC002';
+    END IF;
+    IF EXISTS (SELECT FROM pgclip.item i WHERE i.collection_id = v_id) THEN
+        RAISE EXCEPTION 'collection % has items', name USING ERRCODE = 'PC001',
+            HINT = 'Delete them first: pgclip.delete_items.';
+    END IF;
+    DELETE FROM pgclip.collection c WHERE c.id = v_id;
+EXCEPTION WHEN lock_not_available THEN
+    RAISE EXCEPTION 'submissions under way hold collection %', name USING ERRCODE = 'PC001',
+        HINT = 'Try again once they have ended.';
 END $$;

@@ -1,7 +1,8 @@
 -- Looking at items. An item's state is never stored: the job, the ledger and the failure tell it.
 
--- For people: of one that waits for a time, since its source could not be had, "retry_at" is when it
--- is tried again, and "reason" and "error" why. "kept" says whether the item can be encoded again by another model.
+-- For people. Of one that waits for a time, since its source could not be had, "retry_at" is when
+-- it is tried again, and "reason" and "error" why. "kept" says whether the item can be encoded
+-- again by another model.
 CREATE VIEW pgclip.items AS
 SELECT i.id, c.name AS collection, i.key, i.kind,
        CASE WHEN j.lease IS NOT NULL THEN 'leased'
@@ -9,7 +10,8 @@ SELECT i.id, c.name AS collection, i.key, i.kind,
             WHEN f.item_id IS NOT NULL THEN 'failed'
             WHEN e.generation = i.generation THEN 'done'
             ELSE 'queued' END AS state,
-       coalesce(f.reason, j.reason) AS reason, coalesce(f.message, j.message) AS error, i.source, i.metadata, i.generation,
+       coalesce(f.reason, j.reason) AS reason, coalesce(f.message, j.message) AS error,
+       i.source, i.metadata, i.generation,
        i.created_at, i.updated_at, e.stored_at,
        i.source IS NOT NULL OR o.data IS NOT NULL AS kept,
        coalesce(i.content_hash, e.content_hash) AS content_hash, j.not_before AS retry_at

@@ -170,8 +170,17 @@ $$;
 
 -- Forgets what was asked: vectors and, where they were kept, texts and pictures; returns how many
 -- vectors. What is being encoded at this moment is not among them.
-CREATE FUNCTION pgclip.forget_queries() RETURNS bigint
-LANGUAGE sql AS $$
-    DELETE FROM pgclip.kept_query;
-    WITH gone AS (DELETE FROM pgclip.query_vector RETURNING 1) SELECT count(*) FROM gone;
-$$;
+CREATE FUNCTION pgclip.forget_queries(query text DEFAULT NULL, image bytea DEFAULT NULL)
+RETURNS bigint
+LANGUAGE plpgsql AS $$
+#variable_conflict use_variable
+DECLARE
+    v_hash  bytea := sha256(coalesce(convert_to(query, 'UTF8'), image));
+    v_count bigint;
+BEGIN
+    DELETE FROM pgclip.kept_query q WHERE v_hash IS NULL OR q.hash = v_hash;
+    DELETE FROM pgclip.query_request q WHERE v_hash IS NULL OR q.hash = v_hash;
+    DELETE FROM pgclip.query_vector q WHERE v_hash IS NULL OR q.hash = v_hash;
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    RETURN v_count;
+END $$;

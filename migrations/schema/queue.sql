@@ -236,9 +236,10 @@ LANGUAGE sql AS $$
 $$;
 
 -- Puts jobs of a lease off that could not be had ([{"job_id", "reason", "message", "retry_after"
--- (seconds that a site asks for, or 0), "retry_for" (seconds)}]): 5 s, and twice as long each time, up
--- to an hour, or longer if the site asks for it; a tenth more or less, so that they don't come all at
--- once. Returns them; not those for which that is later than retry_for after the first time.
+-- (seconds that a site asks for, or 0), "retry_for" (seconds)}]): by 5 s, and twice as long each
+-- time, up to an hour, or longer if the site asks for it; a tenth more or less, so that they don't
+-- come all at once. Returns them; not those for which that is later than retry_for after the first
+-- time.
 CREATE FUNCTION pgclip._put_off(p_jobs bigint[], p_failed jsonb) RETURNS bigint[]
 LANGUAGE sql AS $$
     WITH told AS (

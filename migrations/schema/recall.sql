@@ -17,7 +17,8 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS 'SELECT ARRAY[60, 100, 160, 250, 400, 64
 -- is kept for other queries; the most if there is none. p_recalls as _try_efforts has them.
 CREATE FUNCTION pgclip._least_effort(p_efforts int[], p_recalls real[], p_promise real) RETURNS int
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT coalesce(min(effort) FILTER (WHERE recall >= (1 + 3 * p_promise) / 4 - 1e-6), max(effort))
+    SELECT coalesce(min(effort) FILTER (WHERE recall >= (1 + 3 * p_promise) / 4 - 1e-6),
+                    max(effort))
     FROM unnest(p_efforts, p_recalls) t(effort, recall)
 $$;
 
@@ -174,8 +175,8 @@ LANGUAGE sql IMMUTABLE AS $$
 $$;
 
 -- What each effort finds of the nearest, on average; NULL if there is no query. A best hit that is
--- missed tells more than another: half of what the promise lets a search miss is what it may miss of
--- those, so each takes as much of the recall as leaves that of _least_effort. One that has found all
+-- missed tells more than another: of those a search may miss half of what the promise lets it
+-- miss, so each takes as much of the recall as leaves that of _least_effort. One that has found all
 -- is not tried with more.
 CREATE FUNCTION pgclip._try_efforts(
     p_model smallint, p_probes pgclip.probe[], p_narrowing pgclip.narrowing, p_efforts int[]

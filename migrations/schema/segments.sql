@@ -155,7 +155,8 @@ BEGIN
     PERFORM pgclip._hold_segments(p_model);
     FOR v_number IN
         SELECT number FROM pgclip.segment
-        WHERE model_id = p_model AND state IN ('hot', 'closed', 'sealed', 'built') ORDER BY number
+        WHERE model_id = p_model AND state IN ('hot', 'closed', 'sealed', 'copied', 'built')
+        ORDER BY number
     LOOP
         v_table := pgclip._segment_table(p_model, v_number);
         EXECUTE format('WITH gone AS (DELETE FROM %s WHERE id = ANY($1)
@@ -166,6 +167,23 @@ BEGIN
                         FROM gone', v_table) INTO v_twins, v_clusters USING p_ids;
         PERFORM pgclip._lead_anew(v_table, 'twins', v_twins);
         PERFORM pgclip._lead_anew(v_table, 'cluster', v_clusters);
+    END LOOP;
+    PERFORM pgclip._delete_retired_vectors(p_model, p_ids);
+END $$;
+
+-- Those of segments that were replaced, and are still read by who has an older snapshot. One that
+-- is being dropped at this moment takes its vectors along.
+CREATE FUNCTION pgclip._delete_retired_vectors(p_model smallint, p_ids bigint[]) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_number int;
+BEGIN
+    FOR v_number IN
+        SELECT number FROM pgclip.segment WHERE model_id = p_model AND state = 'retired'
+        ORDER BY number FOR KEY SHARE SKIP LOCKED
+    LOOP
+        EXECUTE format('DELETE FROM %s WHERE id = ANY($1)',
+                       pgclip._segment_table(p_model, v_number)) USING p_ids;
     END LOOP;
 END $$;
 

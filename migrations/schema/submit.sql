@@ -20,7 +20,7 @@ CREATE TYPE pgclip.submission AS (
 CREATE FUNCTION pgclip._file_key(p_source text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 DECLARE
-    v_path text := substr(p_source, length('file://') + 1);
+    v_path text := regexp_replace(substr(p_source, length('file://') + 1), '[?#].*$', '');
 BEGIN
     IF strpos(v_path, '%') > 0 THEN
         v_path := convert_from((
@@ -146,6 +146,7 @@ DECLARE
 BEGIN
     PERFORM pgclip._commit_durably();
     PERFORM pgclip._know_models();
+    PERFORM pg_advisory_xact_lock_shared(731199451);  -- no collection is dropped meanwhile
     INSERT INTO pgclip.collection (name)
     SELECT DISTINCT s.collection FROM unnest(subs) s
     WHERE pgclip._problem(s) IS NULL

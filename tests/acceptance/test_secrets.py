@@ -190,6 +190,7 @@ def test_a_worker_tells_no_secret(
         PGCLIP_LOG_FORMAT=log_format,
         PGCLIP_METRICS_PORT=str(port),
         PGCLIP_URLS=f"{site},{nobody},nothing://bucket,memory://bucket",
+        PGCLIP_FETCH_RETRY_FOR="0",
         PGCLIP_PRIVATE_URLS="on",
     )
     eventually(lambda: "ready." in worker.log.read_text())  # Celery's part

@@ -92,10 +92,9 @@ def test_contents_that_nobody_refers_to_are_collected(client: Client, sql: Sql) 
     sql("SELECT pgclip.collect_contents(100)")
     contents = "SELECT convert_from(data, 'UTF8') FROM pgclip.content ORDER BY 1"
     assert sql(contents) == [("one",), ("two",)]
-    client.delete("b")
-    client.delete("a")
-    assert sql("SELECT pgclip.collect_contents(100)") == [(2,)]
-    assert sql(contents) == []
+    client.submit_text("two", key="b")
+    assert sql("SELECT pgclip.collect_contents(100)") == [(1,)]
+    assert sql(contents) == [("two",)]
 
 
 def test_a_text_becomes_a_picture(client: Client, sql: Sql) -> None:

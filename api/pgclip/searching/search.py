@@ -148,13 +148,18 @@ class Searching:
             raise InvalidItem("embed one of: a text, image=…")
         self._embed(query if image is None else image, timeout)
 
-    def forget_queries(self) -> int:
+    def forget_queries(
+        self, query: str | None = None, *, image: bytes | Path | IO[bytes] | None = None
+    ) -> int:
         """Forgets what was asked: vectors, and texts and pictures where they were kept.
 
-        Returns how many vectors. The owner of the schema may; the next search of each is encoded.
+        All of it, or one text or picture. Returns how many vectors. The owner of the schema may;
+        the next search of each is encoded.
         """
         with self._database.transaction("forgetting queries") as cursor:
-            cursor.execute(statements.FORGET_QUERIES)
+            text = None if query is None else query_text(query)
+            picture = None if image is None else query_image(image)
+            cursor.execute(statements.FORGET_QUERIES, (text, picture))
             (count,) = cursor.fetchone() or (0,)
             return int(count)
 
