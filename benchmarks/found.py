@@ -1,6 +1,6 @@
 """Is what is there found? Vectors as people have them, through the product's own indexes.
 
-    python benchmarks/found.py                       results/found.json
+    python benchmarks/found.py                       results/found-*.json
     python benchmarks/found.py --only floods --seed 3 --queries 100 --builds 1
 
 Planted as a worker leaves them, in the order in which they came, and indexed by the product, anew
@@ -39,20 +39,18 @@ class Way(NamedTuple):
 
 
 def main() -> int:
-    """Prints the table, keeps the JSON if all was measured."""
+    """Prints the table, keeps the JSON of each kind of data."""
     options = argparse.ArgumentParser(prog="found", description=__doc__)
     options.add_argument("--only", nargs="*", choices=people.ALL, default=list(people.ALL))
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--queries", type=int, default=1000)
     options.add_argument("--builds", type=int, default=5)
     chosen = options.parse_args()
-    figures: list[Figure] = []
     for name in chosen.only:
         builds = 1 if name in _LARGE else chosen.builds
-        figures += measured(people.ALL[name](People(chosen.seed)), chosen.queries, builds)
-    told = f"--seed {chosen.seed} --queries {chosen.queries} --builds {chosen.builds}"
-    if len(chosen.only) == len(people.ALL):
-        keep(figures, f"python benchmarks/found.py {told}", "found")
+        figures = measured(people.ALL[name](People(chosen.seed)), chosen.queries, builds)
+        told = f"--seed {chosen.seed} --queries {chosen.queries} --builds {builds}"
+        keep(figures, f"python benchmarks/found.py --only {name} {told}", f"found-{name}")
     return 0
 
 

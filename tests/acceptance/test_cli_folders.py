@@ -105,11 +105,14 @@ def test_links(told: Told, folder: Path, tmp_path: Path) -> None:
     (folder / "linked").symlink_to(other)
     (folder / "again").symlink_to(other)
     (folder / "loop").symlink_to(folder)
+    (folder / "own").mkdir()
+    (folder / "own" / "penguin.jpg").write_bytes((PICTURES / "penguin.jpg").read_bytes())
+    (folder / "a link to own").symlink_to(folder / "own")
     found = told(folder)
-    assert (found["done"], found["status"]) == (1, 0)
-    assert found["left_out"] == {"linked folders (--follow)": 3}
+    assert (found["done"], found["status"]) == (2, 0)
+    assert found["left_out"] == {"linked folders (--follow)": 4}
     followed = told(folder, "--follow")
-    assert (followed["found"], followed["unchanged"], followed["status"]) == (2, 1, 0)
+    assert (followed["found"], followed["unchanged"], followed["status"]) == (3, 2, 0)
     (folder / "broken.jpg").symlink_to(tmp_path / "nothing")
     broken = told(folder)
     assert broken["status"] == 1

@@ -73,6 +73,7 @@ def of_file(path: Path, names: tuple[str, ...], is_text: bool) -> dict[str, Any]
 def _of_picture(path: Path, names: list[str]) -> dict[str, Any]:
     from PIL import Image
 
+    Image.MAX_IMAGE_PIXELS = None  # only headers are read
     try:
         with Image.open(path) as image:
             return {name: _OF_PICTURES[name](image) for name in names}

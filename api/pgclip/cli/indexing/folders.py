@@ -38,8 +38,10 @@ def entries(folder: Path, selection: Selection, passed: Passed) -> Iterator[Entr
         if _was_there(here, seen):  # by another link
             folders[:] = []
             continue
+        # Links last: what is there by itself goes by its own path.
+        folders.sort(key=lambda name: ((here / name).is_symlink(), name))
         folders[:] = [
-            name for name in sorted(folders) if _is_entered(here / name, folder, selection, passed)
+            name for name in folders if _is_entered(here / name, folder, selection, passed)
         ]
         for name in sorted(names):
             path = here / name
