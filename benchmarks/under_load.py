@@ -20,7 +20,7 @@ from pgclip.searching.segments import Maintenance
 _CALLERS = 8
 _HOT = 19_000  # a little less than what closes a segment
 _BURST = 500  # items of a transaction
-_COMPARED = 7  # in a burst, one of so many searches is compared with an exact one
+_COMPARED = 3  # in a burst, one of so many searches is compared with an exact one
 
 
 def under_load(

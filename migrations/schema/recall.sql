@@ -24,15 +24,20 @@ $$;
 
 -- The effort of a search: of what asks and what is looked for, where NULL is whichever needs most.
 -- p_recall: NULL for what is promised; 1 for all there is, which is no search through indexes.
--- Where nothing was measured yet, what does for most.
+-- Where nothing was measured yet, or other segments were, at least what does for most: some may have
+-- been built in haste.
 CREATE FUNCTION pgclip._effort(
     p_model smallint, p_query_kind pgclip.kind, p_kind pgclip.kind, p_recall real
 ) RETURNS int
 LANGUAGE sql STABLE AS $$
     SELECT CASE WHEN p_recall IS NULL OR p_recall < 1 THEN coalesce(max(
-        CASE WHEN p_recall IS NULL THEN d.effort
-             ELSE pgclip._least_effort(d.efforts, d.recalls, p_recall) END), 250) END
+        greatest(CASE WHEN p_recall IS NULL THEN d.effort
+                      ELSE pgclip._least_effort(d.efforts, d.recalls, p_recall) END,
+                 CASE WHEN d.segments <> s.segments THEN 250 END)), 250) END
     FROM pgclip.direction d
+    CROSS JOIN LATERAL (SELECT array_agg(g.number ORDER BY g.number) AS segments
+                        FROM pgclip.segment g WHERE g.model_id = d.model_id
+                          AND g.state = 'sealed' AND g.kind = d.kind) s
     WHERE d.model_id = p_model AND d.recalls <> '{}'
       AND d.query_kind = coalesce(p_query_kind, d.query_kind) AND d.kind = coalesce(p_kind, d.kind)
 $$;

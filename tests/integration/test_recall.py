@@ -132,6 +132,11 @@ def test_effort_follows_the_promise_and_what_a_search_asks_for(library: Shelf) -
     assert effort(library, kinds="'image', NULL") == 400
     assert effort(library, kinds="NULL, 'image'") == 400
     assert effort(library, kinds="NULL, NULL") == 400
+    # Another segment, which nobody has measured yet.
+    library.sql("UPDATE pgclip.direction SET segments = '{2,3}'")
+    assert effort(library) == 250
+    assert effort(library, recall=0.999) == 1000
+    assert effort(library, kinds="'image', NULL") == 400
 
 
 def test_it_takes_a_fiftieth_of_a_processor(library: Shelf) -> None:
