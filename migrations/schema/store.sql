@@ -40,7 +40,7 @@ DECLARE
     v_old     bigint[];
     v_epoch   bigint;
     v_labels  int[];
-    v_put_off bigint[];
+    v_put_off bigint[] := '{}';
 BEGIN
     IF p_done <> '{}' THEN
         PERFORM pgclip._is_staged('staged_vector'), pgclip._is_staged('staged_label');
@@ -110,7 +110,9 @@ BEGIN
         DELETE FROM pgclip.failure WHERE item_id = ANY(v_items) AND model_id = v_model;
     END IF;
 
-    v_put_off := pgclip._put_off(v_mine, p_failed);
+    IF p_failed <> '[]' THEN
+        v_put_off := pgclip._put_off(v_mine, p_failed);
+    END IF;
     INSERT INTO pgclip.failure (item_id, model_id, generation, reason, message)
     SELECT j.item_id, j.model_id, j.generation, f.reason, f.message
     FROM jsonb_to_recordset(p_failed) AS f(job_id bigint, reason text, message text)

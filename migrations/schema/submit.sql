@@ -160,7 +160,8 @@ BEGIN
                                      s.metadata, s.priority, s.keep_source, s.merge)
                                     ::pgclip.submission) AS problem,
                coalesce(s.key,
-                        CASE WHEN s.source LIKE 'file:///%' THEN pgclip._file_key(s.source) END,
+                        CASE WHEN s.source ~ '^file:///[^%?#]*$' THEN normalize(substr(s.source, 8))
+                             WHEN s.source LIKE 'file:///%' THEN pgclip._file_key(s.source) END,
                         s.source, 'sha256:' || encode(s.content_hash, 'hex')) AS item_key
         FROM unnest(subs) WITH ORDINALITY
              AS s(collection, key, kind, content_hash, source, metadata, priority,

@@ -141,6 +141,8 @@ def test_effort_follows_the_promise_and_what_a_search_asks_for(library: Shelf) -
 
 def test_it_takes_a_fiftieth_of_a_processor(library: Shelf) -> None:
     ask_before(library, 50)
+    assert not measure(library, now=False)  # a segment has just become hot: it may be a burst
+    library.sql("UPDATE pgclip.segment SET created_at = now() - interval '11 s'")
     assert measure(library, now=False)
     assert not measure(library, now=False)  # another direction, too, has its turn later
     library.sql("UPDATE pgclip.direction SET looked_at = looked_at - 51 * seconds * interval '1 s'")
