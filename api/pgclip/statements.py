@@ -35,6 +35,7 @@ UPDATE_METADATA = """
 """
 RENAME = "SELECT pgclip.rename(%s, %s, %s)"
 NOTE_FILES = "SELECT pgclip.note_files(%s, %s, %s, %s)"
+FORGET_FILES = "SELECT pgclip.forget_files(%s, %s, %s)"
 FILES_BELOW = "SELECT path, key, content_hash FROM pgclip.files_below(%s, %s, %s, %s, %s)"
 
 WAITING = "SELECT pgclip.waiting(%s)"
@@ -183,7 +184,7 @@ HEAL = """
     FROM pgclip.heal(after => %s, "limit" => %s)
 """
 STATUS_FAILURES = """
-    SELECT reason, count(*) FROM pgclip.items WHERE reason IS NOT NULL
+    SELECT reason, count(*) FROM pgclip.items WHERE state = 'failed'
     GROUP BY reason ORDER BY count(*) DESC
 """
 # Vectors stored in the last minute, by the live model.

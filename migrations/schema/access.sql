@@ -10,7 +10,7 @@ LANGUAGE sql IMMUTABLE AS $$
         || CASE p_access
            WHEN 'client' THEN ARRAY[
         'submit_image', 'submit_text', 'submit_batch', 'open_staging', 'submit_staged', 'delete',
-        'update_metadata', 'rename', 'drop_collection', 'note_files', 'files_below',
+        'update_metadata', 'rename', 'drop_collection', 'note_files', 'forget_files', 'files_below',
         'delete_items', 'retry', 'cancel', 'list_items', 'count_items', 'content_of', 'waiting',
         'ticket_queues', '_live_model', '_query_data', 'request_embedding', 'is_embedded',
         'raise_unanswered', 'embed', 'query_embedding', 'item_embedding', 'as_vector', '_as_real',

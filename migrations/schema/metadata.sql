@@ -45,6 +45,9 @@ DECLARE
     v_item bigint := pgclip._item_named(key, collection);
 BEGIN
     PERFORM pgclip._commit_durably();
+    -- A key's change locks the item against the store of its job; the job first, as deletion does.
+    PERFORM FROM pgclip.item i WHERE i.id = v_item FOR NO KEY UPDATE;
+    PERFORM FROM pgclip.job j WHERE j.item_id = v_item ORDER BY j.id FOR UPDATE;
     IF octet_length(new_key) BETWEEN 1 AND 1024 IS NOT true THEN
         RAISE EXCEPTION 'the key must have 1 to 1024 bytes' USING ERRCODE = 'PC001';
     END IF;
@@ -67,6 +70,21 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     ORDER BY i.id
     ON CONFLICT (item_id, host) DO UPDATE SET path = excluded.path WHERE old.path <> excluded.path
 $$;
+
+-- Has files of a host forgotten that are gone. Returns the keys of those that no other host has.
+CREATE FUNCTION pgclip.forget_files(host text, collection text, keys text[]) RETURNS text[]
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_items bigint[] := ARRAY(
+        SELECT i.id FROM pgclip.item i JOIN pgclip.collection c ON c.id = i.collection_id
+        WHERE c.name = forget_files.collection AND i.key = ANY(keys));
+BEGIN
+    DELETE FROM pgclip.indexed_file f
+    WHERE f.item_id = ANY(v_items) AND f.host = forget_files.host;
+    RETURN ARRAY(SELECT i.key FROM pgclip.item i WHERE i.id = ANY(v_items)
+                 AND NOT EXISTS (SELECT FROM pgclip.indexed_file f WHERE f.item_id = i.id)
+                 ORDER BY i.key);
+END $$;
 
 -- The files of a host below a folder that are items of a collection, by path.
 CREATE FUNCTION pgclip.files_below(

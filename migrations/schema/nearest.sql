@@ -233,7 +233,8 @@ DECLARE
     v_exact   boolean := p_effort IS NULL OR p_narrowing.few IS NOT NULL OR NOT EXISTS (
                   SELECT FROM pgclip.segment WHERE model_id = p_model AND state = 'sealed');
     -- Who asks within a collection often asks for what others have, which is far from all of it.
-    v_effort  int := CASE WHEN v_from.is_within THEN greatest(640, p_effort) ELSE p_effort END;
+    v_effort  int := CASE WHEN p_narrowing.collection IS NULL THEN p_effort
+                          ELSE greatest(640, p_effort) END;
     -- Some items may have several vectors, and what leads may be farther than what follows it.
     v_limit   int := 2 * p_k + 20 + coalesce(v_effort, 0) / 5;
     v_where   text := 'true';

@@ -24,8 +24,8 @@ $$;
 
 -- The effort of a search: of what asks and what is looked for, where NULL is whichever needs most.
 -- p_recall: NULL for what is promised; 1 for all there is, which is no search through indexes.
--- Where nothing was measured yet, or other segments were, at least what does for most: some may have
--- been built in haste.
+-- Where nothing was measured yet, or other segments were, at least what does for most: some may
+-- have been built in haste.
 CREATE FUNCTION pgclip._effort(
     p_model smallint, p_query_kind pgclip.kind, p_kind pgclip.kind, p_recall real
 ) RETURNS int

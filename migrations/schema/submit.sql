@@ -72,6 +72,15 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     END
 $$;
 
+-- The same of metadata that are merged with those of an item.
+CREATE FUNCTION pgclip._merge_problem(p_collection text, p_key text, p_metadata jsonb) RETURNS text
+LANGUAGE sql STABLE AS $$
+    SELECT 'the metadata must be at most 65536 bytes of JSON, with those that the item has'
+    FROM pgclip.item i JOIN pgclip.collection c ON c.id = i.collection_id
+    WHERE c.name = p_collection AND i.key = p_key
+      AND octet_length((i.metadata || p_metadata)::text) > 65536
+$$;
+
 -- Submits a picture: its bytes, or a source that workers can read. A key left out is made from
 -- the content or is the source. Bytes that are not kept (keep_source) are dropped once they are
 -- encoded: the item can then be found, but not encoded again by another model. merge_metadata:
@@ -143,6 +152,7 @@ LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
     v_merges boolean := EXISTS (SELECT FROM unnest(subs) s WHERE s.merge);
+    v_all    boolean := NOT EXISTS (SELECT FROM unnest(subs) s WHERE s.merge IS NOT true);
 BEGIN
     PERFORM pgclip._commit_durably();
     PERFORM pgclip._know_models();
@@ -156,9 +166,12 @@ BEGIN
 
     RETURN QUERY
     WITH given AS (
-        SELECT s.*, pgclip._problem((s.collection, s.key, s.kind, s.content_hash, s.source,
+        SELECT s.*, coalesce(pgclip._problem((s.collection, s.key, s.kind, s.content_hash, s.source,
                                      s.metadata, s.priority, s.keep_source, s.merge)
-                                    ::pgclip.submission) AS problem,
+                                    ::pgclip.submission),
+                             CASE WHEN s.merge THEN pgclip._merge_problem(s.collection, s.key,
+                                                                          s.metadata) END)
+                   AS problem,
                coalesce(s.key,
                         CASE WHEN s.source ~ '^file:///[^%?#]*$' THEN normalize(substr(s.source, 8))
                              WHEN s.source LIKE 'file:///%' THEN pgclip._file_key(s.source) END,
@@ -180,7 +193,7 @@ BEGIN
         ON CONFLICT (collection_id, key) DO UPDATE SET
             kind = excluded.kind, content_hash = excluded.content_hash,
             source = excluded.source,
-            metadata = CASE WHEN v_merges AND (
+            metadata = CASE WHEN v_all OR v_merges AND (
                 SELECT v.merge FROM valid v
                 WHERE v.collection_id = old.collection_id AND v.item_key = old.key)
                 THEN old.metadata || excluded.metadata ELSE excluded.metadata END,
@@ -244,6 +257,11 @@ END $$;
 CREATE FUNCTION pgclip.open_staging() RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+    IF pgclip._is_staged('staged_submission') AND NOT EXISTS (
+        SELECT FROM pg_attribute
+        WHERE attrelid = to_regclass('pg_temp.staged_submission') AND attname = 'merge') THEN
+        DROP TABLE pg_temp.staged_submission;  -- of a version before, in a session that goes on
+    END IF;
     IF NOT pgclip._is_staged('staged_submission') THEN
         CREATE TEMPORARY TABLE staged_submission (
             place       int NOT NULL,

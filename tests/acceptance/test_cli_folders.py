@@ -200,6 +200,44 @@ def test_a_folder_that_is_empty_or_not_there_is_not_pruned(
     assert told(album, "--prune", "--yes")["pruned"] == 3
 
 
+def test_what_is_found_after_all_or_is_another_s_is_not_pruned(
+    told: Told, album: Path, live: Live, closed: set[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "test_what_is_found_after_all_or_is_another_s_is_not_pruned"
+    # Somebody else's, which indexing only finds.
+    (album / "own.png").write_bytes(encoded(noise(99, 30, 30), "PNG"))
+    theirs = {"key": str(album / "own.png"), "collection": name}
+    live.client.submit_image((album / "own.png").read_bytes(), **theirs).wait(timeout=60)
+    assert told(album, "--fields", "")["unchanged"] == 11
+    (album / "own.png").unlink()
+    assert told(album, "--prune")["pruned"] == 0
+    # Another spelling of the same name.
+    composed, decomposed = (unicodedata.normalize(form, "ä.png") for form in ("NFC", "NFD"))
+    (album / decomposed).write_bytes(encoded(noise(50, 30, 30), "PNG"))
+    told(album)
+    (album / decomposed).rename(album / composed)
+    found = told(album, "--prune")
+    assert (found["pruned"], found["gone"]) == (0, 0)
+    assert live.client.get(album / composed, collection=name).state == "done"
+    # Another host has it as well.
+    (album / "2.png").write_bytes(encoded(noise(51, 30, 30), "PNG"))
+    told(album)
+    (album / "2.png").write_bytes(encoded(noise(52, 30, 30), "PNG"))
+    told(album, "--host", "another")
+    (album / "2.png").unlink()
+    assert told(album, "--prune")["pruned"] == 0
+    assert told(album, "--prune", "--host", "another", "--yes")["pruned"] == 1
+    # A path as people type it, below which something can't be read.
+    (album / "3.png").unlink()
+    (album / "closed").mkdir()
+    closed.add(Path("pictures/closed"))
+    closed.add(album / "closed")
+    monkeypatch.chdir(album.parent)
+    relative = told("pictures", "--prune")
+    assert relative["pruned"] == 0
+    assert any("not pruned" in each["error"] for each in relative["failed"])
+
+
 def test_a_renamed_file_keeps_its_item(told: Told, album: Path, live: Live) -> None:
     name = "test_a_renamed_file_keeps_its_item"
     live.client.update_metadata(album / "3.png", set={"mine": 1}, collection=name)

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pgclip import AsyncClient, Client, InvalidItem, NotFound
-from pgclip.submitting.submission import file_key, file_url
+from pgclip.submitting.submission import file_key, file_url, url_key
 
 Sql = Callable[..., list[Any]]
 STATE = "SELECT id, generation, content_hash FROM pgclip.item WHERE key = 'k'"
@@ -108,6 +108,40 @@ def test_submitting_merges_if_asked(item: Client) -> None:
     assert item.get("k").metadata == {"price": 3}
 
 
+def test_what_is_merged_has_a_limit_too(item: Client) -> None:
+    item.update_metadata("k", set={"long": "x" * 60_000})
+    with pytest.raises(InvalidItem, match="with those that the item has"):
+        item.submit_text("a cat", key="k", metadata={"more": "x" * 6_000}, merge_metadata=True)
+    item.submit_text("a cat", key="k", metadata={"long": "x" * 60_001}, merge_metadata=True)
+
+
+def test_a_session_from_before_goes_on_submitting(item: Client, database_url: str) -> None:
+    """Its temporary table lacks what is new; a pooler keeps sessions for longer than a release."""
+    with psycopg2.connect(database_url) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT pgclip.open_staging()")
+        cursor.execute("ALTER TABLE pg_temp.staged_submission DROP COLUMN merge")
+        connection.commit()
+        batch = item.submit_many([{"text": "one"}, {"text": "two"}], connection=connection)
+        connection.commit()
+    connection.close()
+    assert batch.accepted == 2
+
+
+def test_renaming_waits_for_no_store_and_a_store_not_for_it(
+    item: Client, database_url: str, hand: Callable[..., Any]
+) -> None:
+    worker = hand()
+    lease, jobs = worker.claim()
+    connection = psycopg2.connect(database_url)
+    item.rename("k", "l", connection=connection)
+    worker.sql("SET lock_timeout = '2s'")
+    assert worker.store(lease, jobs) == []  # passed over, as one that is being replaced
+    item.submit_text("another cat", key="l", connection=connection)
+    connection.commit()
+    connection.close()
+    assert item.get("l").state == "queued"
+
+
 def test_merging_within_a_transaction_and_in_sql(item: Client, database_url: str, sql: Sql) -> None:
     with psycopg2.connect(database_url) as connection:
         item.submit_text("a cat", key="k", metadata={"a": 1}, merge_metadata=True,
@@ -152,3 +186,4 @@ def test_the_key_of_any_name_is_the_same_in_python_and_in_sql(sql: Sql, name: by
     path = Path(os.fsdecode(b"/pictures/" + name))
     if os.path.abspath(path) == str(path):  # else it is "." or ".."
         assert sql("SELECT pgclip._file_key(%s)", file_url(path)) == [(file_key(path),)]
+        assert url_key(file_url(path)) == file_key(path)

@@ -65,7 +65,9 @@ def test_no_part_imports_what_it_must_not(folder: str) -> None:
     assert files
     for file in files:
         roots = {name.split(".")[0] for name in imported(file)}
-        assert not roots & FORBIDDEN[folder], file
+        # One command reads headers of pictures, if it is asked to and Pillow is there.
+        allowed = {"PIL"} if file.match("cli/indexing/fields.py") else set()
+        assert not roots & FORBIDDEN[folder] - allowed, file
 
 
 @pytest.mark.parametrize("room", ROOMS)

@@ -110,7 +110,7 @@ def internet(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     monkeypatch.setattr(guarded, "is_public", lambda a: a == PUBLIC or really_public(a))
-    monkeypatch.setattr(remote, "_PAUSES", ())
+    monkeypatch.setattr(remote, "_PAUSE_SECONDS", 0)
     return names
 
 

@@ -24,12 +24,12 @@ from rich.progress import (
 
 from pgclip.cli.indexing import fields
 from pgclip.cli.indexing.entries import Entry, Passed, Selection, entries
-from pgclip.cli.indexing.gone import Gone, gone_below, note
+from pgclip.cli.indexing.gone import Gone, gone_below, note, prune
 from pgclip.cli.indexing.lists import TYPES
 from pgclip.cli.options import AsJson, DatabaseUrl, RedisUrl, client_for, metadata_from
 from pgclip.cli.output import err, print_json, shown_key
 from pgclip.client import Client
-from pgclip.errors import InvalidItem
+from pgclip.errors import InvalidItem, NotFound
 from pgclip.items import ItemInfo
 from pgclip.submitting.jobs import Batch, ItemFailure
 from pgclip.submitting.submission import file_url
@@ -73,7 +73,7 @@ class Tally:
     @property
     def gone_keys(self) -> int:
         """Files that are gone, and whose items are there."""
-        return sum(len(each.keys) for each in self.gone.values())
+        return sum(len(each.paths) for each in self.gone.values())
 
 
 def index(
@@ -119,7 +119,7 @@ def index(
         typer.Option(help="Pass over names or paths below the folder, such as '*.tmp' or 'raw/*'."),
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Enter linked folders.")] = False,
-    prune: Annotated[
+    prune_gone: Annotated[
         bool,
         typer.Option(
             "--prune", help="Delete the items of files that this host indexed and that are gone."
@@ -158,12 +158,12 @@ def index(
         )
         for path in (Path(name).expanduser() for name in paths if "://" not in name):
             if path.is_dir():
-                gone = gone_below(client, wanted.host, collection, path)
+                gone = gone_below(client, wanted.host, collection, path, passed)
                 tally.gone[gone.folder] = gone
         _index(paths, selection, passed, wanted, client, tally, _progress(as_json), wait)
-        tally.failures += passed.troubles
-        if prune:
+        if prune_gone:
             _prune(tally, passed, wanted, client, yes)
+        tally.failures += passed.troubles
     _report(tally, passed, wanted, wait, as_json)
 
 
@@ -212,8 +212,11 @@ def _submissions(
     """Submits what is new or has changed, some hundred at a time."""
     while chunk := list(islice(found, _AT_ONCE)):
         tally.found += len(chunk)
-        for folder in (entry.found_in for entry in chunk if entry.found_in):
-            tally.found_in[folder] = tally.found_in.get(folder, 0) + 1
+        for entry in chunk:
+            if entry.found_in:
+                tally.found_in[entry.found_in] = tally.found_in.get(entry.found_in, 0) + 1
+            for gone in tally.gone.values():
+                gone.is_there(entry.key)
         fresh = _changed(chunk, wanted, client, tally)
         if wanted.dry_run:
             tally.submitted += len(fresh)
@@ -223,7 +226,8 @@ def _submissions(
             )
             tally.submitted += batch.accepted
             tally.open_.append(batch)
-            note(client, wanted.host, wanted.collection, chunk)
+            # Not what somebody else has submitted and this only found.
+            note(client, wanted.host, wanted.collection, [entry for entry, _ in fresh])
         yield
 
 
@@ -253,10 +257,20 @@ def _changed(
         elif item.metadata | metadata == item.metadata:
             tally.unchanged += 1
         else:
-            tally.updated += 1
-            if not wanted.dry_run:
-                client.update_metadata(item.key, set=metadata, collection=collection)
+            _update(item, metadata, wanted, client, tally)
     return fresh
+
+
+def _update(
+    item: ItemInfo, metadata: dict[str, Any], wanted: Wanted, client: Client, tally: Tally
+) -> None:
+    if not wanted.dry_run:
+        try:
+            client.update_metadata(item.key, set=metadata, collection=item.collection)
+        except (InvalidItem, NotFound) as error:  # of metadata, or deleted meanwhile
+            tally.failures.append((item.key, str(error)))
+            return
+    tally.updated += 1
 
 
 def _is_up_to_date(item: ItemInfo, entry: Entry, wanted: Wanted) -> bool:
@@ -280,8 +294,9 @@ def _moved(entry: Entry, wanted: Wanted, client: Client, tally: Tally) -> ItemIn
     if not wanted.dry_run:
         try:
             client.rename(before, entry.key, collection=wanted.collection)
-        except InvalidItem:  # somebody has submitted it meanwhile
+        except (InvalidItem, NotFound):  # somebody has submitted it meanwhile, or deleted the other
             return None
+        note(client, wanted.host, wanted.collection, [entry])
     tally.renamed += 1
     key = before if wanted.dry_run else entry.key
     return next(client.items(collection=wanted.collection, keys=[key]), None)
@@ -299,19 +314,18 @@ def _prune(tally: Tally, passed: Passed, wanted: Wanted, client: Client, yes: bo
     """Deletes items of files that are gone, unless the folder looks as if it were not all there."""
     for gone in tally.gone.values():
         below = [path for path, _ in passed.troubles if Path(path).is_relative_to(gone.folder)]
-        if not gone.keys:
+        if not gone.paths:
             continue
         if not tally.found_in.get(gone.folder) or below:
             why = f"{below[0]} can't be read" if below else "nothing is in it"
             tally.failures.append((str(gone.folder), f"not pruned: {why}"))
         elif gone.is_much and not yes:
-            told = f"{len(gone.keys)} of {gone.indexed} files are gone; --yes prunes them"
+            told = f"{len(gone.paths)} of {gone.indexed} files are gone; --yes prunes them"
             tally.failures.append((str(gone.folder), f"not pruned: {told}"))
+        elif wanted.dry_run:
+            tally.pruned += len(gone.paths)
         else:
-            tally.pruned += len(gone.keys)
-            if not wanted.dry_run:
-                client.delete_items(collection=wanted.collection, keys=sorted(gone.keys))
-            gone.keys.clear()
+            tally.pruned += prune(client, wanted.host, wanted.collection, gone, passed)
 
 
 def _progress(as_json: bool) -> Progress:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, TypeAlias
+from urllib.parse import unquote_to_bytes
 
 from pgclip.errors import InvalidItem
 from pgclip.settings import masked
@@ -110,6 +111,17 @@ def file_key(path: Path) -> str:
     except UnicodeEncodeError:
         return file_url(path)
     return unicodedata.normalize("NFC", whole)
+
+
+def url_key(url: str) -> str:
+    """What goes by a URL; a file:///… by its path, as pgclip._file_key has it."""
+    if not url.startswith("file:///"):
+        return url
+    path = unquote_to_bytes(re.split("[?#]", url.removeprefix("file://"))[0])
+    try:
+        return unicodedata.normalize("NFC", path.decode())
+    except UnicodeDecodeError:
+        return url
 
 
 def query_text(text: str) -> str:

@@ -68,7 +68,9 @@ class Hosts:
                 host.rests, host.trusted_until = 0, now + _TRUSTED_SECONDS
             else:
                 rest = min(_FIRST_REST * 2**host.rests, _LONGEST_REST)
-                host.resting_until, host.trusted_until = now + max(rest, *asked), 0.0
+                # Longer than that a site may ask for what it was asked for, and for nothing else.
+                rest = min(max(rest, *asked), _LONGEST_REST)
+                host.resting_until, host.trusted_until = now + rest, 0.0
                 host.rests = min(host.rests + 1, 10)
         self._forget(now)
 

@@ -13,6 +13,13 @@ from pgclip_workers.pictures.preprocessing import Preprocessing
 from pgclip_workers.pictures.refused import Refused
 
 
+def _as_fetched(answer: Pixels | Refused) -> Pixels | Refused:
+    """Of a picture from elsewhere it is its source that takes too long, which may pass."""
+    if isinstance(answer, Refused) and answer.reason == "decoder_timeout":
+        return Refused("fetch_failed", f"it took too long: {answer.message}", 0.0)
+    return answer
+
+
 @dataclass(frozen=True)
 class Pools:
     """Pictures at hand, pictures from the network, pictures that are queries.
@@ -60,7 +67,9 @@ class Pools:
             turned_away, left = self.hosts.turn_away(left)
             answers |= turned_away
             chosen, left = self.hosts.next_round(left)
-            decoded = self.fetched.decode([pictures[n] for n, _ in chosen], preprocessing)
+            decoded = map(
+                _as_fetched, self.fetched.decode([pictures[n] for n, _ in chosen], preprocessing)
+            )
             answers |= zip((n for n, _ in chosen), decoded, strict=True)
             self.hosts.heard([(source, answers[n]) for n, source in chosen])
         return [answers[n] for n in range(len(pictures))]

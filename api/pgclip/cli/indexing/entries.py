@@ -1,5 +1,6 @@
 """One thing to index, and everything that is named on the command line as such things."""
 
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +14,8 @@ from pgclip.errors import InvalidItem
 class Entry:
     """A file, a URL, or a text; with what a list says about it.
 
-    `key` is None of a text without one. `found_in`: the folder that was walked, if it was.
+    `key` is None of a text without one. `found_in`: the folder that was walked, or of a file that
+    was named itself its own; None of what a list has.
     """
 
     key: str | None
@@ -78,7 +80,7 @@ def entries(paths: Iterable[str], selection: Selection, passed: Passed) -> Itera
         elif path.suffix.lower() in lists.ENDINGS:
             yield from lists.entries(path, selection)
         elif kind := folders.kind_of(path, selection, passed):
-            yield folders.entry(path, kind)
+            yield folders.entry(path, kind, Path(os.path.abspath(path)).parent)
         elif not passed.troubles:
             raise InvalidItem(
                 f"{name}: can't be indexed; what can be are pictures, texts "

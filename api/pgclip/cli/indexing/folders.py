@@ -28,6 +28,7 @@ _BRANDS = {b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1
 
 def entries(folder: Path, selection: Selection, passed: Passed) -> Iterator[Entry]:
     """Pictures and texts below a folder, in a stable order, without hidden ones."""
+    folder = Path(os.path.abspath(folder))
     seen: set[tuple[int, int]] = set()
     for parent, folders, names in os.walk(
         folder,
@@ -51,11 +52,10 @@ def entries(folder: Path, selection: Selection, passed: Passed) -> Iterator[Entr
                     yield entry(path, kind, folder)
 
 
-def entry(path: Path, kind: Kind, folder: Path | None = None) -> Entry:
+def entry(path: Path, kind: Kind, folder: Path) -> Entry:
     """A file as something to index."""
     path = Path(os.path.abspath(path))
-    found_in = None if folder is None else Path(os.path.abspath(folder))
-    return Entry(file_key(path), path, None, None, {}, is_text=kind == "text", found_in=found_in)
+    return Entry(file_key(path), path, None, None, {}, is_text=kind == "text", found_in=folder)
 
 
 def kind_of(path: Path, selection: Selection, passed: Passed) -> Kind | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pgclip import statements
-from pgclip.cli.indexing.entries import Entry
+from pgclip.cli.indexing.entries import Entry, Passed
 from pgclip.client import Client
 from pgclip.submitting.submission import name_text
 
@@ -17,46 +17,69 @@ _MOST = 0.2
 
 @dataclass
 class Gone:
-    """Below one folder: how many files were indexed, and the keys of those that are gone.
+    """Below one folder: how many files were indexed, and those that are gone, by key.
 
-    `by_content`: by the SHA-256 of their bytes, where that is known.
+    `by_content`: their keys by the SHA-256 of their bytes, where that is known.
     """
 
     folder: Path
     indexed: int = 0
-    keys: set[str] = field(default_factory=set)
+    paths: dict[str, str] = field(default_factory=dict)
     by_content: dict[bytes, str] = field(default_factory=dict)
 
     @property
     def is_much(self) -> bool:
         """More than somebody deletes by hand: a disk that is not mounted, a folder that moved."""
-        return len(self.keys) > _MOST * self.indexed
+        return len(self.paths) > _MOST * self.indexed
+
+    def is_there(self, key: str | None) -> None:
+        """It was found after all, under another spelling of its name or by now."""
+        self.paths.pop(key or "", None)
 
     def renamed_to(self, content_hash: bytes | None) -> str | None:
         """The key of a file that is gone and had this content; it counts as found then."""
         key = None if content_hash is None else self.by_content.pop(content_hash, None)
-        self.keys.discard(key or "")
-        return key
+        return key if key is not None and self.paths.pop(key, None) is not None else None
 
 
-def gone_below(client: Client, host: str, collection: str, folder: Path) -> Gone:
+def gone_below(client: Client, host: str, collection: str, folder: Path, passed: Passed) -> Gone:
     """Looks at every file that this host has indexed below a folder."""
     found = Gone(Path(os.path.abspath(folder)))
+    if not _is_text(str(found.folder)):
+        return found  # nothing below it was remembered
     last = ""
     while True:
         with client._database.transaction("indexed files") as cursor:
-            arguments = (host, collection, str(found.folder), last, _PAGE)
+            arguments = (name_text(host, "host"), collection, str(found.folder), last, _PAGE)
             cursor.execute(statements.FILES_BELOW, arguments)
             rows = cursor.fetchall()
         for path, key, content_hash in rows:
             found.indexed += 1
-            if not os.path.lexists(path):
-                found.keys.add(key)
+            if _is_gone(path, passed):
+                found.paths[key] = path
                 if content_hash is not None:
                     found.by_content[bytes(content_hash)] = key
             last = path
         if len(rows) < _PAGE:
             return found
+
+
+def prune(client: Client, host: str, collection: str, gone: Gone, passed: Passed) -> int:
+    """Deletes the items of files that are still gone, but those that another host has.
+
+    Returns how many.
+    """
+    keys = sorted(key for key, path in gone.paths.items() if _is_gone(path, passed))
+    pruned = 0
+    for at in range(0, len(keys), _PAGE):
+        with client._database.transaction("indexed files") as cursor:
+            arguments = (name_text(host, "host"), collection, keys[at : at + _PAGE])
+            cursor.execute(statements.FORGET_FILES, arguments)
+            ((alone,),) = cursor.fetchall()
+        if alone:
+            pruned += client.delete_items(collection=collection, keys=alone)
+    gone.paths.clear()
+    return pruned
 
 
 def note(client: Client, host: str, collection: str, entries: Iterable[Entry]) -> None:
@@ -69,9 +92,19 @@ def note(client: Client, host: str, collection: str, entries: Iterable[Entry]) -
     if noted:
         keys, paths = map(list, zip(*noted, strict=True))
         with client._database.transaction("indexed files") as cursor:
-            cursor.execute(
-                statements.NOTE_FILES, (name_text(host, "host"), collection, keys, paths)
-            )
+            arguments = (name_text(host, "host"), collection, keys, paths)
+            cursor.execute(statements.NOTE_FILES, arguments)
+
+
+def _is_gone(path: str, passed: Passed) -> bool:
+    """What can't be looked at is not gone, and trouble."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError as error:
+        passed.by(path, f"can't be looked at: {error.strerror}")
+    return False
 
 
 def _is_text(path: str) -> bool:

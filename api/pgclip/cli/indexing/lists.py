@@ -11,7 +11,7 @@ from typing import IO, Any
 from pgclip.cli.indexing.entries import Entry, Selection
 from pgclip.cli.indexing.folders import TEXTS
 from pgclip.errors import InvalidItem
-from pgclip.submitting.submission import file_key
+from pgclip.submitting.submission import file_key, url_key
 
 ENDINGS = {".csv", ".tsv", ".jsonl", ".ndjson"}
 _CSV_FIELD = 2**20  # characters; a text has 256 KiB at most
@@ -139,9 +139,12 @@ def _from_row(row: Mapping[str, Any], where: str, folder: Path) -> Entry:
     if text is not None:
         return Entry(row.get("key"), None, None, text, *about, is_text=True)
     if "://" in places[0]:
-        return Entry(row.get("key", places[0]), None, places[0], None, *about)
+        return Entry(row.get("key", url_key(places[0])), None, places[0], None, *about)
     file = folder / places[0]
-    key = row.get("key", file_key(file))
+    try:
+        key = row.get("key", file_key(file))
+    except ValueError as error:
+        raise InvalidItem(f"{where}: {places[0]!r:.100} is not a path: {error}") from error
     return Entry(key, file.absolute(), None, None, *about, is_text=file.suffix.lower() in TEXTS)
 
 

@@ -6,12 +6,13 @@ from pgclip.cli.indexing import folders
 from pgclip.cli.indexing.entries import Entry, Passed, Selection
 from pgclip.errors import InvalidItem
 from pgclip.settings import masked
+from pgclip.submitting.submission import url_key
 
 
 def entries(url: str, selection: Selection, passed: Passed) -> Iterator[Entry]:
     """A URL, or if it ends in a slash all pictures below it. Raises InvalidItem."""
     if not url.endswith("/"):
-        yield Entry(url, None, url, None, {})
+        yield Entry(url_key(url), None, url, None, {})
         return
     scheme = url.partition("://")[0]
     try:
@@ -27,6 +28,6 @@ def entries(url: str, selection: Selection, passed: Passed) -> Iterator[Entry]:
         ending = name.rpartition("/")[2].rpartition(".")[2]
         if folders.is_picture_by_name(name, selection):
             whole = url + name.removeprefix(prefix.rstrip("/")).lstrip("/")
-            yield Entry(whole, None, whole, None, {})
+            yield Entry(url_key(whole), None, whole, None, {})
         else:
             passed.over(f".{ending.lower()}" if "." in name.rpartition("/")[2] else "no ending")

@@ -70,6 +70,9 @@ def test_what_a_site_asks_for_is_heard(clock: Clock) -> None:
     known = Hosts(2)
     known.heard([("http://a.org/1", away(120)), ("http://a.org/2", away())])
     assert known.turn_away(wanted("http://a.org/3"))[0][0].retry_after == 120
+    clock.now += 120
+    known.heard([("http://a.org/1", away(7200))])  # for the others a few minutes
+    assert known.turn_away(wanted("http://a.org/3"))[0][0].retry_after == 300
 
 
 def test_what_is_for_good_says_nothing_against_a_host(clock: Clock) -> None:
