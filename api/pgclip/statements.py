@@ -3,13 +3,12 @@
 SUBMIT_IMAGE = """
     SELECT item_id, item_key, generation, pgclip.ticket_queues()
     FROM pgclip.submit_image(key => %s, image => %s, source => %s, collection => %s,
-                             metadata => %s::jsonb, priority => %s, keep_source => %s,
-                             merge_metadata => %s)
+                             metadata => %s::jsonb, priority => %s, keep_source => %s)
 """
 SUBMIT_TEXT = """
     SELECT item_id, item_key, generation, pgclip.ticket_queues()
     FROM pgclip.submit_text(key => %s, body => %s, collection => %s, metadata => %s::jsonb,
-                            priority => %s, keep_source => %s, merge_metadata => %s)
+                            priority => %s, keep_source => %s)
 """
 OPEN_STAGING = "SELECT pgclip.open_staging()"
 STAGED = (
@@ -22,9 +21,9 @@ SUBMIT_BATCH = """
     SELECT b.place, b.item_id, b.key, b.generation, b.error
     FROM pgclip.submit_batch(
         CAST(%s AS text[]), CAST(%s AS text[]), CAST(%s AS bytea[]), CAST(%s AS text[]),
-        CAST(%s AS text[]), CAST(%s AS text[]), CAST(%s AS int[]), CAST(%s AS boolean[]),
-        CAST(%s AS boolean[])) b
+        CAST(%s AS text[]), CAST(%s AS text[]), CAST(%s AS int[]), CAST(%s AS boolean[])) b
 """
+MERGE_BATCH = SUBMIT_BATCH.replace("submit_batch", "merge_batch")
 TRANSACTION = "SELECT CAST(pg_current_xact_id() AS text), pgclip.ticket_queues()"
 # "in progress", "committed", "aborted", or NULL if it is too long ago.
 TRANSACTION_STATE = "SELECT pg_xact_status(%s::xid8)"
@@ -43,8 +42,9 @@ WAITING = "SELECT pgclip.waiting(%s)"
 DELETE = "SELECT pgclip.delete(%s, %s)"
 LIST_ITEMS = """
     SELECT i.id, i.key, i.collection, i.kind, i.state, i.reason, i.error, i.source, i.metadata,
-           i.kept, i.content_hash, i.created_at, i.updated_at, i.retry_at
+           i.kept, i.content_hash, i.created_at, i.updated_at, d.retry_at
     FROM pgclip.list_items(%s, %s, %s, %s, %s::jsonb, %s::text[], after => %s, "limit" => %s) i
+    LEFT JOIN pgclip.delayed d ON d.item_id = i.id ORDER BY i.id
 """
 COUNT_ITEMS = "SELECT state, items FROM pgclip.count_items(%s, %s, %s::jsonb)"
 COLLECTIONS = """
@@ -89,8 +89,9 @@ BATCH_STATES = """
 GET_ITEM = """
     SELECT pgclip.labels_of(i.id), ARRAY(SELECT v::real[] FROM pgclip.vectors_of(i.id) v),
            i.key, i.collection, i.kind, i.state, i.reason, i.error, i.source, i.metadata,
-           i.kept, i.content_hash, i.created_at, i.updated_at, i.retry_at
-    FROM pgclip.items i WHERE i.collection = %s AND i.key = %s
+           i.kept, i.content_hash, i.created_at, i.updated_at, d.retry_at
+    FROM pgclip.items i LEFT JOIN pgclip.delayed d ON d.item_id = i.id
+    WHERE i.collection = %s AND i.key = %s
 """
 
 REQUEST_EMBEDDING = "SELECT pgclip.request_embedding(query => %s, image => %s)"

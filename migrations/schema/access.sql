@@ -9,7 +9,8 @@ LANGUAGE sql IMMUTABLE AS $$
                  '_functions_of', '_readable_by', '_segment_table', '_rows_in']
         || CASE p_access
            WHEN 'client' THEN ARRAY[
-        'submit_image', 'submit_text', 'submit_batch', 'open_staging', 'submit_staged', 'delete',
+        'submit_image', 'submit_text', 'submit_batch', 'merge_batch', 'open_staging',
+        'submit_staged', 'delete',
         'update_metadata', 'rename', 'drop_collection', 'note_files', 'forget_files', 'files_below',
         'delete_items', 'retry', 'cancel', 'list_items', 'count_items', 'content_of', 'waiting',
         'ticket_queues', '_live_model', '_query_data', 'request_embedding', 'is_embedded',
@@ -30,7 +31,8 @@ $$;
 CREATE FUNCTION pgclip._readable_by(p_access text) RETURNS text[]
 LANGUAGE sql IMMUTABLE AS $$
     SELECT ARRAY['schema_version', 'definition', 'access', 'installation', 'items', 'labels',
-                 'collections', 'queue', 'workers', 'models', 'segments', 'calibrations', 'recall']
+                 'collections', 'queue', 'delayed', 'workers', 'models', 'segments',
+                 'calibrations', 'recall']
         || CASE p_access
            WHEN 'client' THEN ARRAY['item', 'label_set', 'label', 'embedding_set', 'query_vector',
                                     'worker', 'query_request (model_id, kind, hash, error)',

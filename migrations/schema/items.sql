@@ -1,8 +1,7 @@
 -- Looking at items. An item's state is never stored: the job, the ledger and the failure tell it.
 
--- For people. Of one that waits for a time, since its source could not be had, "retry_at" is when
--- it is tried again, and "reason" and "error" why. "kept" says whether the item can be encoded
--- again by another model.
+-- For people. "kept" says whether the item can be encoded again by another model. Functions return
+-- rows of it: one that somebody is in while a column is added fails, so new ones are elsewhere.
 CREATE VIEW pgclip.items AS
 SELECT i.id, c.name AS collection, i.key, i.kind,
        CASE WHEN j.lease IS NOT NULL THEN 'leased'
@@ -14,7 +13,7 @@ SELECT i.id, c.name AS collection, i.key, i.kind,
        i.source, i.metadata, i.generation,
        i.created_at, i.updated_at, e.stored_at,
        i.source IS NOT NULL OR o.data IS NOT NULL AS kept,
-       coalesce(i.content_hash, e.content_hash) AS content_hash, j.not_before AS retry_at
+       coalesce(i.content_hash, e.content_hash) AS content_hash
 FROM pgclip.item i
 JOIN pgclip.collection c ON c.id = i.collection_id
 LEFT JOIN pgclip.content o ON o.kind = i.kind AND o.hash = i.content_hash
@@ -23,6 +22,17 @@ LEFT JOIN pgclip.job j ON j.item_id = i.id AND j.model_id = m.id
 LEFT JOIN pgclip.embedding_set e ON e.item_id = i.id AND e.model_id = m.id
 LEFT JOIN pgclip.failure f ON f.item_id = i.id AND f.model_id = m.id
                           AND f.generation = i.generation AND j.id IS NULL;
+
+-- Those of which the source could not be had and that wait to be tried again: since when, how often
+-- that was so, why, and when it is their turn.
+CREATE VIEW pgclip.delayed AS
+SELECT j.item_id, c.name AS collection, i.key, i.source, j.reason, j.message AS error, j.tries,
+       j.delayed_since AS since, j.not_before AS retry_at
+FROM pgclip.job j
+JOIN pgclip.model m ON m.id = j.model_id AND m.state = 'live'
+JOIN pgclip.item i ON i.id = j.item_id
+JOIN pgclip.collection c ON c.id = i.collection_id
+WHERE j.not_before IS NOT NULL;
 
 CREATE VIEW pgclip.collections AS
 SELECT c.name, count(i.id) AS items,

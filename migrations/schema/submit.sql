@@ -11,8 +11,7 @@ CREATE TYPE pgclip.submission AS (
     source       text,
     metadata     jsonb,
     priority     smallint,
-    keep_source  boolean,
-    merge        boolean  -- the metadata with those that the item has
+    keep_source  boolean
 );
 
 -- What a file goes by that is submitted by its URL without a key: its path, decoded and composed
@@ -83,33 +82,32 @@ $$;
 
 -- Submits a picture: its bytes, or a source that workers can read. A key left out is made from
 -- the content or is the source. Bytes that are not kept (keep_source) are dropped once they are
--- encoded: the item can then be found, but not encoded again by another model. merge_metadata:
--- fields that the item has and that are not given stay. Raises PC001 if something given is not
--- acceptable.
+-- encoded: the item can then be found, but not encoded again by another model. Raises PC001 if
+-- something given is not acceptable.
 CREATE FUNCTION pgclip.submit_image(
     key text DEFAULT NULL, image bytea DEFAULT NULL, source text DEFAULT NULL,
     collection text DEFAULT 'default', metadata jsonb DEFAULT '{}', priority int DEFAULT 0,
-    keep_source boolean DEFAULT true, merge_metadata boolean DEFAULT false,
+    keep_source boolean DEFAULT true,
     OUT item_id bigint, OUT item_key text, OUT generation int
 ) LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT * FROM pgclip._submit('image', key, image, source, collection, metadata, priority,
-                                 keep_source, merge_metadata)
+                                 keep_source)
 $$;
 
 -- Submits a text. Otherwise like submit_image.
 CREATE FUNCTION pgclip.submit_text(
     body text, key text DEFAULT NULL,
     collection text DEFAULT 'default', metadata jsonb DEFAULT '{}', priority int DEFAULT 0,
-    keep_source boolean DEFAULT true, merge_metadata boolean DEFAULT false,
+    keep_source boolean DEFAULT true,
     OUT item_id bigint, OUT item_key text, OUT generation int
 ) LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT * FROM pgclip._submit('text', key, convert_to(body, 'UTF8'), NULL, collection,
-                                 metadata, priority, keep_source, merge_metadata)
+                                 metadata, priority, keep_source)
 $$;
 
 CREATE FUNCTION pgclip._submit(
     p_kind pgclip.kind, p_key text, p_data bytea, p_source text,
-    p_collection text, p_metadata jsonb, p_priority int, p_keep_source boolean, p_merge boolean,
+    p_collection text, p_metadata jsonb, p_priority int, p_keep_source boolean,
     OUT item_id bigint, OUT key text, OUT generation int
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_variable
@@ -123,7 +121,7 @@ BEGIN
         END IF;
         SELECT a.item_id, a.key, a.generation, a.error INTO item_id, key, generation, v_problem
         FROM pgclip._accept(ARRAY[(p_collection, p_key, p_kind, v_hash, p_source, p_metadata,
-                                   p_priority, coalesce(p_keep_source, true), p_merge)
+                                   p_priority, coalesce(p_keep_source, true))
                                    ::pgclip.submission]) a;
     END IF;
     IF v_problem IS NOT NULL THEN
@@ -148,11 +146,19 @@ END $$;
 -- it has changed; if it has not, nothing is encoded. A failed item is tried again.
 CREATE FUNCTION pgclip._accept(subs pgclip.submission[])
 RETURNS TABLE (place int, item_id bigint, key text, generation int, error text)
+LANGUAGE sql AS 'SELECT * FROM pgclip._accept_merging(subs, NULL)';
+
+-- The same, where of some the metadata are merged with those that the item has. Apart, so that no
+-- function by which others submit changes its signature: one that is dropped while somebody is in
+-- it fails them.
+CREATE FUNCTION pgclip._accept_merging(subs pgclip.submission[], p_merge boolean[])
+RETURNS TABLE (place int, item_id bigint, key text, generation int, error text)
 LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
-    v_merges boolean := EXISTS (SELECT FROM unnest(subs) s WHERE s.merge);
-    v_all    boolean := NOT EXISTS (SELECT FROM unnest(subs) s WHERE s.merge IS NOT true);
+    v_merges boolean := coalesce(true = ANY(p_merge), false);
+    v_all    boolean := v_merges AND array_position(p_merge, false) IS NULL
+                        AND array_position(p_merge, NULL) IS NULL;
 BEGIN
     PERFORM pgclip._commit_durably();
     PERFORM pgclip._know_models();
@@ -166,19 +172,18 @@ BEGIN
 
     RETURN QUERY
     WITH given AS (
-        SELECT s.*, coalesce(pgclip._problem((s.collection, s.key, s.kind, s.content_hash, s.source,
-                                     s.metadata, s.priority, s.keep_source, s.merge)
-                                    ::pgclip.submission),
-                             CASE WHEN s.merge THEN pgclip._merge_problem(s.collection, s.key,
-                                                                          s.metadata) END)
-                   AS problem,
+        SELECT s.*, p_merge[s.place] AS merge, coalesce(
+                   pgclip._problem((s.collection, s.key, s.kind, s.content_hash, s.source,
+                                    s.metadata, s.priority, s.keep_source)::pgclip.submission),
+                   CASE WHEN p_merge[s.place]
+                        THEN pgclip._merge_problem(s.collection, s.key, s.metadata) END) AS problem,
                coalesce(s.key,
                         CASE WHEN s.source ~ '^file:///[^%?#]*$' THEN normalize(substr(s.source, 8))
                              WHEN s.source LIKE 'file:///%' THEN pgclip._file_key(s.source) END,
                         s.source, 'sha256:' || encode(s.content_hash, 'hex')) AS item_key
         FROM unnest(subs) WITH ORDINALITY
              AS s(collection, key, kind, content_hash, source, metadata, priority,
-                  keep_source, merge, place)
+                  keep_source, place)
     ), valid AS MATERIALIZED (
         SELECT DISTINCT ON (c.id, g.item_key) c.id AS collection_id, g.*
         FROM given g JOIN pgclip.collection c ON c.name = g.collection
@@ -237,18 +242,39 @@ END $$;
 -- is reported and does not raise. What is no JSON, or no UTF-8, does.
 CREATE FUNCTION pgclip.submit_batch(
     kinds text[], keys text[], contents bytea[], sources text[], collections text[],
-    metadata text[], priorities int[], keep_source boolean[], merge_metadata boolean[] DEFAULT NULL
+    metadata text[], priorities int[], keep_source boolean[]
 ) RETURNS TABLE (place int, item_id bigint, key text, generation int, error text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN QUERY SELECT * FROM pgclip._submit_batch(kinds, keys, contents, sources, collections,
+                                                    metadata, priorities, keep_source, false);
+END $$;
+
+-- The same, but fields of the metadata that an item has, and that are not given, stay.
+CREATE FUNCTION pgclip.merge_batch(
+    kinds text[], keys text[], contents bytea[], sources text[], collections text[],
+    metadata text[], priorities int[], keep_source boolean[]
+) RETURNS TABLE (place int, item_id bigint, key text, generation int, error text)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN QUERY SELECT * FROM pgclip._submit_batch(kinds, keys, contents, sources, collections,
+                                                    metadata, priorities, keep_source, true);
+END $$;
+
+CREATE FUNCTION pgclip._submit_batch(
+    p_kinds text[], p_keys text[], p_contents bytea[], p_sources text[], p_collections text[],
+    p_metadata text[], p_priorities int[], p_keep_source boolean[], p_merge boolean
+) RETURNS TABLE (place int, item_id bigint, key text, generation int, error text)
+LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM pgclip.open_staging();
     INSERT INTO pg_temp.staged_submission (place, collection, key, kind, data, source, metadata,
                                            priority, keep_source, merge)
     SELECT s.place, s.collection, s.key, s.kind::pgclip.kind, s.data, s.source,
-           s.metadata::jsonb, s.priority, s.keep_source, s.merge
-    FROM unnest(kinds, keys, contents, sources, collections, submit_batch.metadata, priorities,
-                submit_batch.keep_source, merge_metadata) WITH ORDINALITY
-         AS s(kind, key, data, source, collection, metadata, priority, keep_source, merge, place);
+           s.metadata::jsonb, s.priority, s.keep_source, p_merge
+    FROM unnest(p_kinds, p_keys, p_contents, p_sources, p_collections, p_metadata, p_priorities,
+                p_keep_source) WITH ORDINALITY
+         AS s(kind, key, data, source, collection, metadata, priority, keep_source, place);
     RETURN QUERY SELECT * FROM pgclip.submit_staged();
 END $$;
 
@@ -291,6 +317,7 @@ DECLARE
     v_content record;
     v_subs    pgclip.submission[];
     v_places  int[];
+    v_merge   boolean[];
 BEGIN
     PERFORM pgclip._is_staged('staged_submission');
     -- One after the other in the order of their hashes, so that no two bulks wait for each other.
@@ -305,16 +332,16 @@ BEGIN
 
     SELECT array_agg((s.collection, s.key, s.kind, s.hash, s.source,
                       coalesce(s.metadata, '{}'), coalesce(s.priority, 1),
-                      coalesce(s.keep_source, true), s.merge)::pgclip.submission
+                      coalesce(s.keep_source, true))::pgclip.submission
                      ORDER BY s.place),
-           array_agg(s.place ORDER BY s.place)
-    INTO v_subs, v_places
+           array_agg(s.place ORDER BY s.place), array_agg(s.merge ORDER BY s.place)
+    INTO v_subs, v_places, v_merge
     FROM pg_temp.staged_submission s
     WHERE pgclip._content_problem(s.kind, s.data) IS NULL;
 
     RETURN QUERY
     SELECT v_places[a.place], a.item_id, a.key, a.generation, a.error
-    FROM pgclip._accept(v_subs) a
+    FROM pgclip._accept_merging(v_subs, v_merge) a
     UNION ALL
     SELECT s.place, NULL, s.key, NULL, pgclip._content_problem(s.kind, s.data)
     FROM pg_temp.staged_submission s

@@ -1,5 +1,19 @@
 -- Jobs that wait for a time; what `pgclip index` found; indexes themselves say how they were built.
 
+-- All locks first, in the order in which a query takes them: views that will change, which a first
+-- installation does not have yet, and then what they read.
+DO $$
+DECLARE
+    v_view regclass;
+BEGIN
+    FOR v_view IN
+        SELECT to_regclass('pgclip.' || name)
+        FROM unnest(ARRAY['collections', 'items', 'missing', 'queue', 'segments']) name
+        WHERE to_regclass('pgclip.' || name) IS NOT NULL
+    LOOP
+        EXECUTE format('LOCK TABLE %s', v_view);
+    END LOOP;
+END $$;
 LOCK TABLE pgclip.item, pgclip.job, pgclip.segment;
 ALTER TABLE pgclip.segment DROP COLUMN thorough;
 

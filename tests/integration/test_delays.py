@@ -51,6 +51,9 @@ def test_it_stays_queued_with_the_reason_and_the_time(
     assert next(client.items()).retry_at == item.retry_at
     assert client.count()["queued"] == 1
     assert sql("SELECT state, jobs FROM pgclip.queue") == [("delayed", 1)]
+    assert sql("SELECT key, reason, error, tries, retry_at FROM pgclip.delayed") == [
+        ("a", "fetch_failed", "HTTP status 503", 1, item.retry_at)
+    ]
     assert sql("SELECT reason FROM pgclip.missing") == [("queued",)]
 
 
@@ -63,7 +66,8 @@ def test_nobody_is_given_it_until_its_time_has_come(waiting: Hand, sql: Sql) -> 
     assert sql("SELECT queued FROM pgclip.backlog(10)") == [(1,)]
     lease, jobs = waiting.claim()
     assert waiting.store(lease, jobs) == [jobs[0][0]]
-    assert sql("SELECT state, reason, retry_at FROM pgclip.items") == [("done", None, None)]
+    assert sql("SELECT state, reason FROM pgclip.items") == [("done", None)]
+    assert sql("SELECT * FROM pgclip.delayed") == []
 
 
 def test_it_waits_twice_as_long_each_time(waiting: Hand, sql: Sql) -> None:

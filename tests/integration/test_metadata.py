@@ -148,8 +148,8 @@ def test_merging_within_a_transaction_and_in_sql(item: Client, database_url: str
                          connection=connection)  # fmt: skip
     connection.close()
     assert item.get("k").metadata["name"] == "Tom"
-    sql("SELECT pgclip.submit_text('a cat', key => 'k', metadata => '{\"b\": 2}',"
-        " merge_metadata => true)")  # fmt: skip
+    sql("SELECT pgclip.merge_batch('{text}', '{k}', ARRAY['a cat'::bytea], '{null}', '{default}',"
+        " ARRAY['{\"b\": 2}'], '{0}', '{true}')")  # fmt: skip
     assert item.get("k").metadata == {"price": 9, "size": {"x": 1}, "name": "Tom", "a": 1, "b": 2}
 
 

@@ -47,7 +47,7 @@ class Scene:
         try:
             with self.undone():
                 self.ask(f"SET LOCAL ROLE {self.roles.client}")
-                self.ask(statements.SUBMIT_TEXT, "mine", "a text", "default", "{}", 0, True, False)
+                self.ask(statements.SUBMIT_TEXT, "mine", "a text", "default", "{}", 0, True)
                 self.ask(f"SET LOCAL ROLE {self.roles.worker}")
                 self._store()
                 self.ask(f"SET LOCAL ROLE {self.roles.client}")

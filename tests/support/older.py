@@ -8,13 +8,14 @@ A load prints a JSON line for each thing that it did: what it was, the key, the 
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from support.planted_worker import PlantedEncoder
 
-from pgclip import Client, PgclipError, database
+from pgclip import Client, PgclipError, binarycopy, database, statements
 from pgclip.settings import Settings
 
 
@@ -47,6 +48,21 @@ def _work(client: Client, key: str) -> dict[str, Callable[[], object]]:
 
 def forget_what_is_new() -> None:
     """Statements say no more than the version before could; arguments are the same."""
+    from pgclip_workers import statements as of_workers
+
+    statements.STAGED = statements.STAGED.replace(", merge)", ")")
+    copy_in = binarycopy.copy_in
+
+    def copy_in_less(cursor: Any, target: str, rows: Iterable[tuple[Any, ...]]) -> None:
+        copy_in(cursor, target, (row[:-1] for row in rows) if target == statements.STAGED else rows)
+
+    binarycopy.copy_in = copy_in_less
+    join = "LEFT JOIN pgclip.delayed d ON d.item_id = i.id"
+    for name in ("LIST_ITEMS", "GET_ITEM"):
+        statement = getattr(statements, name).replace("d.retry_at", "NULL")
+        setattr(statements, name, statement.replace(join, ""))
+    statements.SEARCH_VECTOR = statements.SEARCH_VECTOR.replace("    failed", "    NULL")
+    of_workers.WAKE_JOBS = "SELECT 0 * %s"
 
 
 def main(version: str, what: str, *more: str) -> int:

@@ -45,8 +45,8 @@ class Intake:
         self._gate.pass_through(1)
         if connection is not None:
             return self._submit_within(item, transaction_of(connection))
-        if len(item.data or b"") > _INLINE_BYTES:
-            return self._submit_large(item)
+        if len(item.data or b"") > _INLINE_BYTES or item.merge_metadata:
+            return self._submit_staged(item)
         with self._database.transaction(str(item)) as cursor:
             cursor.execute(*_single(item))
             item_id, key, generation, queues = cursor.fetchone() or ()
@@ -88,7 +88,7 @@ class Intake:
         within.after_commit(lambda: self._tickets.announce(queues))
         return self._job(item, outcome, number)
 
-    def _submit_large(self, item: Submission) -> Job:
+    def _submit_staged(self, item: Submission) -> Job:
         with self._database.transaction(str(item)) as cursor:
             (outcome,) = _stage(cursor, [(0, item)])
             cursor.execute(statements.TICKET_QUEUES)
@@ -120,10 +120,7 @@ class Intake:
 
 
 def _single(item: Submission) -> tuple[str, tuple[Any, ...]]:
-    about = (
-        *(item.collection, item.metadata, item.priority),
-        *(item.keep_source, item.merge_metadata),
-    )
+    about = (item.collection, item.metadata, item.priority, item.keep_source)
     if item.kind == "image":
         return statements.SUBMIT_IMAGE, (item.key, item.data, item.source, *about)
     return statements.SUBMIT_TEXT, (item.key, (item.data or b"").decode(), *about)
@@ -137,19 +134,21 @@ def _transaction(within: Transaction) -> tuple[str, list[str]]:
 
 def _accept_within(within: Transaction, items: Sequence[Submission]) -> list[_Outcome]:
     """Accepts submissions; the positions count from 0."""
-    columns = zip(
-        *(
-            (
-                *(item.kind, item.key, item.data, item.source),
-                *(item.collection, item.metadata, item.priority),
-                *(item.keep_source, item.merge_metadata),
-            )
-            for item in items
-        ),
-        strict=True,
+    outcomes = []
+    for merges, statement in ((False, statements.SUBMIT_BATCH), (True, statements.MERGE_BATCH)):
+        places = [n for n, item in enumerate(items) if item.merge_metadata is merges]
+        if places:
+            columns = zip(*(_columns(items[n]) for n in places), strict=True)
+            rows = within.execute(statement, [list(column) for column in columns])
+            outcomes += [_Outcome(places[place - 1], *rest) for place, *rest in rows]
+    return outcomes
+
+
+def _columns(item: Submission) -> tuple[Any, ...]:
+    return (
+        *(item.kind, item.key, item.data, item.source),
+        *(item.collection, item.metadata, item.priority, item.keep_source),
     )
-    rows = within.execute(statements.SUBMIT_BATCH, [list(column) for column in columns])
-    return [_Outcome(place - 1, *rest) for place, *rest in rows]
 
 
 def _note(
