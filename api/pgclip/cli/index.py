@@ -1,12 +1,9 @@
 """`pgclip index`: submits files and references, skips what is unchanged, shows the progress."""
 
-import hashlib
 import math
 import socket
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,57 +20,19 @@ from rich.progress import (
 )
 
 from pgclip.cli.indexing import fields
+from pgclip.cli.indexing.changes import changed
 from pgclip.cli.indexing.entries import Entry, Passed, Selection, entries
-from pgclip.cli.indexing.gone import Gone, gone_below, note, prune
+from pgclip.cli.indexing.gone import gone_below, note, prune
 from pgclip.cli.indexing.lists import TYPES
+from pgclip.cli.indexing.tally import Tally, Wanted, report
 from pgclip.cli.options import AsJson, DatabaseUrl, RedisUrl, client_for, metadata_from
-from pgclip.cli.output import err, print_json, shown_key
+from pgclip.cli.output import err
 from pgclip.client import Client
-from pgclip.errors import InvalidItem, NotFound
-from pgclip.items import ItemInfo
-from pgclip.submitting.jobs import Batch, ItemFailure
-from pgclip.submitting.submission import file_url
+from pgclip.submitting.jobs import ItemFailure
 
 # Entries that are looked up, submitted and committed together.
 _AT_ONCE = 200
 _LOOK_SECONDS = 0.5
-_FAILURES_SHOWN = 10
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """How to submit what is found, unless a list says otherwise."""
-
-    collection: str
-    metadata: dict[str, Any]
-    fields: tuple[str, ...]
-    by_reference: bool
-    keep: bool | None
-    priority: int
-    host: str
-    dry_run: bool
-
-
-@dataclass
-class Tally:
-    """What has become of everything so far."""
-
-    found: int = 0
-    unchanged: int = 0
-    updated: int = 0
-    renamed: int = 0
-    submitted: int = 0
-    done: int = 0
-    pruned: int = 0
-    failures: list[tuple[str, str]] = field(default_factory=list)
-    open_: deque[Batch] = field(default_factory=deque)
-    gone: dict[Path, Gone] = field(default_factory=dict)
-    found_in: dict[Path, int] = field(default_factory=dict)
-
-    @property
-    def gone_keys(self) -> int:
-        """Files that are gone, and whose items are there."""
-        return sum(len(each.paths) for each in self.gone.values())
 
 
 def index(
@@ -164,7 +123,7 @@ def index(
         if prune_gone:
             _prune(tally, passed, wanted, client, yes)
         tally.failures += passed.troubles
-    _report(tally, passed, wanted, wait, as_json)
+    report(tally, passed, wanted, wait, as_json)
 
 
 def _types(given: list[str]) -> dict[str, str]:
@@ -217,7 +176,7 @@ def _submissions(
                 tally.found_in[entry.found_in] = tally.found_in.get(entry.found_in, 0) + 1
             for gone in tally.gone.values():
                 gone.is_there(entry.key)
-        fresh = _changed(chunk, wanted, client, tally)
+        fresh = changed(chunk, wanted, client, tally)
         if wanted.dry_run:
             tally.submitted += len(fresh)
         else:
@@ -229,85 +188,6 @@ def _submissions(
             # Not what somebody else has submitted and this only found.
             note(client, wanted.host, wanted.collection, [entry for entry, _ in fresh])
         yield
-
-
-def _changed(
-    chunk: list[Entry], wanted: Wanted, client: Client, tally: Tally
-) -> list[tuple[Entry, dict[str, Any]]]:
-    """Those that have to be submitted, with their metadata: new, of another content, or failed.
-
-    Of others, metadata are brought up to date, and a file that has moved keeps its item.
-    """
-    known: dict[tuple[str, str], ItemInfo] = {}
-    for name in {entry.collection or wanted.collection for entry in chunk}:
-        # One that is no text to Postgres is refused later, alone.
-        keys = [entry.key for entry in chunk if entry.key and _is_plain(entry.key)]
-        known |= {(name, item.key): item for item in client.items(collection=name, keys=keys)}
-    fresh = []
-    for entry in chunk:
-        collection = entry.collection or wanted.collection
-        item = known.get((collection, entry.key or "")) or _moved(entry, wanted, client, tally)
-        try:
-            metadata = _metadata(entry, wanted)
-        except OSError as error:
-            tally.failures.append((str(entry.file), f"can't be read: {error.strerror}"))
-            continue
-        if item is None or not _is_up_to_date(item, entry, wanted):
-            fresh.append((entry, metadata))
-        elif item.metadata | metadata == item.metadata:
-            tally.unchanged += 1
-        else:
-            _update(item, metadata, wanted, client, tally)
-    return fresh
-
-
-def _update(
-    item: ItemInfo, metadata: dict[str, Any], wanted: Wanted, client: Client, tally: Tally
-) -> None:
-    if not wanted.dry_run:
-        try:
-            client.update_metadata(item.key, set=metadata, collection=item.collection)
-        except (InvalidItem, NotFound) as error:  # of metadata, or deleted meanwhile
-            tally.failures.append((item.key, str(error)))
-            return
-    tally.updated += 1
-
-
-def _is_up_to_date(item: ItemInfo, entry: Entry, wanted: Wanted) -> bool:
-    return (
-        item.state == "done"
-        and item.content_hash is not None
-        and item.content_hash == _hash(entry)
-        and (item.kept or not wanted.keep)
-        and (entry.file is None or item.source in (None, file_url(entry.file)))
-    )
-
-
-def _moved(entry: Entry, wanted: Wanted, client: Client, tally: Tally) -> ItemInfo | None:
-    """The item of a file that was elsewhere below the same folder, under its new key."""
-    gone = tally.gone.get(entry.found_in) if entry.found_in else None
-    if gone is None or not gone.by_content or entry.key is None:
-        return None
-    before = gone.renamed_to(_hash(entry))
-    if before is None:
-        return None
-    if not wanted.dry_run:
-        try:
-            client.rename(before, entry.key, collection=wanted.collection)
-        except (InvalidItem, NotFound):  # somebody has submitted it meanwhile, or deleted the other
-            return None
-        note(client, wanted.host, wanted.collection, [entry])
-    tally.renamed += 1
-    key = before if wanted.dry_run else entry.key
-    return next(client.items(collection=wanted.collection, keys=[key]), None)
-
-
-def _metadata(entry: Entry, wanted: Wanted) -> dict[str, Any]:
-    """What a list says counts most, then what is said of all, then what the file says. OSError."""
-    said = {}
-    if entry.file is not None and entry.found_in is not None:
-        said = fields.of_file(entry.file, wanted.fields, entry.is_text)
-    return said | wanted.metadata | entry.metadata
 
 
 def _prune(tally: Tally, passed: Passed, wanted: Wanted, client: Client, yes: bool) -> None:
@@ -340,23 +220,6 @@ def _progress(as_json: bool) -> Progress:
         console=err,
         disable=as_json or not err.is_terminal,
     )
-
-
-def _is_plain(key: str) -> bool:
-    return "\0" not in key and key.encode(errors="ignore").decode() == key
-
-
-def _hash(entry: Entry) -> bytes | None:
-    """SHA-256 of its bytes; None if they can't be had here."""
-    if entry.text is not None:
-        return hashlib.sha256(entry.text.encode()).digest()
-    if entry.file is None:
-        return None
-    try:
-        with entry.file.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
-    except OSError:
-        return None
 
 
 def _items(
@@ -416,49 +279,3 @@ def _settle(tally: Tally, progress: Progress, bar: TaskID) -> None:
 def _told(failure: ItemFailure) -> tuple[str, str]:
     key = failure.key or f"entry {failure.position}"
     return key.encode(errors="backslashreplace").decode(), failure.message
-
-
-def _report(tally: Tally, passed: Passed, wanted: Wanted, waited: bool, as_json: bool) -> None:
-    if as_json:
-        print_json(
-            {
-                "found": tally.found,
-                "unchanged": tally.unchanged,
-                "updated": tally.updated,
-                "renamed": tally.renamed,
-                "submitted": tally.submitted,
-                "done": tally.done,
-                "left_out": passed.kinds,
-                "gone": tally.gone_keys,
-                "pruned": tally.pruned,
-                "failed": [{"key": key, "error": error} for key, error in tally.failures],
-            }
-        )
-    else:
-        _print(tally, passed, wanted, waited)
-    if tally.failures:
-        raise typer.Exit(1)
-
-
-def _print(tally: Tally, passed: Passed, wanted: Wanted, waited: bool) -> None:
-    for key, message in tally.failures[:_FAILURES_SHOWN]:
-        typer.secho(f"failed: {shown_key(key)}: {message}", fg="red", err=True)
-    if len(tally.failures) > _FAILURES_SHOWN:
-        typer.echo(f"… and {len(tally.failures) - _FAILURES_SHOWN} more", err=True)
-    if wanted.dry_run:
-        ended = f"{tally.submitted} to be encoded"
-    else:
-        ended = f"{tally.done} encoded" if waited else f"{tally.submitted} submitted"
-    rare = {"updated": tally.updated, "renamed": tally.renamed, "pruned": tally.pruned}
-    parts = [ended, f"{tally.unchanged} unchanged",
-             *(f"{count} {name}" for name, count in rare.items() if count),
-             f"{len(tally.failures)} failed"]  # fmt: skip
-    typer.echo(f"{tally.found} found: {', '.join(parts)}")
-    if passed.kinds:
-        kinds = sorted(passed.kinds.items(), key=lambda kind: (-kind[1], kind[0]))
-        told = ", ".join(f"{kind} {count}" for kind, count in kinds)
-        typer.echo(f"{sum(passed.kinds.values())} left out: {told}")
-    if tally.gone_keys:
-        typer.echo(f"{tally.gone_keys} gone from disk and still found; --prune deletes them")
-    if wanted.dry_run:
-        typer.echo("nothing was done")
