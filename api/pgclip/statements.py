@@ -103,7 +103,7 @@ _NARROWED = "k => %s::int, collection => %s, kind => %s, filter => %s::jsonb"
 _OPTIONS = f"""{_NARROWED}, min_score => %s::real, min_relevance => %s::real,
     exact => %s::boolean, recall => %s::real, after_score => %s::real, after_item => %s"""
 _HIT = """item_id, collection, key, kind, score, source, metadata, labels, relevance, snippet,
-    failed"""
+    pgclip.failure_of(item_id)"""
 SEARCH_TEXT = f"SELECT {_HIT} FROM pgclip.search(%s, {_OPTIONS})"
 SEARCH_IMAGE = f"SELECT {_HIT} FROM pgclip.search_image(%s, {_OPTIONS})"
 SIMILAR = f"SELECT {_HIT} FROM pgclip.similar(%s, of_collection => %s, {_OPTIONS})"

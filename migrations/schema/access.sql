@@ -16,7 +16,7 @@ LANGUAGE sql IMMUTABLE AS $$
         'ticket_queues', '_live_model', '_query_data', 'request_embedding', 'is_embedded',
         'raise_unanswered', 'embed', 'query_embedding', 'item_embedding', 'as_vector', '_as_real',
         'weigh', 'search', 'search_image', 'search_vector', 'similar', 'hybrid', 'duplicates_of',
-        'duplicate_groups', 'labels_of', 'vectors_of', 'heal']
+        'duplicate_groups', 'labels_of', 'failure_of', 'vectors_of', 'heal']
            WHEN 'worker' THEN ARRAY[
         'register_model', '_ticket_queue', 'sign_on', 'heartbeat', 'sign_off', 'claim', 'release',
         'known_embeddings', 'keep_label_vector', 'open_results', 'store', 'notify_settled',

@@ -13,8 +13,7 @@ CREATE TYPE pgclip.hybrid_hit AS (
     snippet     text,
     vector_rank int,
     text_rank   int,
-    fused       real,
-    failed      text
+    fused       real
 );
 
 -- What to look for, the narrowest first: all of the words, then each of them; and what ranks it. If
@@ -89,8 +88,7 @@ BEGIN
           ORDER BY fused DESC, item_id LIMIT k) b;
     RETURN QUERY
     SELECT h.item_id, h.collection, h.key, h.kind, h.score, h.source, h.metadata, h.labels,
-           h.relevance, h.snippet, f.by_vector::int, f.by_words::int, f.fused::real,
-           h.failed
+           h.relevance, h.snippet, f.by_vector::int, f.by_words::int, f.fused::real
     FROM unnest(v_fused.items, v_fused.fused, v_fused.by_vector, v_fused.by_words)
          WITH ORDINALITY f(item_id, fused, by_vector, by_words, nth)
     JOIN pgclip._hits(v_model, 'text', v_fused.items,

@@ -10,8 +10,7 @@ CREATE TYPE pgclip.hit AS (
     metadata   jsonb,
     labels     jsonb,
     relevance  real,  -- see calibration.sql
-    snippet    text,  -- how a text begins, if it is kept
-    failed     text   -- why its content since then could not be encoded; this is the one before
+    snippet    text   -- how a text begins, if it is kept
 );
 
 -- Items as hits, in the order given.
@@ -21,16 +20,24 @@ CREATE FUNCTION pgclip._hits(
 LANGUAGE sql STABLE AS $$
     SELECT i.id, c.name, i.key, i.kind, h.score, i.source, i.metadata, pgclip.labels_of(i.id),
            pgclip._relevance(h.score, b),
-           CASE i.kind WHEN 'text' THEN left(convert_from(o.data, 'UTF8'), 500) END, f.reason
+           CASE i.kind WHEN 'text' THEN left(convert_from(o.data, 'UTF8'), 500) END
     FROM unnest(p_items, p_scores) WITH ORDINALITY h(item_id, score, nth)
     JOIN pgclip.item i ON i.id = h.item_id
     JOIN pgclip.collection c ON c.id = i.collection_id
     LEFT JOIN pgclip.content o ON o.kind = i.kind AND o.hash = i.content_hash AND i.kind = 'text'
-    LEFT JOIN pgclip.failure f ON f.item_id = i.id AND f.model_id = p_model
-                              AND f.generation = i.generation
     LEFT JOIN pgclip.calibration b ON b.model_id = p_model AND b.query_kind = p_query_kind
                                   AND b.item_kind = i.kind
     ORDER BY h.nth
+$$;
+
+-- Why the content that replaced the one of a hit could not be encoded by the live model; NULL if it
+-- was not replaced by such. Not a column of hits: who is in a search while one is added fails.
+CREATE FUNCTION pgclip.failure_of(item_id bigint) RETURNS text
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT f.reason FROM pgclip.failure f
+    JOIN pgclip.item i ON i.id = f.item_id AND i.generation = f.generation
+    JOIN pgclip.model m ON m.id = f.model_id AND m.state = 'live'
+    WHERE f.item_id = failure_of.item_id
 $$;
 
 -- All that searches have in common. Raises PC001, PC002, PC005, PC008.

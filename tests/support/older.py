@@ -61,7 +61,9 @@ def forget_what_is_new() -> None:
     for name in ("LIST_ITEMS", "GET_ITEM"):
         statement = getattr(statements, name).replace("d.retry_at", "NULL")
         setattr(statements, name, statement.replace(join, ""))
-    statements.SEARCH_VECTOR = statements.SEARCH_VECTOR.replace("    failed", "    NULL")
+    statements.SEARCH_VECTOR = statements.SEARCH_VECTOR.replace(
+        "pgclip.failure_of(item_id)", "NULL"
+    )
     of_workers.WAKE_JOBS = "SELECT 0 * %s"
 
 
