@@ -8,13 +8,16 @@ import numpy as np
 from vectors import Floats
 
 
-def ask(connection: Any, query: Floats, rest: str = "") -> tuple[list[int], float]:
-    """The numbers of the hits of a search in SQL, and its seconds."""
+def ask(
+    connection: Any, query: Floats, rest: str = "", by: str = "text"
+) -> tuple[list[int], float]:
+    """The numbers of the hits of a search in SQL, and its seconds. by: "text", "image", "both"."""
+    kind = "NULL" if by == "both" else f"'{by}'"
     literal = str(query.tolist())
     with connection.cursor() as cursor:
         start = time.perf_counter()
         cursor.execute(
-            f"SELECT key FROM pgclip.search_vector(%s::halfvec, query_kind => 'text'{rest})",
+            f"SELECT key FROM pgclip.search_vector(%s::halfvec, query_kind => {kind}{rest})",
             (literal,),
         )
         rows = cursor.fetchall()

@@ -18,12 +18,13 @@ import numpy as np
 import people
 import psycopg2
 import truth
+from asking import ask
 from figures import Figure, keep, quantile, show, timed
 from people import Holding, People
 from planting import planted, settle
 from system import run_sql
 from truth import Found
-from under_load import search, under_load
+from under_load import under_load
 from vectors import Floats
 
 _LARGE = ("albums", "million")  # built once
@@ -134,9 +135,9 @@ def at_rest(
     with psycopg2.connect(url) as connection:
         connection.autocommit = True
         for _ in range(20):
-            search(connection, asked[0], kind, way.rest[0])
+            ask(connection, asked[0], way.rest[0], kind)
         return [
-            truth.of(holding, query, scores, *search(connection, query, kind, rest))
+            truth.of(holding, query, scores, *ask(connection, query, rest, kind))
             for query, scores, rest in zip(asked, best, way.rest, strict=False)
         ]
 

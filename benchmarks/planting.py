@@ -10,7 +10,7 @@ import numpy as np
 import psycopg2
 from people import Holding
 from system import fresh_system, run_sql
-from vectors import DIMENSION, Floats
+from vectors import DIMENSION
 
 from pgclip.searching.segments import Maintenance, maintenance_connections
 from pgclip.settings import Settings
@@ -114,11 +114,6 @@ def _copy(cursor: Any, table: str, holding: Holding, rows: Any, offset: int, kin
     lines["collection_id"] = holding.collections[holding.items[rows]] + 1
     lines["kind"] = kind.encode()
     lines["dimension"] = DIMENSION
-    lines["embedding"] = halves(holding.vectors[rows])
+    lines["embedding"] = holding.vectors[rows]
     data = b"PGCOPY\n\xff\r\n\0" + bytes(8) + lines.tobytes() + b"\xff\xff"
     cursor.copy_expert(f"COPY {table} ({', '.join(fields)}) FROM STDIN BINARY", BytesIO(data))
-
-
-def halves(vectors: Floats) -> Any:
-    """Half precision, as it is stored."""
-    return vectors.astype(np.float16)

@@ -1,14 +1,14 @@
 """Searches beside others, with much that has no index, while that is built, and in a burst."""
 
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import count
-from typing import Any
 
 import numpy as np
 import psycopg2
 import truth
+from asking import ask
 from figures import Figure, quantile
 from people import Holding
 from planting import put
@@ -48,12 +48,12 @@ def under_load(
 def callers(url: str, holding: Holding, asked: Floats, best: Floats) -> list[Found]:
     """Eight at once, each with its share of the queries."""
 
-    def ask(first: int) -> list[Found]:
+    def share(first: int) -> list[Found]:
         return one_after_the_other(url, holding, asked[first::_CALLERS], best[first::_CALLERS],
                                    lambda: True)  # fmt: skip
 
     with ThreadPoolExecutor(_CALLERS) as pool:
-        return [each for found in pool.map(ask, range(_CALLERS)) for each in found]
+        return [each for found in pool.map(share, range(_CALLERS)) for each in found]
 
 
 def one_after_the_other(
@@ -66,7 +66,7 @@ def one_after_the_other(
         for query, scores in zip(asked, best, strict=True):
             if not going_on():
                 break
-            answer = search(connection, query, "text")
+            answer = ask(connection, query)
             found.append(truth.of(holding, query, scores, *answer))
     connection.close()
     return found
@@ -88,9 +88,9 @@ def in_a_burst(url: str, name: str, holding: Holding, asked: Floats) -> list[Fig
         storing = pool.submit(store)
         for n in count():
             query = asked[n % len(asked)]
-            items, seconds = search(connection, query, "text")
+            items, seconds = ask(connection, query)
             if n % _COMPARED == 0:
-                best, _ = search(connection, query, "text", ", exact => true")
+                best, _ = ask(connection, query, ", exact => true")
                 scores = np.sort(more.vectors[np.searchsorted(more.items, best)] @ query)[::-1]
                 found.append(truth.of(more, query, scores, items, seconds))
             connection.commit()
@@ -104,21 +104,9 @@ def in_a_burst(url: str, name: str, holding: Holding, asked: Floats) -> list[Fig
 def fuller_to(holding: Holding, items: int) -> Holding:
     """Its first items."""
     vectors = int(np.searchsorted(holding.items, items))
-    return Holding(holding.name, holding.vectors[:vectors], holding.items[:vectors],
-                   holding.kinds[:items], holding.collections[:items], holding.queries)  # fmt: skip
-
-
-def search(connection: Any, query: Floats, kind: str, rest: str = "") -> tuple[list[int], float]:
-    """One search in SQL: the numbers of its hits, and its seconds."""
-    by = "NULL" if kind == "both" else f"'{kind}'"
-    literal = f"[{','.join(f'{value:.6f}' for value in query)}]"
-    with connection.cursor() as cursor:
-        start = time.perf_counter()
-        cursor.execute(
-            f"SELECT key::int FROM pgclip.search_vector('{literal}', query_kind => {by}{rest})"
-        )
-        items = [item for (item,) in cursor.fetchall()]
-        return items, time.perf_counter() - start
+    return replace(holding, vectors=holding.vectors[:vectors], items=holding.items[:vectors],
+                   kinds=holding.kinds[:items], collections=holding.collections[:items],
+                   )  # fmt: skip
 
 
 def of(name: str, found: list[Found]) -> list[Figure]:

@@ -34,7 +34,7 @@ UPDATE_METADATA = """
 """
 RENAME = "SELECT pgclip.rename(%s, %s, %s)"
 NOTE_FILES = "SELECT pgclip.note_files(%s, %s, %s, %s)"
-FORGET_FILES = "SELECT pgclip.forget_files(%s, %s, %s)"
+PRUNE_FILES = "SELECT pgclip.prune_files(%s, %s, %s)"
 FILES_BELOW = "SELECT path, key, content_hash FROM pgclip.files_below(%s, %s, %s, %s, %s)"
 
 WAITING = "SELECT pgclip.waiting(%s)"

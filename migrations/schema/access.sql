@@ -11,7 +11,7 @@ LANGUAGE sql IMMUTABLE AS $$
            WHEN 'client' THEN ARRAY[
         'submit_image', 'submit_text', 'submit_batch', 'merge_batch', 'open_staging',
         'submit_staged', 'delete',
-        'update_metadata', 'rename', 'drop_collection', 'note_files', 'forget_files', 'files_below',
+        'update_metadata', 'rename', 'drop_collection', 'note_files', 'prune_files', 'files_below',
         'delete_items', 'retry', 'cancel', 'list_items', 'count_items', 'content_of', 'waiting',
         'ticket_queues', '_live_model', '_query_data', 'request_embedding', 'is_embedded',
         'raise_unanswered', 'embed', 'query_embedding', 'item_embedding', 'as_vector', '_as_real',

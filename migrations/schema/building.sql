@@ -161,11 +161,10 @@ LANGUAGE plpgsql AS $$
 DECLARE
     v_table    text := pgclip._segment_table(p_model, p_number);
     v_points   text := v_table || '_points';
+    v_large    int[] := pgclip._large(p_model, p_sources, p_kind);
     v_sources  text := format('(SELECT *, pgclip._domain(collection_id, %L) AS domain FROM %s s '
                               'WHERE kind = %L)',
-                              pgclip._large(p_model, p_sources, p_kind),
-                              pgclip._union_of(p_model, p_sources), p_kind);
-    v_large    int[] := pgclip._large(p_model, p_sources, p_kind);
+                              v_large, pgclip._union_of(p_model, p_sources), p_kind);
     v_thorough boolean := pgclip._hot_for(p_model) > '1 min';
     v_own      int[] := '{}';
     v_rows     bigint;

@@ -139,9 +139,8 @@ BEGIN
         PERFORM pgclip._delete_vectors(v_old.model_id, v_old.ids);
     END LOOP;
     SELECT array_agg(kind) AS kinds, array_agg(content_hash) AS hashes INTO v_contents
-    FROM (SELECT DISTINCT i.kind, h.content_hash FROM pgclip.item i
-          CROSS JOIN LATERAL (VALUES (i.content_hash)) h(content_hash)
-          WHERE i.id = ANY(p_items) AND h.content_hash IS NOT NULL) c;
+    FROM (SELECT DISTINCT i.kind, i.content_hash FROM pgclip.item i
+          WHERE i.id = ANY(p_items) AND i.content_hash IS NOT NULL) c;
     DELETE FROM pgclip.item WHERE id = ANY(p_items);
     GET DIAGNOSTICS v_count = ROW_COUNT;
     PERFORM pgclip._erase_contents(v_contents.kinds, v_contents.hashes);
@@ -154,10 +153,11 @@ CREATE FUNCTION pgclip.drop_collection(name text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $$
 DECLARE
-    v_id int := (SELECT c.id FROM pgclip.collection c WHERE c.name = drop_collection.name);
+    v_id int;
 BEGIN
     PERFORM pgclip._commit_durably();
     PERFORM pg_advisory_xact_lock(731199451);
+    SELECT c.id INTO v_id FROM pgclip.collection c WHERE c.name = drop_collection.name;
     IF v_id IS NULL THEN
         RAISE EXCEPTION 'there is no collection named %', name USING ERRCODE = 'PC002';
     END IF;

@@ -71,19 +71,23 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     ON CONFLICT (item_id, host) DO UPDATE SET path = excluded.path WHERE old.path <> excluded.path
 $$;
 
--- Has files of a host forgotten that are gone. Returns the keys of those that no other host has.
-CREATE FUNCTION pgclip.forget_files(host text, collection text, keys text[]) RETURNS text[]
+-- Takes away files of a host that are gone: what is noted of them, and the items of those that no
+-- other host has. Returns how many items.
+CREATE FUNCTION pgclip.prune_files(host text, collection text, keys text[]) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_items bigint[] := ARRAY(
-        SELECT i.id FROM pgclip.item i JOIN pgclip.collection c ON c.id = i.collection_id
-        WHERE c.name = forget_files.collection AND i.key = ANY(keys));
+        SELECT i.id FROM pgclip.item i
+        JOIN pgclip.collection c ON c.id = i.collection_id
+        JOIN pgclip.indexed_file f ON f.item_id = i.id AND f.host = prune_files.host
+        WHERE c.name = prune_files.collection AND i.key = ANY(keys));
 BEGIN
+    PERFORM pgclip._lock_items(v_items);
     DELETE FROM pgclip.indexed_file f
-    WHERE f.item_id = ANY(v_items) AND f.host = forget_files.host;
-    RETURN ARRAY(SELECT i.key FROM pgclip.item i WHERE i.id = ANY(v_items)
-                 AND NOT EXISTS (SELECT FROM pgclip.indexed_file f WHERE f.item_id = i.id)
-                 ORDER BY i.key);
+    WHERE f.item_id = ANY(v_items) AND f.host = prune_files.host;
+    RETURN pgclip._delete_items(ARRAY(
+        SELECT id FROM unnest(v_items) id
+        WHERE NOT EXISTS (SELECT FROM pgclip.indexed_file f WHERE f.item_id = id)));
 END $$;
 
 -- The files of a host below a folder that are items of a collection, by path.

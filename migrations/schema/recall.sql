@@ -24,8 +24,9 @@ $$;
 
 -- The effort of a search: of what asks and what is looked for, where NULL is whichever needs most.
 -- p_recall: NULL for what is promised; 1 for all there is, which is no search through indexes.
--- Where nothing was measured yet, or other segments were, at least what does for most: some may
--- have been built in haste.
+-- Where nothing was measured yet, or other segments were, some of which may have been built in
+-- haste, and for queries of which it is not known what they are, or that are weighted of both,
+-- which nobody measures: at least what does for most.
 CREATE FUNCTION pgclip._effort(
     p_model smallint, p_query_kind pgclip.kind, p_kind pgclip.kind, p_recall real
 ) RETURNS int
@@ -33,7 +34,7 @@ LANGUAGE sql STABLE AS $$
     SELECT CASE WHEN p_recall IS NULL OR p_recall < 1 THEN coalesce(max(
         greatest(CASE WHEN p_recall IS NULL THEN d.effort
                       ELSE pgclip._least_effort(d.efforts, d.recalls, p_recall) END,
-                 CASE WHEN d.segments <> s.segments THEN 250 END)), 250) END
+                 CASE WHEN p_query_kind IS NULL OR d.segments <> s.segments THEN 250 END)), 250) END
     FROM pgclip.direction d
     CROSS JOIN LATERAL (SELECT array_agg(g.number ORDER BY g.number) AS segments
                         FROM pgclip.segment g WHERE g.model_id = d.model_id

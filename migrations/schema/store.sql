@@ -24,9 +24,9 @@ END $$;
 
 -- Settles jobs of a lease: p_done with the staged vectors and labels and the hashes of what was
 -- encoded, p_failed ([{"job_id", "reason", "message"}]) with a failure, or put off if that may pass
--- (_put_off). A job that is no longer
--- under this lease (the item was replaced or deleted, or the worker given up) is passed over,
--- and so is one that a transaction has locked: that transaction is replacing or deleting it.
+-- (_put_off). A job that is no longer under this lease (the item was replaced or deleted, or the
+-- worker given up) is passed over, and so is one that a transaction has locked: that transaction
+-- is replacing or deleting it.
 -- Raises PC007 if label sets have changed since p_label_epoch. Returns the jobs it settled.
 CREATE FUNCTION pgclip.store(
     p_lease uuid, p_label_epoch bigint, p_done bigint[], p_hashes bytea[], p_failed jsonb

@@ -172,18 +172,19 @@ BEGIN
 
     RETURN QUERY
     WITH given AS (
-        SELECT s.*, p_merge[s.place] AS merge, coalesce(
+        SELECT s.*, k.item_key, p_merge[s.place] AS merge, coalesce(
                    pgclip._problem((s.collection, s.key, s.kind, s.content_hash, s.source,
                                     s.metadata, s.priority, s.keep_source)::pgclip.submission),
-                   CASE WHEN p_merge[s.place]
-                        THEN pgclip._merge_problem(s.collection, s.key, s.metadata) END) AS problem,
-               coalesce(s.key,
-                        CASE WHEN s.source ~ '^file:///[^%?#]*$' THEN normalize(substr(s.source, 8))
-                             WHEN s.source LIKE 'file:///%' THEN pgclip._file_key(s.source) END,
-                        s.source, 'sha256:' || encode(s.content_hash, 'hex')) AS item_key
+                   CASE WHEN p_merge[s.place] THEN pgclip._merge_problem(
+                       s.collection, k.item_key, s.metadata) END) AS problem
         FROM unnest(subs) WITH ORDINALITY
              AS s(collection, key, kind, content_hash, source, metadata, priority,
                   keep_source, place)
+        -- Most paths need no decoding, and so no subtransaction each.
+        CROSS JOIN LATERAL (SELECT coalesce(s.key,
+            CASE WHEN s.source ~ '^file:///[^%?#]*$' THEN normalize(substr(s.source, 8))
+                 WHEN s.source LIKE 'file:///%' THEN pgclip._file_key(s.source) END,
+            s.source, 'sha256:' || encode(s.content_hash, 'hex'))) k(item_key)
     ), valid AS MATERIALIZED (
         SELECT DISTINCT ON (c.id, g.item_key) c.id AS collection_id, g.*
         FROM given g JOIN pgclip.collection c ON c.name = g.collection

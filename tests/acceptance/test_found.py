@@ -48,7 +48,6 @@ def test_recall_best_hit_and_no_query_in_vain(
         asked_in[f"by {kind}{way.name}"] = answers
     for how, answers in asked_in.items():
         recalls = [each.recall for each in answers]
-        # Forty queries measure and forty ask: a promise of 0.99 is seen to a hundredth.
-        assert np.mean(recalls) >= 0.98, how
+        assert np.mean(recalls) >= 0.99, how
         assert min(recalls) > 0, how
-        assert np.mean([each.has_best for each in answers]) >= 0.95, how
+        assert np.mean([each.has_best for each in answers]) >= 0.975, how  # all but one

@@ -15,7 +15,7 @@ def test_every_public_function_is_documented(sql: Callable[..., list[Any]]) -> N
         "vectors_of", "notify_settled", "close_segment", "next_build", "build_segment",
         "announce_segments", "exchange_segments", "drop_retired", "unindexed", "keep_label_vector",
         "next_relabeling", "store_labels", "serves", "walk_models",
-        "query_waits", "retired_queues", "measure_recall", "note_files", "forget_files",
+        "query_waits", "retired_queues", "measure_recall", "note_files", "prune_files",
         "files_below", "wake_jobs",
     }  # fmt: skip
     rows = sql("SELECT DISTINCT proname FROM pg_proc WHERE pronamespace = 'pgclip'::regnamespace")

@@ -113,6 +113,10 @@ def test_what_is_merged_has_a_limit_too(item: Client) -> None:
     with pytest.raises(InvalidItem, match="with those that the item has"):
         item.submit_text("a cat", key="k", metadata={"more": "x" * 6_000}, merge_metadata=True)
     item.submit_text("a cat", key="k", metadata={"long": "x" * 60_001}, merge_metadata=True)
+    about = {"metadata": {"long": "x" * 60_000}, "merge_metadata": True}
+    item.submit_image(Path("/pictures/a b.jpg"), **about)
+    with pytest.raises(InvalidItem, match="with those that the item has"):
+        item.submit_image(Path("/pictures/a b.jpg"), **about | {"metadata": {"m": "x" * 6_000}})
 
 
 def test_a_session_from_before_goes_on_submitting(item: Client, database_url: str) -> None:

@@ -132,6 +132,12 @@ def test_effort_follows_the_promise_and_what_a_search_asks_for(library: Shelf) -
     assert effort(library, kinds="'image', NULL") == 400
     assert effort(library, kinds="NULL, 'image'") == 400
     assert effort(library, kinds="NULL, NULL") == 400
+    # Queries that nobody measures: weighted ones, and those of which nothing is said.
+    library.sql("UPDATE pgclip.direction SET effort = 60")
+    assert effort(library) == 60
+    assert effort(library, kinds="NULL, 'image'") == 250
+    library.sql("UPDATE pgclip.direction SET effort = 160 WHERE query_kind = 'text'")
+    library.sql("UPDATE pgclip.direction SET effort = 400 WHERE query_kind = 'image'")
     # Another segment, which nobody has measured yet.
     library.sql("UPDATE pgclip.direction SET segments = '{2,3}'")
     assert effort(library) == 250

@@ -209,7 +209,9 @@ def test_a_format_that_is_none() -> None:
 # Panoramas and long screenshots.
 
 
-@pytest.mark.parametrize("size", [(3000, 50), (50, 3000), (1080, 20_000), (10_000, 33), (32, 900)])
+@pytest.mark.parametrize(
+    "size", [(3000, 50), (50, 3000), (1080, 80_000), (10_000, 33), (33, 10_000)]
+)
 def test_a_panorama_is_what_the_reference_makes_of_it(size: tuple[int, int]) -> None:
     width, height = size
     across = np.linspace(0, 40 * np.pi, width)

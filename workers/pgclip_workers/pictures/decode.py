@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _DRAFTED = ("JPEG", "MPO")
 _ORIENTATION = 0x0112  # EXIF
 # Resized pictures that have so many times the pixels of the crop are cropped first.
-_LONG = 8
+_LONG = 64
 
 
 class Picture(NamedTuple):

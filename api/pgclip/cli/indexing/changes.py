@@ -4,7 +4,7 @@ import hashlib
 from typing import Any
 
 from pgclip.cli.indexing import fields
-from pgclip.cli.indexing.entries import Entry
+from pgclip.cli.indexing.entries import Entry, is_text
 from pgclip.cli.indexing.gone import note
 from pgclip.cli.indexing.tally import Tally, Wanted
 from pgclip.client import Client
@@ -23,7 +23,7 @@ def changed(
     known: dict[tuple[str, str], ItemInfo] = {}
     for name in {entry.collection or wanted.collection for entry in chunk}:
         # One that is no text to Postgres is refused later, alone.
-        keys = [entry.key for entry in chunk if entry.key and _is_plain(entry.key)]
+        keys = [entry.key for entry in chunk if entry.key and is_text(entry.key)]
         known |= {(name, item.key): item for item in client.items(collection=name, keys=keys)}
     fresh = []
     for entry in chunk:
@@ -90,10 +90,6 @@ def _metadata(entry: Entry, wanted: Wanted) -> dict[str, Any]:
     if entry.file is not None and entry.found_in is not None:
         said = fields.of_file(entry.file, wanted.fields, entry.is_text)
     return said | wanted.metadata | entry.metadata
-
-
-def _is_plain(key: str) -> bool:
-    return "\0" not in key and key.encode(errors="ignore").decode() == key
 
 
 def _hash(entry: Entry) -> bytes | None:

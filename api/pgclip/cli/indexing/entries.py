@@ -59,6 +59,11 @@ class Passed:
         self.troubles.append((str(path), reason))
 
 
+def is_text(name: str) -> bool:
+    """Whether Postgres takes a name for a text: no NUL, and nothing that is not UTF-8."""
+    return "\0" not in name and name.encode(errors="ignore").decode() == name
+
+
 def entries(paths: Iterable[str], selection: Selection, passed: Passed) -> Iterator[Entry]:
     """Everything to index below the paths. "-" is a list from standard input.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pgclip import statements
-from pgclip.cli.indexing.entries import Entry, Passed
+from pgclip.cli.indexing.entries import Entry, Passed, is_text
 from pgclip.client import Client
 from pgclip.submitting.submission import name_text
 
@@ -45,7 +45,7 @@ class Gone:
 def gone_below(client: Client, host: str, collection: str, folder: Path, passed: Passed) -> Gone:
     """Looks at every file that this host has indexed below a folder."""
     found = Gone(Path(os.path.abspath(folder)))
-    if not _is_text(str(found.folder)):
+    if not is_text(str(found.folder)):
         return found  # nothing below it was remembered
     last = ""
     while True:
@@ -74,10 +74,9 @@ def prune(client: Client, host: str, collection: str, gone: Gone, passed: Passed
     for at in range(0, len(keys), _PAGE):
         with client._database.transaction("indexed files") as cursor:
             arguments = (name_text(host, "host"), collection, keys[at : at + _PAGE])
-            cursor.execute(statements.FORGET_FILES, arguments)
-            ((alone,),) = cursor.fetchall()
-        if alone:
-            pruned += client.delete_items(collection=collection, keys=alone)
+            cursor.execute(statements.PRUNE_FILES, arguments)
+            ((count,),) = cursor.fetchall()
+        pruned += count
     gone.paths.clear()
     return pruned
 
@@ -87,7 +86,7 @@ def note(client: Client, host: str, collection: str, entries: Iterable[Entry]) -
     noted = [
         (each.key, str(each.file))
         for each in entries
-        if each.key and each.found_in and _is_text(str(each.file)) and _is_text(each.key)
+        if each.key and each.found_in and is_text(str(each.file)) and is_text(each.key)
     ]
     if noted:
         keys, paths = map(list, zip(*noted, strict=True))
@@ -105,7 +104,3 @@ def _is_gone(path: str, passed: Passed) -> bool:
     except OSError as error:
         passed.by(path, f"can't be looked at: {error.strerror}")
     return False
-
-
-def _is_text(path: str) -> bool:
-    return path.encode(errors="ignore").decode() == path
