@@ -151,7 +151,9 @@ def test_where_a_large_one_has_no_index_the_others_are_passed_over(tenants: Shel
                                 collection_id(tenants, "large"))[0]  # fmt: skip
         assert not within
         assert recall_of(tenants, "large", collection="'large'") >= 0.8
-        assert recall_of(tenants, "far from all of them", collection="'small'") == 1
+        far = [recall_of(tenants, f"far from all of them ~ {n}", collection="'small'")
+               for n in range(20)]  # fmt: skip
+        assert sum(far) / len(far) >= 0.95
 
 
 def test_one_that_nearly_all_belong_to_needs_none(shelf: Shelf, database_url: str) -> None:
