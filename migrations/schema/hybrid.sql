@@ -58,8 +58,8 @@ BEGIN
         RAISE EXCEPTION 'k must be at least 1, and depth (%) from k (%) to 10000', depth, k
             USING ERRCODE = 'PC001';
     END IF;
-    v_nearest := pgclip._best(v_model, v_vector, depth, v_where, ARRAY[-1, -1],
-        pgclip._effort(v_model, 'text', kind, NULL), NULL, NULL);
+    v_nearest := pgclip._best_of_kinds(v_model, v_vector, 'text', depth, v_where, ARRAY[-1, -1],
+                                       NULL, NULL, NULL);
     EXECUTE format($q$
         SELECT array_agg(id ORDER BY rank DESC, id) FROM (
             SELECT id, ts_rank(words, $1) AS rank FROM (

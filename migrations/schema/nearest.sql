@@ -271,3 +271,46 @@ BEGIN
             v_limit / greatest(1, coalesce(cardinality(items), 0)) * p_k * 3 / 2)) END;
     END LOOP;
 END $$;
+
+-- The k best items through indexes, each kind with the effort that it needs: first of the kind that
+-- asks, whose scores are higher as a rule; then of the other what is as good as the last of these.
+-- One scan where both need the same.
+CREATE FUNCTION pgclip._best_of_kinds(
+    p_model smallint, p_query @vector@.halfvec, p_query_kind pgclip.kind, p_k int,
+    p_narrowing pgclip.narrowing, p_least real[], p_recall real, p_after_score real,
+    p_after_item bigint, OUT items bigint[], OUT scores real[]
+) LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_kinds   pgclip.kind[] := CASE WHEN p_query_kind = 'image' THEN '{image,text}'
+                                    ELSE '{text,image}' END;
+    v_efforts int[] := ARRAY(
+        SELECT pgclip._effort(p_model, p_query_kind, kind, p_recall)
+        FROM unnest(v_kinds) WITH ORDINALITY k(kind, n) ORDER BY n);
+    v_of_kind pgclip.narrowing := p_narrowing;
+    v_least   real[] := p_least;
+    v_best    record;
+BEGIN
+    IF p_narrowing.kind IS NOT NULL OR p_narrowing.few IS NOT NULL
+       OR v_efforts[1] IS NOT DISTINCT FROM v_efforts[2] THEN
+        SELECT b.items, b.scores INTO items, scores FROM pgclip._best(
+            p_model, p_query, p_k, p_narrowing, p_least,
+            pgclip._effort(p_model, p_query_kind, p_narrowing.kind, p_recall), p_after_score,
+            p_after_item) b;
+        RETURN;
+    END IF;
+    FOR n IN 1 .. 2 LOOP
+        v_of_kind.kind := v_kinds[n];
+        v_of_kind.of_items := p_narrowing.of_items || format(' AND i.kind = %L', v_kinds[n]);
+        v_best := pgclip._best(p_model, p_query, p_k, v_of_kind, v_least, v_efforts[n],
+                               p_after_score, p_after_item);
+        SELECT array_agg(b.item ORDER BY b.score DESC, b.item),
+               array_agg(b.score ORDER BY b.score DESC, b.item) INTO items, scores
+        FROM (SELECT item, score FROM unnest(items || v_best.items, scores || v_best.scores)
+                                      u(item, score)
+              ORDER BY score DESC, item LIMIT p_k) b;
+        IF items[p_k] IS NOT NULL THEN
+            v_least := ARRAY(SELECT greatest(l, scores[p_k]) FROM unnest(p_least)
+                             WITH ORDINALITY t(l, n) ORDER BY t.n);
+        END IF;
+    END LOOP;
+END $$;

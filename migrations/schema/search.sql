@@ -49,6 +49,8 @@ CREATE FUNCTION pgclip._find(
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     v_model pgclip.model;
+    v_where pgclip.narrowing;
+    v_least real[];
     v_best  record;
 BEGIN
     SELECT * INTO v_model FROM pgclip.model WHERE id = pgclip._live_model();
@@ -73,12 +75,14 @@ BEGIN
         RAISE EXCEPTION 'recall must be more than 0 and at most 1, not %', p_recall
             USING ERRCODE = 'PC001';
     END IF;
-    v_best := pgclip._best(v_model.id, p_query, p_k,
-        pgclip._narrowing(v_model.id, p_collection, p_kind, p_filter, p_without),
-        pgclip._least_scores(v_model.id, p_query_kind, p_kind, p_min_score, p_min_relevance),
-        CASE WHEN p_exact IS NOT true THEN
-            pgclip._effort(v_model.id, p_query_kind, p_kind, p_recall) END,
-        p_after_score, p_after_item);
+    v_where := pgclip._narrowing(v_model.id, p_collection, p_kind, p_filter, p_without);
+    v_least := pgclip._least_scores(v_model.id, p_query_kind, p_kind, p_min_score,
+                                    p_min_relevance);
+    v_best := CASE WHEN p_exact
+        THEN pgclip._best(v_model.id, p_query, p_k, v_where, v_least, NULL, p_after_score,
+                          p_after_item)
+        ELSE pgclip._best_of_kinds(v_model.id, p_query, p_query_kind, p_k, v_where, v_least,
+                                   p_recall, p_after_score, p_after_item) END;
     RETURN QUERY
         SELECT * FROM pgclip._hits(v_model.id, p_query_kind, v_best.items, v_best.scores);
 END $$;
