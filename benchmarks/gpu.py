@@ -22,7 +22,7 @@ import torch
 from checkpoint import make_checkpoint
 from figures import Figure, keep, quantile, show, timed
 from here import DATA
-from pictures import photo
+from photos import photo
 from PIL import Image
 from sequential import Sequential, products
 from system import working

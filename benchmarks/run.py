@@ -8,7 +8,7 @@ from pathlib import Path
 from checkpoint import make_checkpoint
 from figures import Figure, keep, quantile, show, timed
 from here import DATA
-from pictures import photo
+from photos import photo
 from system import STUB_WORKER, fresh_system, worker, working
 
 from pgclip import Client

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from pictures import photo
+from photos import photo
 from PIL import Image
 
 _WORDS = (  # noqa: SIM905  one a line would be a page

@@ -16,21 +16,91 @@ CREATE TYPE pgclip.hybrid_hit AS (
     fused       real
 );
 
+-- What a query looks for: the places where a quote or an exclusion begins are words' beginnings.
+-- plain: what is neither.
+CREATE FUNCTION pgclip._parts_of_query(
+    p_query text, OUT plain text, OUT quoted text[], OUT excluded text[]
+) LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+    v_quote text := '(?:^|\s)(-?)"([^"]*)"';
+    v_minus text := '(?:^|\s)-([^\s!-/:-@\[-`{-~]\S*)';
+    v_rest  text := pgclip._one_spelling(p_query);
+BEGIN
+    SELECT coalesce(array_agg(m[2]) FILTER (WHERE m[1] = ''), '{}'),
+           coalesce(array_agg(m[2]) FILTER (WHERE m[1] <> ''), '{}')
+    INTO quoted, excluded FROM regexp_matches(v_rest, v_quote, 'g') m;
+    v_rest := regexp_replace(v_rest, v_quote, ' ', 'g');
+    excluded := excluded || ARRAY(SELECT m[1] FROM regexp_matches(v_rest, v_minus, 'g') m);
+    plain := regexp_replace(v_rest, v_minus, ' ', 'g');
+END $$;
+
+-- Words that follow each other.
+CREATE FUNCTION pgclip._phrase(p_language regconfig, p_text text) RETURNS tsquery
+LANGUAGE sql STABLE AS $$
+    SELECT coalesce((
+        SELECT string_agg('(' || pairs || ')', '&')::tsquery
+        FROM (SELECT string_agg(CASE WHEN ends THEN format('''%s'':*', pair)
+                                     ELSE format('''%s''', pair) END, '<->' ORDER BY place) AS pairs
+              FROM (SELECT *, count(*) OVER (PARTITION BY run) AS length
+                    FROM pgclip._pairs(p_text)) p
+              WHERE NOT ends OR length = 1 GROUP BY run) r), ''::tsquery)
+        && phraseto_tsquery(p_language, regexp_replace(
+               p_text, '[' || pgclip._unspaced() || ']+', ' ', 'g'))
+$$;
+
+-- A text's words as operands of a tsquery, at most p_most: those that tell most, which are rare as
+-- far as ANALYZE knows, or long.
+CREATE FUNCTION pgclip._telling_words(p_language regconfig, p_text text, p_most int)
+RETURNS text[]
+LANGUAGE sql STABLE AS $$
+    SELECT ARRAY(
+        SELECT operand
+        FROM (SELECT word,
+                     '''' || replace(replace(word, '\', '\\'), '''', '''''') || '''' AS operand
+              FROM unnest(tsvector_to_array(to_tsvector(p_language, regexp_replace(
+                       p_text, '[' || pgclip._unspaced() || ']+', ' ', 'g')))) word
+              UNION
+              SELECT pair, '''' || pair || CASE WHEN ends THEN ''':*' ELSE '''' END
+              FROM (SELECT *, count(*) OVER (PARTITION BY run) AS length
+                    FROM pgclip._pairs(p_text)) p
+              WHERE NOT ends OR length = 1) w
+        LEFT JOIN (SELECT unnest(most_common_elems::text::text[]) AS word,
+                          unnest(most_common_elem_freqs) AS share
+                   FROM pg_stats
+                   WHERE (schemaname, tablename, attname) = ('pgclip', 'item_text', 'words')) s
+             USING (word)
+        ORDER BY share NULLS FIRST, length(word) DESC, word LIMIT p_most)
+$$;
+
 -- What to look for, the narrowest first: all of the words, then each of them; and what ranks it. If
--- some are excluded (-word) or in quotes, it is that and nothing else.
+-- some are excluded (-word) or in quotes, it is that and nothing else. Of many words the 16 that
+-- tell most, of quotes the first 16, of exclusions 200. NULL if nothing is left to rank by.
 CREATE FUNCTION pgclip._words_wanted(p_query text, OUT narrowest tsquery[], OUT ranking tsquery)
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     v_language regconfig := (SELECT language::regconfig FROM pgclip.text_search);
-    v_words    text[] := ARRAY(  -- quoted as a tsquery has it
-        SELECT '''' || replace(replace(w, E'\\', E'\\\\'), '''', '''''') || ''''
-        FROM unnest(tsvector_to_array(to_tsvector(v_language, p_query))) w);
+    v_parts    record := pgclip._parts_of_query(p_query);
+    v_words    text[] := pgclip._telling_words(v_language, v_parts.plain, 16);
+    v_all      tsquery := array_to_string(v_words, '&')::tsquery;
+    v_part     text;
+    v_without  tsquery := '';
 BEGIN
-    ranking := websearch_to_tsquery(v_language, p_query);
-    narrowest := ARRAY[ranking];
-    IF p_query !~ '"|(^|[[:space:]])-' AND v_words <> '{}' THEN
-        ranking := array_to_string(v_words, '|')::tsquery;
-        narrowest := array_to_string(v_words, '&')::tsquery || v_words::tsquery[];
+    IF v_parts.quoted = '{}' AND v_parts.excluded = '{}' THEN
+        IF v_words <> '{}' THEN
+            ranking := array_to_string(v_words, '|')::tsquery;
+            narrowest := v_all || v_words::tsquery[];
+        END IF;
+        RETURN;
+    END IF;
+    FOREACH v_part IN ARRAY v_parts.quoted[:16] LOOP
+        v_all := v_all && pgclip._phrase(v_language, v_part);
+    END LOOP;
+    FOREACH v_part IN ARRAY v_parts.excluded[:200] LOOP
+        v_without := v_without || pgclip._phrase(v_language, v_part);
+    END LOOP;
+    IF numnode(v_all) > 0 THEN
+        ranking := CASE WHEN numnode(v_without) > 0 THEN v_all && !! v_without ELSE v_all END;
+        narrowest := ARRAY[ranking];
     END IF;
 END $$;
 
@@ -38,7 +108,7 @@ END $$;
 -- SIGIR 2009), the sum of 1 / (60 + rank) over both rankings, of which the first "depth" count
 -- (NULL: 100, or k). An item that only one ranking has says NULL for its rank in the other. score
 -- is the cosine in any case. At most 2,000 items that have all of the words are ranked, and 2,000
--- of each word: which ones of a word that more have is left open.
+-- of each word, 4,000 altogether: which ones of a word that more have is left open.
 CREATE FUNCTION pgclip.hybrid(
     query text, k int DEFAULT 10, collection text DEFAULT NULL, kind pgclip.kind DEFAULT NULL,
     filter jsonb DEFAULT NULL, depth int DEFAULT NULL
@@ -62,15 +132,18 @@ BEGIN
                                        NULL, NULL, NULL);
     EXECUTE format($q$
         SELECT array_agg(id ORDER BY rank DESC, id) FROM (
-            SELECT id, ts_rank(words, $1) AS rank FROM (
-                SELECT DISTINCT f.id, f.words FROM unnest($4) q(words)
-                CROSS JOIN LATERAL (
-                    SELECT i.id, t.words
-                    FROM pgclip.item_text t JOIN pgclip.item i ON i.id = t.item_id
-                    WHERE t.words @@ q.words AND %s
-                      AND EXISTS (SELECT FROM pgclip.embedding_set s
-                                  WHERE s.item_id = i.id AND s.model_id = $2)
-                    LIMIT 2000) f) found
+            SELECT id, ts_rank(t.words, $1) AS rank
+            FROM (SELECT DISTINCT id FROM (
+                      SELECT f.id FROM unnest($4) q(words)
+                      CROSS JOIN LATERAL (
+                          SELECT i.id
+                          FROM pgclip.item_text t JOIN pgclip.item i ON i.id = t.item_id
+                          WHERE t.words @@ q.words AND %s
+                            AND EXISTS (SELECT FROM pgclip.embedding_set s
+                                        WHERE s.item_id = i.id AND s.model_id = $2)
+                          LIMIT 2000) f
+                      LIMIT 4000) each) found
+            JOIN pgclip.item_text t ON t.item_id = found.id
             ORDER BY rank DESC, id LIMIT $3) ranked
     $q$, v_where.of_items) INTO v_worded
     USING v_words.ranking, v_model, depth, v_words.narrowest;

@@ -8,11 +8,11 @@ BEGIN
     IF (p_text IS NULL) = (p_image IS NULL) THEN
         RAISE EXCEPTION 'a query is either a text or an image' USING ERRCODE = 'PC001';
     END IF;
-    IF p_text IS NOT NULL AND btrim(p_text, E' \t\r\n') = '' OR octet_length(p_image) = 0 THEN
-        RAISE EXCEPTION 'the query is empty' USING ERRCODE = 'PC001';
+    IF pgclip._is_blank(p_text) OR octet_length(p_image) = 0 THEN
+        RAISE EXCEPTION 'the query is blank' USING ERRCODE = 'PC001';
     END IF;
-    IF octet_length(p_text) > 262144 OR octet_length(p_image) > 67108864 THEN
-        RAISE EXCEPTION 'the query is too large: a text may have 256 KiB, an image 64 MiB'
+    IF octet_length(p_text) > 8192 OR octet_length(p_image) > 67108864 THEN
+        RAISE EXCEPTION 'the query is too large: a text may have 8 KiB, an image 64 MiB'
             USING ERRCODE = 'PC001';
     END IF;
     RETURN coalesce(convert_to(p_text, 'UTF8'), p_image);

@@ -57,6 +57,15 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     END
 $$;
 
+-- Whether a text shows nothing: spaces, controls, and what Unicode ignores by default.
+CREATE FUNCTION pgclip._is_blank(p_text text) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT p_text !~ ('[^\x01-\x20\x7f-\xa0\xad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5'
+                      '\u180b-\u180f\u2000-\u200f\u2028-\u202f\u205f-\u206f\u2800\u3000\u3164'
+                      '\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3'
+                      '\U0001d173-\U0001d17a\U000e0000-\U000e0fff]')
+$$;
+
 -- What is wrong with a content, for a person; NULL if nothing is.
 CREATE FUNCTION pgclip._content_problem(p_kind pgclip.kind, p_data bytea) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
@@ -66,8 +75,8 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
             THEN 'the image has more than 64 MiB; submit it as a source'
         WHEN p_kind = 'text' AND octet_length(p_data) > 262144
             THEN 'the text has more than 256 KiB; submit it in parts'
-        WHEN p_kind = 'text' AND btrim(convert_from(p_data, 'UTF8'), E' \t\r\n') = ''
-            THEN 'the text is empty'
+        WHEN p_kind = 'text' AND pgclip._is_blank(convert_from(p_data, 'UTF8'))
+            THEN 'the text is blank'
     END
 $$;
 

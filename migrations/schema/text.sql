@@ -1,19 +1,69 @@
 -- Words: a full-text index over texts and chosen fields of metadata.
 
+-- Characters of scripts that put no space between words, for a bracket expression: Thai, Lao,
+-- Tibetan's neighbours Myanmar and Khmer, kana, bopomofo and Han, with their extensions.
+CREATE FUNCTION pgclip._unspaced() RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT '\u0e01-\u0e3a\u0e40-\u0e4e\u0e81-\u0ece\u0edc-\u0edf\u1000-\u103f\u1050-\u108f'
+           '\u1780-\u17d3\u1950-\u1974\u1980-\u19c9\u1a20-\u1a7c\u3005-\u3007\u3031-\u3035'
+           '\u3041-\u3096\u3099\u309a\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u3105-\u312f'
+           '\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\ua9e0-\ua9fe\uaa60-\uaa7f'
+           '\uaadb-\uaadd\uf900-\ufaff\U00016fe0-\U00018cff\U0001aff0-\U0001b16f'
+           '\U00020000-\U0003ffff'
+$$;
+
+-- A text as its words are read from it: one spelling of what Unicode spells in several ways (NFKC).
+CREATE FUNCTION pgclip._one_spelling(p_text text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT CASE WHEN p_text ~ '[^\x01-\x7f]' THEN normalize(p_text, NFKC) ELSE p_text END
+$$;
+
+-- The overlapping pairs of characters that stand for the words of such scripts, at their places; in
+-- the first 30,000 characters, or a text of 256 KiB could have more than a megabyte of words, which
+-- is all that Postgres takes. The last character of each run, which begins no pair, stands alone, so
+-- that a single character is found by what begins with it.
+CREATE FUNCTION pgclip._pairs(p_text text)
+RETURNS TABLE (run int, place int, pair text, ends boolean)
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT (n - row_number() OVER (ORDER BY n))::int, n::int, c || coalesce(next, ''), next IS NULL
+    FROM (SELECT c, n, nullif(lead(c) OVER (ORDER BY n), ' ') AS next
+          FROM unnest(string_to_array(
+                   left(regexp_replace(p_text, '[^' || pgclip._unspaced() || ']+', ' ', 'g'),
+                        30000), NULL)) WITH ORDINALITY t(c, n)) each
+    WHERE c <> ' '
+$$;
+
+-- A text's words, as they are searched for.
+CREATE FUNCTION pgclip._words_of(p_language regconfig, p_text text) RETURNS tsvector
+LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+    v_text  text := pgclip._one_spelling(p_text);
+    v_pairs tsvector;
+BEGIN
+    IF v_text !~ ('[' || pgclip._unspaced() || ']') THEN
+        RETURN to_tsvector(p_language, v_text);
+    END IF;
+    SELECT string_agg(format('''%s'':%s', pair, least(place, 16383)), ' ')::tsvector INTO v_pairs
+    FROM pgclip._pairs(v_text);
+    RETURN v_pairs || to_tsvector(p_language, regexp_replace(
+        v_text, '[' || pgclip._unspaced() || ']+', ' ', 'g'));
+END $$;
+
 -- Fields of metadata weigh more (A) than the text itself (B).
 CREATE FUNCTION pgclip._words(
     p_language regconfig, p_fields text[], p_metadata jsonb, p_text bytea
 ) RETURNS tsvector
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
-    v_words tsvector := setweight(to_tsvector(p_language,
+    v_words tsvector := setweight(pgclip._words_of(p_language,
                             coalesce(convert_from(p_text, 'UTF8'), '')), 'B');
     v_field text;
 BEGIN
     FOREACH v_field IN ARRAY p_fields LOOP
-        v_words := setweight(jsonb_to_tsvector(p_language,
-            coalesce(p_metadata #> string_to_array(v_field, '.'), '{}'), '["string", "numeric"]'),
-            'A') || v_words;
+        v_words := setweight(pgclip._words_of(p_language, coalesce((
+            SELECT string_agg(v #>> '{}', ' ')
+            FROM jsonb_path_query(p_metadata #> string_to_array(v_field, '.'), 'strict $.**') v
+            WHERE jsonb_typeof(v) IN ('string', 'number')), '')), 'A') || v_words;
     END LOOP;
     RETURN v_words;
 END $$;
@@ -83,4 +133,34 @@ BEGIN
                                       WHERE kind = 'text' OR configure_text_search.fields <> '{}'));
     DELETE FROM pgclip.item_text t USING pgclip.item i
     WHERE i.id = t.item_id AND i.kind = 'image' AND configure_text_search.fields = '{}';
+END $$;
+
+-- For the steward: indexes words anew after an upgrade that reads them from texts differently, some
+-- items at once, from where it stopped. One that somebody is changing is left for the next time, and
+-- what comes after it. Returns whether some are left.
+CREATE FUNCTION pgclip.index_words_anew(p_items int) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_from   bigint;
+    v_page   bigint[];
+    v_locked bigint[];
+BEGIN
+    SELECT from_item INTO v_from FROM pgclip.words_anew FOR UPDATE SKIP LOCKED;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    v_page := ARRAY(SELECT id FROM pgclip.item WHERE id >= v_from ORDER BY id LIMIT p_items);
+    v_locked := ARRAY(SELECT id FROM pgclip.item WHERE id = ANY(v_page) ORDER BY id
+                      FOR NO KEY UPDATE SKIP LOCKED);
+    PERFORM pgclip._index_words(ARRAY(
+        SELECT i.id FROM pgclip.item i CROSS JOIN pgclip.text_search
+        WHERE i.id = ANY(v_locked) AND (i.kind = 'text' OR fields <> '{}')));
+    IF v_page = '{}' THEN
+        DELETE FROM pgclip.words_anew;
+    ELSE
+        UPDATE pgclip.words_anew SET from_item = coalesce(
+            (SELECT min(p) FROM unnest(v_page) p WHERE p <> ALL(v_locked)),
+            v_page[cardinality(v_page)] + 1);
+    END IF;
+    RETURN v_page <> '{}' AND v_page <@ v_locked;
 END $$;

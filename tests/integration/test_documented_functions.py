@@ -14,7 +14,7 @@ def test_every_public_function_is_documented(sql: Callable[..., list[Any]]) -> N
         "answer_query", "refuse_query", "expire_queries", "ticket_queues", "labels_of",
         "vectors_of", "notify_settled", "close_segment", "next_build", "build_segment",
         "announce_segments", "exchange_segments", "drop_retired", "unindexed", "keep_label_vector",
-        "next_relabeling", "store_labels", "serves", "walk_models",
+        "next_relabeling", "store_labels", "serves", "walk_models", "index_words_anew",
         "query_waits", "retired_queues", "measure_recall", "note_files", "prune_files",
         "files_below", "wake_jobs",
     }  # fmt: skip

@@ -113,7 +113,7 @@ def test_what_makes_no_sense(sql: Sql, arguments: str, sqlstate: str, message: s
 def test_queries_of_the_client_that_make_no_sense(client: Client) -> None:
     with pytest.raises(InvalidItem, match="search for one of"):
         client.search("a", like="b")
-    with pytest.raises(InvalidItem, match="the query is empty"):
+    with pytest.raises(InvalidItem, match="the query is blank"):
         client.search("  ")
     with pytest.raises(InvalidItem, match="a query is a str, not int"):
         client.search(5)  # type: ignore[arg-type]

@@ -137,7 +137,7 @@ def test_deleting_while_it_is_waited_for(client: Client) -> None:
     ("submit", "message"),
     [
         (lambda c: c.submit_text(""), "the text is empty"),
-        (lambda c: c.submit_text(" \n "), "the text is empty"),
+        (lambda c: c.submit_text(" \n "), "the text is blank"),
         (lambda c: c.submit_text(5), "a text is a str, not int"),
         (lambda c: c.submit_text("a\0b", key="k"), "text 'k': the text has a NUL"),
         (lambda c: c.submit_text("\ud800"), "not valid Unicode"),

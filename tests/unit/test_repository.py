@@ -53,6 +53,12 @@ def test_the_commands_that_pages_name_exist(page: str) -> None:
     assert set(named) <= TARGETS
 
 
+def test_benchmarks_import_what_they_mean() -> None:
+    """Some read the demo's modules, which stand before their own on the path."""
+    names = [{path.stem for path in (ROOT / room).glob("*.py")} for room in ("benchmarks", "demo")]
+    assert not set.intersection(*names)
+
+
 def test_every_target_that_makes_no_file_is_phony() -> None:
     (phony,) = re.findall(r"^\.PHONY:((?:.*\\\n)*.*)$", MAKEFILE, re.MULTILINE)
     assert set(phony.replace("\\", "").split()) == TARGETS

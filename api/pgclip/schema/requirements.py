@@ -15,13 +15,19 @@ VECTOR_VERSION = (0, 8, 4)
 
 
 def require_server(cursor: "Cursor") -> None:
-    """Raises SchemaError if Postgres is too old."""
+    """Raises SchemaError if Postgres is too old, or the database can't store any text."""
     cursor.execute(
         "SELECT current_setting('server_version_num')::int, current_setting('server_version')"
     )
     number, version = cursor.fetchone() or (0, "")
     if number // 10_000 < POSTGRES_VERSION:
         raise SchemaError(f"Postgres is {version}; pgclip needs {POSTGRES_VERSION} or later")
+    cursor.execute("SELECT getdatabaseencoding()")
+    if (encoding := cursor.fetchone()) != ("UTF8",):
+        raise SchemaError(
+            f"the database's encoding is {(encoding or ('?',))[0]}, which can't store every text; "
+            "pgclip needs one with UTF8: CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
+        )
 
 
 def require_extension(cursor: "Cursor") -> None:

@@ -125,7 +125,7 @@ class Searching:
         """The k items that vectors and words together find: reciprocal rank fusion.
 
         Words are those of texts, and of the metadata chosen with configure_text_search; "quotes"
-        and -exclusions work as in a web search. Hits say their rank in both, of which the first
+        and -exclusions begin where a word does. Hits say their rank in both, of which the first
         `depth` count (None: 100, or k). Raises as search does.
         """
         given = self._embed(query, timeout)

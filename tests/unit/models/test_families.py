@@ -144,3 +144,20 @@ def test_a_text_beyond_the_context_has_windows(family: str, folder: Path, texts:
     assert owners == [0] + [1] * len(vectors)
     assert all(len(window) == context for window in windows[1:-1])
     assert len(windows[-1]) <= context
+
+
+def test_the_names_of_marks_are_text(folder: Path, texts: list[str]) -> None:
+    """Of those that end or begin a text, and of all others; what follows them counts."""
+    encoder = encoder_of(folder, "float32", 64)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    names = [name for name in tokenizer.all_special_tokens if name != tokenizer.unk_token]
+    assert names
+    (plain,), _ = encoder._checkpoint.tokenize([texts[0]])
+    for name in (*names, "＜s＞", "＜／s＞"):  # the full width is folded by some
+        between = [f"{texts[0]}{name}{texts[1]}", f"{texts[0]} {name} {texts[2]}"]
+        windows, _ = encoder._checkpoint.tokenize([*between, name, " ".join(between * 20)])
+        for mark in tokenizer.all_special_ids:
+            if mark != tokenizer.unk_token_id:
+                assert {window.count(mark) for window in windows} == {plain.count(mark)}
+        one, other = encoder.encode_texts(between)
+        assert float((one * other).sum()) < 0.99999

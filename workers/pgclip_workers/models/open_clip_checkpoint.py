@@ -1,6 +1,6 @@
 """Checkpoints of open_clip: OpenAI's ResNets, and what is published in its format."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from pgclip.errors import ConfigurationError
+from pgclip_workers.models.plain_text import PlainText
 from pgclip_workers.models.tensors import Tensors
 from pgclip_workers.models.windows import Windows
 from pgclip_workers.pictures.preprocessing import Preprocessing
@@ -44,7 +45,7 @@ class OpenClipCheckpoint:
         self.logit_scale = float(self.module.logit_scale.detach().exp())
         bias = getattr(self.module, "logit_bias", None)
         self.logit_bias = None if bias is None else float(bias.detach())
-        self._windows = Windows(lambda text: self._tokenizer.ids([text])[0], self.context)
+        self._windows = Windows(self._tokenizer.ids, self.context, self._tokenizer.replaced)
 
     def tokenize(self, texts: Sequence[str]) -> tuple[list[list[int]], list[int]]:
         """See Checkpoint."""
@@ -132,10 +133,17 @@ def _tokenizer(tokenizer: Any) -> "_Words | _Pieces":
 
 
 class _Words:
-    """OpenAI's tokenizer as open_clip has it, without the cut."""
+    """OpenAI's tokenizer as open_clip has it, without the cut, and without its marks in texts."""
+
+    replaced: Mapping[int, int] = {}
 
     def __init__(self, tokenizer: Any) -> None:
-        tokenizer.cache = _Memory(tokenizer.cache)
+        import regex  # comes with open_clip
+
+        tokenizer.cache = _Memory()
+        marks = "|".join(tokenizer.decoder[each] for each in tokenizer.all_special_ids)
+        words = tokenizer.pat.pattern.removeprefix(marks + "|")
+        tokenizer.pat = regex.compile(words, regex.IGNORECASE)
         self._tokenizer = tokenizer
         self.context = int(tokenizer.context_length)
 
@@ -162,17 +170,14 @@ class _Pieces:
         if getattr(tokenizer, "tokenizer_mode", ""):
             raise ValueError(f"tokenizer mode {tokenizer.tokenizer_mode!r} is not supported")
         self._clean, self._tokenizer = tokenizer.clean_fn, tokenizer.tokenizer
+        self._texts = PlainText(tokenizer.tokenizer)
+        self.replaced = self._texts.replaced
         # A few text towers know the end of a text by the padding that follows.
         self._without = self._tokenizer.sep_token_id if tokenizer.strip_sep_token else None
         self.context = int(tokenizer.context_length)
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
-        # Longer than the context is expected here; the tokenizer need not warn of it.
-        tokens = self._tokenizer(
-            [self._clean(text) for text in texts], truncation=False, padding=False, verbose=False
-        )
-        ids: list[list[int]] = tokens["input_ids"]
-        return ids
+        return self._texts.ids([self._clean(text) for text in texts])
 
     def pad(self, windows: Sequence[list[int]]) -> torch.Tensor:
         padded: torch.Tensor = self._tokenizer.pad(

@@ -8,6 +8,7 @@ import torch
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
 
 from pgclip.errors import ConfigurationError
+from pgclip_workers.models.plain_text import PlainText
 from pgclip_workers.models.tensors import Tensors
 from pgclip_workers.models.windows import Windows
 from pgclip_workers.pictures.preprocessing import Preprocessing
@@ -55,11 +56,12 @@ class TransformersCheckpoint:
         )
         self._padding = "max_length" if family in _PADDED_TO_CONTEXT else "longest"
         self.logit_scale, self.logit_bias = _logits(self.module)
-        self._windows = Windows(lambda text: self._ids([text])[0], self.context)
+        self._texts = PlainText(self._tokenizer)
+        self._windows = Windows(self._texts.ids, self.context, self._texts.replaced)
 
     def tokenize(self, texts: Sequence[str]) -> tuple[list[list[int]], list[int]]:
         """See Checkpoint."""
-        return self._windows.of(self._ids(texts))
+        return self._windows.of(self._texts.ids(texts))
 
     def pad(self, windows: Sequence[list[int]]) -> Tensors:
         """See Checkpoint."""
@@ -78,12 +80,6 @@ class TransformersCheckpoint:
     def text_features(self, tokens: Tensors) -> torch.Tensor:
         """See Checkpoint."""
         return _features(self.module.get_text_features(**tokens))
-
-    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
-        # Longer than the context is expected here; the tokenizer need not warn of it.
-        tokens = self._tokenizer(list(texts), truncation=False, padding=False, verbose=False)
-        ids: list[list[int]] = tokens["input_ids"]
-        return ids
 
 
 def _logits(model: Any) -> tuple[float, float | None]:

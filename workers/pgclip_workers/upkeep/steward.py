@@ -19,6 +19,7 @@ _CONTENTS_AT_ONCE = 500
 _WOKEN_AT_ONCE = 1000
 # About 30 ms each.
 _WALKED_AT_ONCE = 1000
+_WORDS_AT_ONCE = 200  # items, whose rows others wait for
 # Enough to keep any fleet busy until the next pass.
 _BACKLOG_COUNTED = 100_000
 
@@ -96,10 +97,13 @@ class Steward:
     def _walk(self) -> None:
         """For as long as there is to the next pass, which the other duties are waiting for."""
         end = time.monotonic() + self._settings.steward_interval
-        step = (_WALKED_AT_ONCE, _BACKLOG_COUNTED)
-        while self._alone(statements.WALK_MODELS, *step) == [(True,)]:
-            if time.monotonic() > end or self._stopping.is_set():
-                break
+        for statement, *step in (
+            (statements.WALK_MODELS, _WALKED_AT_ONCE, _BACKLOG_COUNTED),
+            (statements.INDEX_WORDS_ANEW, _WORDS_AT_ONCE),
+        ):
+            while self._alone(statement, *step) == [(True,)]:
+                if time.monotonic() > end or self._stopping.is_set():
+                    return
 
     def _alone(self, statement: str, *arguments: int) -> list[tuple[Any, ...]]:
         """A statement's rows, in a transaction of its own; none if another steward is at it."""
