@@ -8,8 +8,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from pgclip.client import Client
 from pgclip.errors import QueueFull
-from pgclip.items import ItemInfo, State
-from pgclip.submitting.submission import Kind
+from pgclip.items import ItemInfo, Kind, State
 
 P = ParamSpec("P")
 R = TypeVar("R")

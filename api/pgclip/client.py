@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from pgclip import statements
+from pgclip.arguments import name_text
 from pgclip.controlling import Controlling, name_item
 from pgclip.database import Database
 from pgclip.errors import NotFound
@@ -19,12 +20,7 @@ from pgclip.settings import Settings
 from pgclip.submitting.following import Follower
 from pgclip.submitting.intake import Intake
 from pgclip.submitting.jobs import Batch, Job
-from pgclip.submitting.submission import (
-    Image,
-    image_submission,
-    name_text,
-    text_submission,
-)
+from pgclip.submitting.submission import Image, image_submission, text_submission
 from pgclip.submitting.tickets import TicketOffice
 
 
@@ -69,7 +65,8 @@ class Client(Controlling, Labelling, Searching):
         merge_metadata: bool = False,
         connection: Any = None,
     ) -> Job:
-        """Submits a picture: its bytes, a binary file, or a Path or URL that the worker will read.
+        """Submits a picture: its bytes, a binary file, a Pillow image, or a Path or URL that the
+        worker will read.
 
         Returns when it is committed. Same key and content: only the metadata change. A key left
         out is made from the content, or is the path or the URL. Limits: key 1 to 1024 bytes,

@@ -5,11 +5,20 @@ from pathlib import Path
 from typing import Any
 
 from pgclip import statements
+from pgclip.arguments import (
+    collection_name,
+    key_list,
+    kind_of,
+    metadata_json,
+    name_text,
+    state_of,
+    text,
+    whole_number,
+)
 from pgclip.database import Database
 from pgclip.errors import InvalidItem, NotFound
-from pgclip.items import Collection, Healed, ItemInfo, Missing, State, info_from
+from pgclip.items import Collection, Healed, ItemInfo, Kind, Missing, State, info_from
 from pgclip.settings import masked
-from pgclip.submitting.submission import Kind, metadata_json, name_text
 from pgclip.submitting.tickets import TicketOffice
 from pgclip.submitting.transactions import transaction_of
 
@@ -31,14 +40,16 @@ class Controlling:
         state: State | None = None,
         reason: str | None = None,
         metadata: Mapping[str, Any] | None = None,
-        keys: Sequence[str] | None = None,
+        keys: Sequence[str | Path] | None = None,
     ) -> Iterator[ItemInfo]:
         """All items that match, oldest first, read as they are asked for.
 
         None stands for any; `metadata` matches items whose own contain it. Raises InvalidItem.
         """
-        contains = _contains(metadata)
-        arguments = (collection, kind, state, reason, contains, _keys(keys))
+        arguments = _conditions(collection, kind, state, reason, metadata, keys)
+        return self._listed(arguments)
+
+    def _listed(self, arguments: Sequence[Any]) -> Iterator[ItemInfo]:
         last = 0
         while True:
             with self._database.transaction("list of items") as cursor:
@@ -55,11 +66,15 @@ class Controlling:
         *,
         collection: str | None = None,
         kind: Kind | None = None,
+        state: State | None = None,
+        reason: str | None = None,
         metadata: Mapping[str, Any] | None = None,
+        keys: Sequence[str | Path] | None = None,
     ) -> dict[State, int]:
-        """How many items are queued, leased, done and failed."""
+        """How many items that match are queued, leased, done and failed; or are in one state."""
+        arguments = _conditions(collection, kind, state, reason, metadata, keys)
         with self._database.transaction("count of items") as cursor:
-            cursor.execute(statements.COUNT_ITEMS, (collection, kind, _contains(metadata)))
+            cursor.execute(statements.COUNT_ITEMS, arguments)
             return dict(cursor.fetchall())
 
     def collections(self) -> list[Collection]:
@@ -83,10 +98,11 @@ class Controlling:
         kind: Kind | None = None,
         reason: str | None = None,
         metadata: Mapping[str, Any] | None = None,
-        keys: Sequence[str] | None = None,
+        keys: Sequence[str | Path] | None = None,
     ) -> int:
         """Queues failed items again, all that match; returns how many."""
-        arguments = (collection, kind, reason, _contains(metadata), _keys(keys))
+        arguments = _conditions(collection, kind, None, reason, metadata, keys)
+        del arguments[2]  # they have failed
         return self._in_pages(statements.RETRY, arguments, "retry")
 
     def cancel(
@@ -95,14 +111,15 @@ class Controlling:
         collection: str | None = None,
         kind: Kind | None = None,
         metadata: Mapping[str, Any] | None = None,
-        keys: Sequence[str] | None = None,
+        keys: Sequence[str | Path] | None = None,
     ) -> int:
         """Cancels what waits in the queue; returns how many items.
 
         They end as failed, with the reason "cancelled"; vectors that they had stay. What a worker
         is at is not cancelled.
         """
-        arguments = (collection, kind, _contains(metadata), _keys(keys))
+        arguments = _conditions(collection, kind, None, None, metadata, keys)
+        del arguments[2:4]  # they wait
         return self._in_pages(statements.CANCEL, arguments, "cancel")
 
     def update_metadata(
@@ -167,21 +184,21 @@ class Controlling:
         state: State | None = None,
         reason: str | None = None,
         metadata: Mapping[str, Any] | None = None,
-        keys: Sequence[str] | None = None,
+        keys: Sequence[str | Path] | None = None,
     ) -> int:
         """Deletes all items that match, in small transactions; returns how many.
 
         Raises InvalidItem if no condition is named.
         """
-        contains = _contains(metadata)
-        arguments = (collection, kind, state, reason, contains, _keys(keys))
+        arguments = _conditions(collection, kind, state, reason, metadata, keys)
         return self._in_pages(statements.DELETE_ITEMS, arguments, "delete items")
 
     def missing(self, *, collection: str | None = None, limit: int = 1000) -> list[Missing]:
         """What lacks a current vector or label, and why; at most `limit`, oldest items first."""
+        name, most = collection_name(collection), whole_number(limit, "limit")
         with self._database.transaction("missing") as cursor:
             cursor.execute(statements.LOCAL_TIMEOUT, ("0",))  # it looks at every item
-            cursor.execute(statements.MISSING, (collection, collection, limit))
+            cursor.execute(statements.MISSING, (name, name, most))
             return [Missing(*row) for row in cursor.fetchall()]
 
     def heal(self) -> Healed:
@@ -211,7 +228,7 @@ class Controlling:
             cursor.execute(statement, arguments)
             return list(cursor.fetchall())
 
-    def _in_pages(self, statement: str, arguments: tuple[Any, ...], what: str) -> int:
+    def _in_pages(self, statement: str, arguments: Sequence[Any], what: str) -> int:
         """Goes through the items once, in their order, a transaction for each page."""
         total, last = 0, 0
         while last is not None:
@@ -224,10 +241,18 @@ class Controlling:
         return total
 
 
-def _keys(keys: Sequence[str] | None) -> list[str] | None:
-    if isinstance(keys, str):
-        raise InvalidItem(f"keys is a list of keys, not one: [{keys!r}]")
-    return None if keys is None else [name_text(key, "key") for key in keys]
+def _conditions(
+    collection: object, kind: object, state: object, reason: object, metadata: object, keys: object
+) -> list[Any]:
+    """Which items: as Postgres takes it. Raises InvalidItem."""
+    return [
+        collection_name(collection),
+        kind_of(kind),
+        state_of(state),
+        None if reason is None else text(reason, "reason", "reason"),
+        None if metadata is None else metadata_json(metadata, "items to look for"),
+        key_list(keys),
+    ]
 
 
 def name_item(key: str, collection: str) -> str:
@@ -235,7 +260,3 @@ def name_item(key: str, collection: str) -> str:
     name_text(key, "key")
     name_text(collection, "collection")
     return f"item {masked(key)!r:.100} in collection {collection!r:.100}"
-
-
-def _contains(metadata: Mapping[str, Any] | None) -> str | None:
-    return None if metadata is None else metadata_json(metadata, "metadata to look for")

@@ -5,11 +5,10 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from pgclip.submitting.submission import Kind
-
 if TYPE_CHECKING:
     import numpy as np
 
+Kind: TypeAlias = Literal["image", "text"]
 State: TypeAlias = Literal["queued", "leased", "done", "failed"]
 
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pgclip import statements
 from pgclip.database import Database
-from pgclip.errors import NotFound
+from pgclip.errors import InvalidItem, NotFound
 from pgclip.items import LabelSet
 
 
@@ -40,6 +40,9 @@ class Labelling:
         Of each set an item gets at most `top_k` labels of probability ≥ `threshold`.
         Raises InvalidItem.
         """
+        for what, words in (("labels", labels), ("templates", templates)):
+            if isinstance(words, str):
+                raise InvalidItem(f"{what} is a list of texts, not one: [{words!r:.100}]")
         arguments = (name, list(labels), templates and list(templates), top_k, threshold)
         with self._database.transaction(f"label set {name!r}") as cursor:
             cursor.execute(statements.DEFINE_LABEL_SET, (*arguments, applies_to, active))

@@ -46,7 +46,11 @@ LIST_ITEMS = """
     FROM pgclip.list_items(%s, %s, %s, %s, %s::jsonb, %s::text[], after => %s, "limit" => %s) i
     LEFT JOIN pgclip.delayed d ON d.item_id = i.id ORDER BY i.id
 """
-COUNT_ITEMS = "SELECT state, items FROM pgclip.count_items(%s, %s, %s::jsonb)"
+COUNT_ITEMS = """
+    SELECT state, items FROM pgclip.count_items(
+        collection => %s, kind => %s, state => %s, reason => %s, metadata => %s::jsonb,
+        keys => %s::text[])
+"""
 COLLECTIONS = """
     SELECT name, items, images, texts, queued, leased, done, failed, updated_at
     FROM pgclip.collections ORDER BY name

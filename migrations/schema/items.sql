@@ -84,9 +84,10 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT * FROM pgclip._matching(collection, kind, state, reason, metadata, keys, after, "limit")
 $$;
 
--- How many items of each state match.
+-- How many items of each state match, or of one state.
 CREATE FUNCTION pgclip.count_items(
-    collection text DEFAULT NULL, kind pgclip.kind DEFAULT NULL, metadata jsonb DEFAULT NULL
+    collection text DEFAULT NULL, kind pgclip.kind DEFAULT NULL, metadata jsonb DEFAULT NULL,
+    state text DEFAULT NULL, reason text DEFAULT NULL, keys text[] DEFAULT NULL
 ) RETURNS TABLE (state text, items bigint)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT s.state, count(i.id)
@@ -95,6 +96,9 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
           AND (count_items.collection IS NULL OR i.collection = count_items.collection)
           AND (count_items.kind IS NULL OR i.kind = count_items.kind)
           AND (count_items.metadata IS NULL OR i.metadata @> count_items.metadata)
+          AND (count_items.reason IS NULL OR i.reason = count_items.reason)
+          AND (count_items.keys IS NULL OR i.key = ANY(count_items.keys))
+    WHERE count_items.state IS NULL OR s.state = count_items.state
     GROUP BY s.state
 $$;
 

@@ -57,7 +57,7 @@ def test_listing_and_counting(shelf: Client) -> None:
     assert keys(metadata={"even": True, "n": 2}, keys=["three", "two"]) == ["three"]
     assert shelf.count() == {"queued": 1, "leased": 0, "done": 3, "failed": 1}
     assert shelf.count(collection="shop", metadata={"even": True})["done"] == 2
-    with pytest.raises(InvalidItem, match="a state is queued"):
+    with pytest.raises(InvalidItem, match="state is 'queued'"):
         keys(state="lost")
     (failed,) = shelf.items(state="failed")
     assert (failed.collection, failed.kept, failed.metadata["n"]) == ("shop", True, 3)

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pgclip import AsyncClient, Client, InvalidItem, NotFound
-from pgclip.submitting.submission import file_key, file_url, url_key
+from pgclip.keys import file_key, file_url, url_key
 
 Sql = Callable[..., list[Any]]
 STATE = "SELECT id, generation, content_hash FROM pgclip.item WHERE key = 'k'"

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -139,7 +138,7 @@ def test_a_filter_is_an_object(planted: Planted, filter: str) -> None:
 def test_a_filter_of_the_client_is_json(planted: Planted) -> None:
     endless: dict[str, Any] = {}
     endless["$not"] = endless
-    for value in ({1, 2}, float("nan"), float("inf"), datetime.now(), b"x", "a\0b", "\ud800"):
+    for value in ({1, 2}, float("nan"), float("inf"), b"x", "a\0b", "\ud800"):
         with pytest.raises(InvalidItem, match="filter"):
             planted.client.search_vector(UNIT, filter={"a": value})
     with pytest.raises(InvalidItem, match="filter"):
@@ -339,8 +338,8 @@ def test_weights_add_unit_vectors(planted: Planted) -> None:
         (["a1"], "weighted queries are pairs"),
         ([], "there is no query"),
         ({"asked": 1.0}, "a query is a str, not dict"),
-        (b"asked", "weighted queries are pairs|a query is a str"),
-        ([(5, 1.0)], "an image is bytes|a query is a str"),
+        (b"asked", "a query is a str, not bytes; a picture goes as image="),
+        ([(5, 1.0)], "a query is a str, not int"),
         ([("", 1.0)], "the query is blank"),
     ],
 )

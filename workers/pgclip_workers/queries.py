@@ -12,7 +12,7 @@ import numpy as np
 
 from pgclip.database import Database
 from pgclip.errors import PgclipError
-from pgclip.submitting.submission import Kind
+from pgclip.items import Kind
 from pgclip_workers import statements
 from pgclip_workers.models.encoder import DeviceLost, Encoder, Floats
 from pgclip_workers.pictures.decode import Picture

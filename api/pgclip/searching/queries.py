@@ -5,40 +5,47 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
+from pgclip.arguments import (
+    collection_name,
+    filter_json,
+    flag,
+    kind_of,
+    name_text,
+    number,
+    text,
+)
 from pgclip.errors import InvalidItem
 from pgclip.items import Hit
-from pgclip.submitting.submission import Kind, metadata_json, name_text
+from pgclip.submitting.pictures import Pillow, query_image
 
 if TYPE_CHECKING:
     import numpy as np
+
+Picture: TypeAlias = bytes | Path | IO[bytes] | Pillow
 
 
 @dataclass(frozen=True, slots=True)
 class Like:
     """An item that is there, as a query or a part of one."""
 
-    key: str
+    key: str | Path
     collection: str = "default"
 
 
-Query: TypeAlias = str | bytes | Path | IO[bytes] | Like
+Query: TypeAlias = str | Picture | Like
 
 
-def narrowed(
-    k: int, collection: str | None, kind: Kind | None, filter: Mapping[str, Any] | None
-) -> tuple[Any, ...]:
+def narrowed(k: object, collection: object, kind: object, filter: object) -> tuple[Any, ...]:
     """What narrows a search, as Postgres takes it. Raises InvalidItem."""
     if not isinstance(k, int):
-        raise InvalidItem(f"k must be from 1 to 10000, not {k!r}")
-    if collection is not None:
-        name_text(collection, "collection")
-    return (k, collection, kind, None if filter is None else metadata_json(filter, "filter"))
+        raise InvalidItem(f"k must be from 1 to 10000, not {k!r:.100}")
+    return (k, collection_name(collection), kind_of(kind), filter_json(filter))
 
 
 def search_options(
     k: int,
     collection: str | None,
-    kind: Kind | None,
+    kind: str | None,
     filter: Mapping[str, Any] | None,
     min_score: float | None,
     min_relevance: float | None,
@@ -46,29 +53,65 @@ def search_options(
     recall: float | None,
     after: Hit | None,
 ) -> tuple[Any, ...]:
-    """What searches have in common, in the order of statements._OPTIONS."""
-    minima = (None if least is None else float(least) for least in (min_score, min_relevance))
-    page = (None, None) if after is None else (after.score, after.item_id)
-    share = None if recall is None else float(recall)
-    return (*narrowed(k, collection, kind, filter), *minima, exact, share, *page)
+    """What searches have in common, in the order of statements._OPTIONS. Raises InvalidItem."""
+    if after is not None and not isinstance(after, Hit):
+        raise InvalidItem(f"after is the last hit of a page, not {type(after).__name__}")
+    return (
+        *narrowed(k, collection, kind, filter),
+        number(min_score, "min_score"),
+        number(min_relevance, "min_relevance"),
+        flag(exact, "exact"),
+        number(recall, "recall"),
+        *((None, None) if after is None else (after.score, after.item_id)),
+    )
 
 
-def check_item(item: Like) -> None:
-    """Raises InvalidItem unless Postgres can look for it."""
-    name_text(item.key, "key")
-    name_text(item.collection, "collection")
+def item_of(like: str | Path | Like, collection: str = "default") -> tuple[str, str]:
+    """Key and collection of an item to look for. Raises InvalidItem."""
+    key, within = (like.key, like.collection) if isinstance(like, Like) else (like, collection)
+    return name_text(key, "key"), name_text(within, "collection")
 
 
-def weighted_pairs(parts: Sequence[tuple[Query, float]]) -> Sequence[tuple[Query, float]]:
-    """Raises InvalidItem unless they are queries with their weights."""
-    if not isinstance(parts, Sequence):
-        raise InvalidItem(f"a query is a str, not {type(parts).__name__}")
-    if any(isinstance(part, str) for part in parts):  # one of two characters is a pair, too
-        raise InvalidItem('weighted queries are pairs such as ("beach", 1.0)')
-    try:
-        pairs = [(query, float(weight)) for query, weight in parts]
-    except (TypeError, ValueError):
-        raise InvalidItem('weighted queries are pairs such as ("beach", 1.0)') from None
+def text_or_picture(query: object, image: object, what: str) -> str | bytes:
+    """The one of both that is given, as Postgres takes it. Raises InvalidItem."""
+    if (query is None) == (image is None):
+        raise InvalidItem(f"{what} one of: a text, image=…")
+    return query_text(query) if query is not None else query_image(image)
+
+
+def query_text(query: object) -> str:
+    """A text to search for. Raises InvalidItem if it is none."""
+    if not isinstance(query, str):
+        advice = "; a picture goes as image=…" if is_picture(query) else ""
+        raise InvalidItem(f"a query is a str, not {type(query).__name__}{advice}")
+    return text(query, "query", "text")
+
+
+def is_picture(query: object) -> bool:
+    """Whether it is what image= takes."""
+    return (
+        isinstance(query, bytes | bytearray | memoryview | Path)
+        or callable(getattr(query, "read", None))
+        or callable(getattr(query, "save", None))
+    )
+
+
+def weighted_parts(parts: object) -> list[tuple[str | bytes | tuple[str, str], float]]:
+    """Texts, pictures and items (key, collection) with their weights. Raises InvalidItem."""
+    if is_picture(parts) or not isinstance(parts, Sequence):
+        query_text(parts)
+    advice = 'weighted queries are pairs such as ("beach", 1.0)'
+    pairs: list[tuple[str | bytes | tuple[str, str], float]] = []
+    for part in parts:  # type: ignore[attr-defined]
+        if isinstance(part, str) or not isinstance(part, Sequence) or len(part) != 2:
+            raise InvalidItem(f"{advice}, not {part!r:.100}")
+        query, weight = part[0], number(part[1], f"{advice}: a weight")
+        if weight is None:
+            raise InvalidItem(f"{advice}, not {part!r:.100}")
+        if isinstance(query, Like):
+            pairs.append((item_of(query), weight))
+        else:
+            pairs.append((query_image(query) if is_picture(query) else query_text(query), weight))
     if not pairs:
         raise InvalidItem("there is no query to search for")
     return pairs

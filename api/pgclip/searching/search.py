@@ -4,25 +4,37 @@ import time
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from pgclip import statements
+from pgclip.arguments import (
+    collection_name,
+    kind_of,
+    name_text,
+    number,
+    seconds,
+    text,
+    whole_number,
+)
 from pgclip.database import Database
 from pgclip.errors import InvalidItem, PgclipError, SchemaError, sqlstate
-from pgclip.items import Calibration, Duplicate, Hit, hit_from
+from pgclip.items import Calibration, Duplicate, Hit, Kind, hit_from
 from pgclip.searching.queries import (
     Like,
+    Picture,
     Query,
-    check_item,
+    item_of,
     narrowed,
+    query_text,
     search_for,
     search_options,
+    text_or_picture,
     vector_numbers,
-    weighted_pairs,
+    weighted_parts,
 )
 from pgclip.searching.segments import Segment, segments
 from pgclip.settings import Settings
-from pgclip.submitting.submission import Kind, query_image, query_text
+from pgclip.submitting.pictures import query_image
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,8 +53,8 @@ class Searching:
         self,
         query: str | Sequence[tuple[Query, float]] | None = None,
         *,
-        image: bytes | Path | IO[bytes] | None = None,
-        like: str | Like | None = None,
+        image: Picture | None = None,
+        like: str | Path | Like | None = None,
         k: int = 10,
         collection: str | None = None,
         kind: Kind | None = None,
@@ -58,8 +70,8 @@ class Searching:
 
         A query may be several, each with a weight: [("beach", 1.0), ("people", -0.5), (image,
         0.7)]; see pgclip.weigh in SQL. `like` is looked up in `collection`, or in "default".
-        A picture given as a Path is read by this process. A new query is encoded by a worker, for
-        which up to `timeout` seconds are waited.
+        A picture is bytes, a binary file, a Pillow image, or a Path that this process reads. A new
+        query is encoded by a worker, for which up to `timeout` seconds are waited.
 
         `collection`, `kind` and `filter` (see docs/search.md) narrow the search; `min_score` (a
         cosine) and `min_relevance` (0 to 1, once calibrated) leave out what does not fit. `after`,
@@ -73,13 +85,13 @@ class Searching:
             k, collection, kind, filter, min_score, min_relevance, exact, recall, after
         )
         if like is not None:
-            item = like if isinstance(like, Like) else Like(like, collection or "default")
-            check_item(item)
-            arguments = (item.key, item.collection, *options)
-            return self._hits(statements.SIMILAR, arguments, f"items like {item.key!r:.100}")
+            key, within = item_of(like, collection or "default")
+            return self._hits(
+                statements.SIMILAR, (key, within, *options), f"items like {key!r:.100}"
+            )
         if query is not None and not isinstance(query, str):
             return self._search_weighted(query, options, timeout)
-        given = self._embed(query if image is None else image, timeout)
+        given = self._embed(text_or_picture(query, image, "search for"), timeout)
         statement = statements.SEARCH_TEXT if image is None else statements.SEARCH_IMAGE
         return self._hits(statement, (given, *options), search_for(given))
 
@@ -107,8 +119,9 @@ class Searching:
         options = search_options(
             k, collection, kind, filter, min_score, min_relevance, exact, recall, after
         )
+        asked = kind_of(query_kind, "query_kind")
         return self._hits(
-            statements.SEARCH_VECTOR, (values, *options, query_kind), "search for a vector"
+            statements.SEARCH_VECTOR, (values, *options, asked), "search for a vector"
         )
 
     def hybrid(
@@ -128,15 +141,17 @@ class Searching:
         and -exclusions begin where a word does. Hits say their rank in both, of which the first
         `depth` count (None: 100, or k). Raises as search does.
         """
-        given = self._embed(query, timeout)
-        arguments = (given, *narrowed(k, collection, kind, filter), depth)
+        narrowing = narrowed(k, collection, kind, filter)
+        depth = None if depth is None else whole_number(depth, "depth")
+        given = self._embed(query_text(query), timeout)
+        arguments = (given, *narrowing, depth)
         return self._hits(statements.HYBRID, arguments, search_for(given))
 
     def embed(
         self,
         query: str | None = None,
         *,
-        image: bytes | Path | IO[bytes] | None = None,
+        image: Picture | None = None,
         timeout: float = 10.0,
     ) -> None:
         """Has a query encoded, so that SQL of your own can call pgclip.search with it.
@@ -144,28 +159,24 @@ class Searching:
         Waits up to `timeout` seconds for a worker, unless the query was asked before. Raises
         InvalidItem, and QueryFailed if no worker answers.
         """
-        if (query is None) == (image is None):
-            raise InvalidItem("embed one of: a text, image=…")
-        self._embed(query if image is None else image, timeout)
+        self._embed(text_or_picture(query, image, "embed"), timeout)
 
-    def forget_queries(
-        self, query: str | None = None, *, image: bytes | Path | IO[bytes] | None = None
-    ) -> int:
+    def forget_queries(self, query: str | None = None, *, image: Picture | None = None) -> int:
         """Forgets what was asked: vectors, and texts and pictures where they were kept.
 
         All of it, or one text or picture. Returns how many vectors. The owner of the schema may;
         the next search of each is encoded.
         """
+        words = None if query is None else query_text(query)
+        picture = None if image is None else query_image(image)
         with self._database.transaction("forgetting queries") as cursor:
-            text = None if query is None else query_text(query)
-            picture = None if image is None else query_image(image)
-            cursor.execute(statements.FORGET_QUERIES, (text, picture))
+            cursor.execute(statements.FORGET_QUERIES, (words, picture))
             (count,) = cursor.fetchone() or (0,)
             return int(count)
 
     def duplicates_of(
         self,
-        key: str,
+        key: str | Path,
         *,
         collection: str = "default",
         within: str | None = None,
@@ -179,8 +190,11 @@ class Searching:
         `min_score` if that is more), and "similar" (`min_score`).
         Raises NotFound, QueryFailed, InvalidItem.
         """
-        check_item(Like(key, collection))
-        arguments = (key, collection, within, min_score, near, k)
+        key, collection = item_of(key, collection)
+        least, most = number(min_score, "min_score"), whole_number(k, "k")
+        arguments = (
+            *(key, collection, collection_name(within), least, number(near, "near"), most),
+        )
         with self._database.transaction(f"duplicates of {key!r:.100}") as cursor:
             cursor.execute(statements.DUPLICATES_OF, arguments)
             return [Duplicate(*row) for row in cursor.fetchall()]
@@ -200,11 +214,17 @@ class Searching:
         One search through the index for each content, a few milliseconds each; `timeout` in
         seconds. Of each item the nearest `neighbours` are looked at. Tiers as in duplicates_of.
         """
-        arguments = (collection, kind, min_score, near, neighbours)
+        arguments = (
+            collection_name(collection),
+            kind_of(kind),
+            number(min_score, "min_score"),
+            number(near, "near"),
+            whole_number(neighbours, "neighbours"),
+        )
         groups: dict[int, list[Duplicate]] = {}
         rows = self._at_length(statements.DUPLICATE_GROUPS, arguments, timeout, "duplicates")
-        for number, *row in rows:
-            groups.setdefault(number, []).append(Duplicate(*row))
+        for group, *row in rows:
+            groups.setdefault(group, []).append(Duplicate(*row))
         return list(groups.values())
 
     def calibrate(self, *, sample: int = 300, timeout: float = 600.0) -> int:
@@ -212,15 +232,18 @@ class Searching:
 
         Again after the data have changed a lot. Returns how many directions were calibrated.
         """
-        ((count,),) = self._at_length(statements.CALIBRATE, (sample,), timeout, "calibration")
+        asked = (whole_number(sample, "sample"),)
+        ((count,),) = self._at_length(statements.CALIBRATE, asked, timeout, "calibration")
         return int(count)
 
     def set_calibration(
         self, query_kind: Kind, item_kind: Kind, *, midpoint: float, slope: float
     ) -> None:
         """Says what is relevant: a score of `midpoint` has relevance 0.5, 2 / slope more 0.88."""
+        direction = (kind_of(query_kind, "query_kind"), kind_of(item_kind, "item_kind"))
+        curve = (number(midpoint, "midpoint"), number(slope, "slope"))
         with self._database.transaction("calibration") as cursor:
-            cursor.execute(statements.SET_CALIBRATION, (query_kind, item_kind, midpoint, slope))
+            cursor.execute(statements.SET_CALIBRATION, (*direction, *curve))
 
     def calibrations(self) -> list[Calibration]:
         """Every calibration of every model."""
@@ -230,12 +253,14 @@ class Searching:
 
     def index_metadata(self, path: str, *, timeout: float = 3600.0) -> None:
         """Makes an index for ranges of a field of the metadata. Submissions wait meanwhile."""
-        self._at_length(statements.INDEX_METADATA, (path,), timeout, f"index of {path!r:.100}")
+        what = f"index of {path!r:.100}"
+        self._at_length(statements.INDEX_METADATA, (text(path, what, "path"),), timeout, what)
 
     def drop_metadata_index(self, path: str) -> bool:
         """Drops such an index; returns whether there was one."""
-        with self._database.transaction(f"index of {path!r:.100}") as cursor:
-            cursor.execute(statements.DROP_METADATA_INDEX, (path,))
+        what = f"index of {path!r:.100}"
+        with self._database.transaction(what) as cursor:
+            cursor.execute(statements.DROP_METADATA_INDEX, (text(path, what, "path"),))
             return cursor.fetchone() == (True,)
 
     def configure_text_search(
@@ -246,7 +271,9 @@ class Searching:
         `language` is a text search configuration of Postgres ("simple" for none), `fields` are
         paths such as about.title. All words are indexed anew, and submissions wait for it.
         """
-        arguments = (language, list(fields))
+        if isinstance(fields, str):
+            raise InvalidItem(f"fields is a list of fields, not one: [{fields!r}]")
+        arguments = (language, [name_text(field, "field") for field in fields])
         self._at_length(statements.CONFIGURE_TEXT_SEARCH, arguments, timeout, "text search")
 
     def segments(self) -> list[Segment]:
@@ -259,13 +286,12 @@ class Searching:
         vectors: list[tuple[str, tuple[str | bytes, ...]]] = []
         weights: list[float] = []
         kinds: set[Kind | None] = set()
-        for query, weight in weighted_pairs(parts):
-            if isinstance(query, Like):
-                check_item(query)
-                vectors.append((statements.ITEM_EMBEDDING, (query.key, query.collection)))
+        for given, weight in weighted_parts(parts):
+            if isinstance(given, tuple):
+                vectors.append((statements.ITEM_EMBEDDING, given))
                 kinds.add(None)
             else:
-                given = self._embed(query, timeout)
+                self._embed(given, timeout)
                 is_text = isinstance(given, str)
                 embedding = statements.TEXT_EMBEDDING if is_text else statements.IMAGE_EMBEDDING
                 vectors.append((embedding, (given,)))
@@ -277,15 +303,14 @@ class Searching:
         kind = kinds.pop() if len(kinds) == 1 else None
         return self._hits(statement, (*arguments, weights, *options, kind), "weighted search")
 
-    def _embed(self, query: Query | None, timeout: float) -> str | bytes:
-        """Has a query encoded; returns it as SQL takes it.
+    def _embed(self, given: str | bytes, timeout: float) -> str | bytes:
+        """Has a query encoded; returns it.
 
         It is asked for and then looked for, in statements of their own: a CALL that waits would
         hold a pooler's session, of which there may be two for everybody.
         """
-        is_text = isinstance(query, str) or query is None
-        given = query_text(query or "") if is_text else query_image(query)  # type: ignore[arg-type]
-        asked = (given, None) if is_text else (None, given)
+        timeout = seconds(timeout)
+        asked = (given, None) if isinstance(given, str) else (None, given)
         # One that a crash of Postgres loses is asked again; nobody waits for the disk.
         with self._database.transaction(search_for(given), synchronous_commit="off") as cursor:
             cursor.execute(statements.REQUEST_EMBEDDING, asked)
@@ -328,6 +353,6 @@ class Searching:
     ) -> list[tuple[Any, ...]]:
         """A statement's rows, if it takes no longer than `timeout` seconds."""
         with self._database.transaction(what) as cursor:
-            cursor.execute(statements.LOCAL_TIMEOUT, (f"{timeout * 1000:.0f}",))
+            cursor.execute(statements.LOCAL_TIMEOUT, (f"{seconds(timeout) * 1000:.0f}",))
             cursor.execute(statement, arguments)
             return cursor.fetchall()

@@ -13,8 +13,8 @@ from typing import Any
 from pgclip import statements
 from pgclip.database import Database
 from pgclip.errors import PgclipError, sqlstate
+from pgclip.items import Kind
 from pgclip.settings import Settings
-from pgclip.submitting.submission import Kind
 
 log = logging.getLogger(__name__)
 

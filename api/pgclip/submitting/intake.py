@@ -57,6 +57,11 @@ class Intake:
         self, items: Iterable[Mapping[str, Any]], connection: Any, defaults: Mapping[str, Any]
     ) -> Batch:
         """Any number, in chunks; one that can't be accepted is in the batch's `refused`."""
+        if isinstance(items, Mapping | str | bytes) or not isinstance(items, Iterable):
+            raise InvalidItem(
+                "items is a list, or another iterable, of mappings such as "
+                f'{{"text": "a cat"}}, not {type(items).__name__}'
+            )
         within = None if connection is None else transaction_of(connection)
         # Asked for first, so that even a batch of nothing knows its transaction.
         number, queues = (None, []) if within is None else _transaction(within)

@@ -18,7 +18,7 @@ import numpy as np
 
 from pgclip import binarycopy
 from pgclip.database import Database
-from pgclip.submitting.submission import Kind
+from pgclip.items import Kind
 from pgclip_workers import statements
 from pgclip_workers.models.encoder import Encoder, Floats
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 from uuid import UUID
 
+from pgclip.items import Kind
 from pgclip.settings import masked
-from pgclip.submitting.submission import Kind
 from pgclip_workers.models.encoder import Bytes, Floats
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from pgclip import binarycopy
 from pgclip.database import Database
 from pgclip.errors import PgclipError
-from pgclip.submitting.submission import Kind
+from pgclip.items import Kind
 from pgclip_workers import statements
 from pgclip_workers.models.encoder import Floats
 from pgclip_workers.pipeline.batch import Batch, ContentId, Job

@@ -10,7 +10,7 @@ from pgclip.cli.indexing.tally import Tally, Wanted
 from pgclip.client import Client
 from pgclip.errors import InvalidItem, NotFound
 from pgclip.items import ItemInfo
-from pgclip.submitting.submission import file_url
+from pgclip.keys import file_url
 
 
 def changed(

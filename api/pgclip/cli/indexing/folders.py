@@ -7,7 +7,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from pgclip.cli.indexing.entries import Entry, Passed, Selection
-from pgclip.submitting.submission import Kind, file_key
+from pgclip.items import Kind
+from pgclip.keys import file_key
 
 PICTURES = {
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".avif", ".bmp", ".tif", ".tiff",

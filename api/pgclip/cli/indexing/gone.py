@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pgclip import statements
+from pgclip.arguments import name_text
 from pgclip.cli.indexing.entries import Entry, Passed, is_text
 from pgclip.client import Client
-from pgclip.submitting.submission import name_text
 
 _PAGE = 1000
 # Of what was indexed below a folder, the share that may be taken away without being asked for.

@@ -11,7 +11,7 @@ from typing import IO, Any
 from pgclip.cli.indexing.entries import Entry, Selection
 from pgclip.cli.indexing.folders import TEXTS
 from pgclip.errors import InvalidItem
-from pgclip.submitting.submission import file_key, url_key
+from pgclip.keys import file_key, url_key
 
 ENDINGS = {".csv", ".tsv", ".jsonl", ".ndjson"}
 _CSV_FIELD = 2**20  # characters; a text has 256 KiB at most

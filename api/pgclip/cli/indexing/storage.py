@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pgclip.cli.indexing import folders
 from pgclip.cli.indexing.entries import Entry, Passed, Selection
 from pgclip.errors import InvalidItem
+from pgclip.keys import url_key
 from pgclip.settings import masked
-from pgclip.submitting.submission import url_key
 
 
 def entries(url: str, selection: Selection, passed: Passed) -> Iterator[Entry]:
