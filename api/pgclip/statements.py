@@ -222,7 +222,7 @@ EXPORT = """
 
 # What searches find. One process at a time, for as long as it takes; the number is arbitrary.
 MEASURE_RECALL = """
-    SELECT pgclip.measure_recall(%s, %s::real)
+    SELECT pgclip.measure_recall(%s::smallint, %s::real)
     WHERE pg_try_advisory_xact_lock(731199449, 1)
 """
 RECALL = """

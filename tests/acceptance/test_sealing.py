@@ -17,7 +17,7 @@ SLEEPING = """
 WORKER = {"PGCLIP_SEGMENT_ROWS": "200", "PGCLIP_STEWARD_INTERVAL": "0.2"}
 
 
-def test_workers_seal_what_they_store(
+def test_workers_seal_what_they_store_and_measure_what_is_found(
     client: Client, database_url: str, sql: Sql, start_worker: WorkerFactory
 ) -> None:
     for _ in range(2):
@@ -25,6 +25,9 @@ def test_workers_seal_what_they_store(
     client.submit_many({"text": f"text {n}", "key": f"k{n}"} for n in range(1000)).wait(120)
     eventually(lambda: sql("SELECT count(*) FROM pgclip.segment WHERE state = 'sealed'") > [(0,)])
     assert client.search("text 77", k=1)[0].key == "k77"
+    sql("UPDATE pgclip.segment SET created_at = now() - interval '20 s'")  # no burst any more
+    measured = "SELECT count(*) FROM pgclip.recall WHERE queries > 0 AND recall > 0.9"
+    eventually(lambda: sql(measured) > [(0,)])
     assert_ledger_is_true(database_url)
 
 

@@ -85,6 +85,10 @@ class WorkerFactory:
             except subprocess.TimeoutExpired:
                 worker.kill()
                 worker.wait()
+        # What a worker does beside its work fails in its log alone.
+        for worker in self._started:
+            told = worker.log.read_text(errors="replace")
+            assert "No function matches" not in told, told
 
 
 def free_port() -> int:
