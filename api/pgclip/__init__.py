@@ -1,39 +1,44 @@
 """Submit images and texts; search them in Postgres.
 
-The names below are the package's face. Heavy modules are imported where they are used.
+The names below are the package's face. They are imported when they are first used, and heavy
+modules where they are used.
 """
 
-from pgclip.aio import AsyncClient
-from pgclip.client import Client
-from pgclip.errors import (
-    ConfigurationError,
-    ConnectionFailed,
-    InvalidItem,
-    ItemFailed,
-    ModelMismatch,
-    NotCommitted,
-    NotFound,
-    PgclipError,
-    QueryFailed,
-    QueueFull,
-    SchemaError,
-    WaitTimeout,
-)
-from pgclip.items import (
-    Calibration,
-    Collection,
-    Duplicate,
-    Healed,
-    Hit,
-    Item,
-    ItemInfo,
-    Label,
-    LabelSet,
-    Missing,
-)
-from pgclip.searching.queries import Like
-from pgclip.searching.segments import Segment
-from pgclip.submitting.jobs import Batch, ItemFailure, Job
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pgclip.aio import AsyncClient
+    from pgclip.client import Client
+    from pgclip.errors import (
+        ConfigurationError,
+        ConnectionFailed,
+        InvalidItem,
+        ItemFailed,
+        ModelMismatch,
+        NotCommitted,
+        NotFound,
+        PgclipError,
+        QueryFailed,
+        QueueFull,
+        SchemaError,
+        WaitTimeout,
+    )
+    from pgclip.items import (
+        Calibration,
+        Collection,
+        Duplicate,
+        Healed,
+        Hit,
+        Item,
+        ItemInfo,
+        Label,
+        LabelSet,
+        Missing,
+    )
+    from pgclip.searching.queries import Like
+    from pgclip.searching.segments import Segment
+    from pgclip.submitting.jobs import Batch, ItemFailure, Job
 
 __all__ = [
     "AsyncClient",
@@ -66,3 +71,23 @@ __all__ = [
     "Segment",
     "WaitTimeout",
 ]
+
+# Where they are, what all need first.
+_HOMES = (
+    *("errors", "items", "searching.queries", "searching.segments"),
+    *("submitting.jobs", "client", "aio"),
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        for home in _HOMES:
+            module = import_module(f"pgclip.{home}")
+            if hasattr(module, name):
+                globals()[name] = found = getattr(module, name)
+                return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

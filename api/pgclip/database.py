@@ -1,4 +1,4 @@
-"""Connections to Postgres: pooled, with timeouts, the schema checked once.
+"""Transactions in Postgres: with timeouts, on connections that are alive, the schema checked once.
 
 Behind a pooler in transaction mode a session is shared with strangers: what is set for it stays and
 meets them, and what it listens to is told to them. So nothing outlives a transaction here: it sets
@@ -7,22 +7,22 @@ for itself what it needs, in the statement that begins it.
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pgclip.errors import ConfigurationError, ConnectionFailed, SchemaError, translated
+from pgclip.connections import Lent, Pool, Single
+from pgclip.errors import SchemaError, translated
 from pgclip.forks import begin_anew_in_children
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
     from psycopg2.extensions import cursor as Cursor
-    from sqlalchemy import Engine, PoolProxiedConnection
 
 # The version of the schema (of migrations/versions) that this package was made with.
 SCHEMA_VERSION = "0004"
 
 
 class Database:
-    """A pool of psycopg2 connections to the database that holds schema pgclip.
+    """The database that holds schema pgclip, on at most `pool_size` psycopg2 connections.
 
     `local` are Postgres settings for every transaction, such as lock_timeout. `check`: whether the
     schema's version is looked at first. Connections are made when they are first needed.
@@ -39,20 +39,17 @@ class Database:
         application_name: str = "pgclip",
         check: bool = True,
     ) -> None:
-        self._engine = make_engine(
-            url,
-            pool_size=pool_size,
-            max_overflow=0,
-            pool_timeout=30,
-            connect_args={
-                "connect_timeout": max(1, round(connect_timeout)),
-                "application_name": application_name,
-                "keepalives_idle": 10,
-                "keepalives_interval": 5,
-                "keepalives_count": 3,
-                # Milliseconds: a host that vanished must not hold a heartbeat for a quarter hour.
-                "tcp_user_timeout": 30_000,
-            },
+        options = {
+            "connect_timeout": max(1, round(connect_timeout)),
+            "application_name": application_name,
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            # Milliseconds: a host that vanished must not hold a heartbeat for a quarter hour.
+            "tcp_user_timeout": 30_000,
+        }
+        self._connections: Pool | Single = (
+            Single(url, options) if pool_size == 1 else Pool(url, options, pool_size)
         )
         self._local = dict(local or {})
         self._shares_sessions: bool | None = None
@@ -62,11 +59,11 @@ class Database:
 
     def after_fork(self) -> None:
         """In a child: connections of its own."""
-        self._engine.dispose(close=False)
+        self._connections.dispose(close=False)
 
     def close(self) -> None:
         """Closes the connections that are not in use."""
-        self._engine.dispose()
+        self._connections.dispose()
 
     def cancel(self) -> None:
         """Ends the statements that are running, as if Postgres had cancelled them."""
@@ -118,54 +115,39 @@ class Database:
     def _connection(self, what: str, first: str) -> Iterator["Connection"]:
         """One on which the first statement has been run, which also tells whether it is alive."""
         with translated(what):
-            pooled = self._pooled(what, first)
-            connection: Connection = pooled.driver_connection  # type: ignore[assignment]
+            lent = self._lent(what, first)
+            connection = lent.driver_connection
             try:
                 self._in_use.add(connection)
                 yield connection
             except BaseException:
                 if connection.closed:
-                    pooled.invalidate()
+                    lent.invalidate()
                 raise
             finally:
                 self._in_use.discard(connection)
-                pooled.close()
+                lent.close()
 
-    def _pooled(self, what: str, first: str) -> "PoolProxiedConnection":
+    def _lent(self, what: str, first: str) -> Lent:
         from psycopg2 import InterfaceError, OperationalError
 
-        pooled = self._checked_out(what)
-        connection = pooled.driver_connection
+        lent = self._connections.lend(what)
+        connection = lent.driver_connection
         try:
-            return self._begun(pooled, first)
+            return self._begun(lent, first)
         except (OperationalError, InterfaceError):
             if connection is None or not connection.closed:
                 raise
         # The server has gone away since it was last used, and so from the others: all anew.
-        self._engine.dispose()
-        return self._begun(self._checked_out(what), first)
+        self._connections.dispose()
+        return self._begun(self._connections.lend(what), first)
 
-    def _checked_out(self, what: str) -> "PoolProxiedConnection":
-        from sqlalchemy.exc import DBAPIError
-        from sqlalchemy.exc import TimeoutError as PoolTimeout
-
+    def _begun(self, lent: Lent, first: str) -> Lent:
+        connection = lent.driver_connection
         try:
-            return self._engine.raw_connection()
-        except PoolTimeout as error:
-            raise ConnectionFailed(
-                f"{what}: all connections of this client are in use (PGCLIP_POOL_SIZE)"
-            ) from error
-        except DBAPIError as error:
-            if error.orig is None:
-                raise
-            raise error.orig from None
-
-    def _begun(self, pooled: "PoolProxiedConnection", first: str) -> "PoolProxiedConnection":
-        connection: Connection = pooled.driver_connection  # type: ignore[assignment]
-        try:
-            if not pooled.info.get("prepared"):
+            if not lent.info.get("prepared"):
                 connection.autocommit = True  # transactions begin where they say so
-                pooled.info["prepared"] = True
+                lent.info["prepared"] = True
             with connection.cursor() as cursor:
                 if not self._checked:
                     check_schema(cursor)
@@ -174,10 +156,10 @@ class Database:
         except BaseException:
             _roll_back(connection)
             if connection.closed:
-                pooled.invalidate()
-            pooled.close()
+                lent.invalidate()
+            lent.close()
             raise
-        return pooled
+        return lent
 
 
 def _roll_back(connection: "Connection") -> None:
@@ -199,37 +181,6 @@ def _begin(writes: bool, local: Mapping[str, str]) -> str:
     mode = " READ WRITE" if writes else ""
     settings = (f"; SET LOCAL {name} = '{value}'" for name, value in local.items())
     return f"BEGIN ISOLATION LEVEL READ COMMITTED{mode}{''.join(settings)}"
-
-
-def make_engine(url: str, **options: Any) -> "Engine":
-    """A SQLAlchemy engine on psycopg2 for any spelling of a Postgres URL.
-
-    Raises ConfigurationError if it is not one.
-    """
-    from sqlalchemy import create_engine, make_url
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        parsed = make_url(_hosts_as_options(url))
-    except (ArgumentError, ValueError):
-        raise ConfigurationError("PGCLIP_DATABASE_URL is not a URL") from None
-    if parsed.drivername.split("+")[0] not in ("postgresql", "postgres"):
-        raise ConfigurationError(
-            f"PGCLIP_DATABASE_URL is for {parsed.drivername}, not for postgresql"
-        )
-    return create_engine(parsed.set(drivername="postgresql+psycopg2"), **options)
-
-
-def _hosts_as_options(url: str) -> str:
-    """Several hosts, as libpq writes them (h1:p1,h2:p2), in the spelling that SQLAlchemy knows."""
-    scheme, mark, rest = url.partition("://")
-    place, slash, path = rest.partition("/")
-    login, at, hosts = place.rpartition("@")
-    if "," not in hosts:
-        return url
-    path, _, options = path.partition("?")
-    each = [f"host={host}" for host in hosts.split(",")]
-    return f"{scheme}{mark}{login}{at}{slash}{path}?{'&'.join([*each, *filter(None, [options])])}"
 
 
 def schema_version(cursor: "Cursor") -> str | None:

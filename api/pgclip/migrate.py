@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from pgclip.database import SCHEMA_VERSION, make_engine, newer_schema, schema_version
+from pgclip.connections import make_engine
+from pgclip.database import SCHEMA_VERSION, newer_schema, schema_version
 from pgclip.errors import ConnectionFailed, SchemaError, translated
 from pgclip.schema import catalog, versions
 from pgclip.schema.laying import drop_views, lay

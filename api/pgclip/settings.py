@@ -128,6 +128,9 @@ class Settings:
     metrics_host: str = _setting("127.0.0.1", "address of a worker's Prometheus endpoint")
     log_format: str = _setting("text", "a worker's log: text or json")
     log_level: str = _setting("INFO", "DEBUG, INFO, WARNING or ERROR")
+    log_file: str = _setting(
+        "", "a file for a worker's log, which then says warnings alone elsewhere"
+    )
 
     @classmethod
     def load(cls, environ: Mapping[str, str] = os.environ, **given: Any) -> "Settings":

@@ -3,14 +3,11 @@
 import hashlib
 import json
 import os
-import pty
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from support.commands import PICTURES, Run, interruptible, urls
+from support.commands import PICTURES, Run, in_terminal, interruptible, urls
 from support.databases import run_sql
 from support.processes import Live, eventually
 
@@ -138,21 +135,6 @@ class TestIndex:
         assert b"Traceback" not in err
 
     def test_the_progress_in_a_terminal(self, run: Run, live: Live, folder: Path) -> None:
-        ours, theirs = pty.openpty()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "pgclip", "index", str(folder), "-c", "terminal"],
-            env={**os.environ, **urls(live.client), "TERM": "xterm-256color", "COLUMNS": "120"},
-            stdout=theirs,
-            stderr=theirs,
-        )
-        os.close(theirs)
-        seen = b""
-        try:
-            while part := os.read(ours, 4096):
-                seen += part
-        except OSError:  # the terminal is gone with its last process
-            pass
-        os.close(ours)
-        assert process.wait(30) == 0, seen.decode()
-        assert b"3/3" in seen
-        assert b"3 found: 3 encoded" in seen
+        seen = in_terminal("index", folder, "-c", "terminal", **urls(live.client))
+        assert "3/3" in seen
+        assert "3 found: 3 encoded" in seen

@@ -12,7 +12,7 @@ from typing import Any
 import psycopg2
 import pytest
 from PIL import Image
-from support.commands import Run, interruptible, pgclip, pgclip_process, urls
+from support.commands import Run, in_terminal, interruptible, pgclip, pgclip_process, urls
 from support.databases import run_sql
 from support.places import ROOT
 from support.processes import Live, WorkerFactory, eventually
@@ -53,6 +53,27 @@ def uncalibrated(live: Live) -> Iterator[None]:
     run_sql(live.database_url, "DELETE FROM pgclip.calibration")
     yield
     run_sql(live.database_url, "DELETE FROM pgclip.calibration")
+
+
+def test_in_a_terminal_a_hit_is_a_line_that_fits(live: Live) -> None:
+    keys = [f"/srv/pictures of a long way/{'deep/' * 20}{n} holidays.jpg" for n in range(3)]
+    live.client.submit_many(
+        {"key": key, "image": PICTURES / "guitar.jpg", "collection": "terminal",
+         "metadata": {"name": key.rsplit("/")[-1], "camera": "of some make " * 9}}
+        for key in [*keys, "short"]
+    ).wait(60)  # fmt: skip
+    arguments = ("search", "a", "guitar", "-c", "terminal", "--no-preview")
+    for columns in (40, 60, 80, 200):
+        told = in_terminal(*arguments, columns=columns, **urls(live.client))
+        lines = [line.rstrip() for line in told.splitlines()]
+        assert len(lines) == 5
+        assert max(map(len, lines)) <= columns
+        shown = "\n".join(lines)
+        assert "short" in shown
+        assert columns < 60 or all(f"{n} holidays.jpg" in shown for n in range(3))
+        assert "name=" not in shown.replace("name=sh", "")
+    piped = pgclip(*arguments, **urls(live.client)).stdout
+    assert all(key in piped for key in keys)
 
 
 def hits(run: Run, *arguments: str | Path) -> dict[str, dict[str, Any]]:

@@ -1,9 +1,11 @@
 """The worker's log as people and machines read it: stdout and stderr of real processes."""
 
 import json
+import re
 import signal
 import socket
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -103,6 +105,30 @@ def test_text_says_the_same_to_people(
     log = worker.log.read_text()
     assert "item 'bad' in collection 'shop' failed (not_finite): " in log
     assert "1 of 1 settled, 1 as failed" in log
+
+
+def test_a_file_has_all_and_the_terminal_has_warnings(
+    database_url: str, client: Client, start_worker: WorkerFactory, tmp_path: Path
+) -> None:
+    file = tmp_path / "worker.log"
+    worker = start_worker(database_url, ready=False, PGCLIP_LOG_FILE=str(file))
+    with pytest.raises(ItemFailed):
+        client.submit_text("not finite", key="bad").wait(60)
+    worker.kill(signal.SIGTERM)
+    assert worker.wait() == 0
+    told = worker.log.read_text()
+    assert re.search(r"^\d\d:\d\d:\d\d WARNING .*'bad'.* failed", told, re.MULTILINE)
+    assert " INFO " not in told
+    whole = file.read_text()
+    assert all(part in whole for part in ("ready: model", "'bad'", "settled", "stopping"))
+
+
+def test_a_file_that_cannot_be_written_is_said(
+    database_url: str, start_worker: WorkerFactory
+) -> None:
+    worker = start_worker(database_url, ready=False, PGCLIP_LOG_FILE="/nonexistent/log")
+    assert worker.wait() == 1
+    assert "PGCLIP_LOG_FILE: '/nonexistent/log': No such file" in worker.log.read_text()
 
 
 def test_the_level_leaves_out_what_is_below(

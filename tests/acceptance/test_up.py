@@ -49,11 +49,15 @@ def test_up_runs_everything_and_stops_it(tmp_path: Path) -> None:
         if up.poll() is None:
             up.terminate()
             up.wait(60)
-    assert "Stopped; the data stay." in log.read_text()
+    told = log.read_text()
+    assert told.startswith("Starting Postgres and Redis …\nStarting a worker with ")
+    assert told.endswith("Stopping: what is being encoded is stored …\nStopped; the data stay.\n")
+    assert len(told.splitlines()) <= 14
+    assert "ready: model" in (tmp_path / "data" / "worker.log").read_text()
     assert not (tmp_path / "data" / "urls.json").exists()
-    told = pgclip("status", PGCLIP_DATA_DIR=str(tmp_path / "data"))
-    assert told.returncode == 1
-    assert "pgclip up" in told.stderr
+    status = pgclip("status", PGCLIP_DATA_DIR=str(tmp_path / "data"))
+    assert status.returncode == 1
+    assert "pgclip up" in status.stderr
 
 
 def test_a_worker_ends_with_a_killed_up(tmp_path: Path, client: Client, database_url: str) -> None:
@@ -66,7 +70,7 @@ def test_a_worker_ends_with_a_killed_up(tmp_path: Path, client: Client, database
             stdout=output,
             stderr=output,
         )
-    eventually(lambda: " ready: model" in log.read_text() or up.poll() is not None, 120)
+    eventually(lambda: "Ready;" in log.read_text() or up.poll() is not None, 120)
     up.kill()
     up.wait()
     eventually(lambda: run_sql(database_url, "SELECT count(*) FROM pgclip.workers") == [(0,)])

@@ -2,6 +2,8 @@
 
 import io
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
@@ -85,3 +87,24 @@ def run(live: Live) -> Run:
 def idle(client: Client) -> Run:
     """Runs a command against a database that no worker serves."""
     return lambda *arguments, **rest: pgclip(*arguments, **urls(client), **rest)
+
+
+def in_terminal(*arguments: str | Path, columns: int = 120, **environ: str) -> str:
+    """What a person sees of a command that succeeds, without the colours."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pgclip", *map(str, arguments)],
+        env={**_environment(environ), "TERM": "xterm-256color", "COLUMNS": str(columns)},
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    seen = b""
+    try:
+        while part := os.read(ours, 4096):
+            seen += part
+    except OSError:  # the terminal is gone with its last process
+        pass
+    os.close(ours)
+    assert process.wait(30) == 0, seen.decode()
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())

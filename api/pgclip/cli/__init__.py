@@ -7,7 +7,7 @@ from collections.abc import Sequence
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command. Exit status: 0 done, 1 it failed, 2 called wrongly, 130 interrupted."""
     try:
-        from pgclip.cli.app import app
+        from pgclip.cli.app import app_for
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in ("typer", "rich"):
             raise
@@ -17,8 +17,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
+    given = sys.argv[1:] if arguments is None else arguments
     try:
-        app(arguments, prog_name="pgclip")
+        app_for(given)(given, prog_name="pgclip")
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else int(bool(ended.code))
     return 0

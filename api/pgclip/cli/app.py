@@ -1,69 +1,78 @@
-"""The commands, in the order in which a person meets them."""
+"""The commands, in the order in which a person meets them.
 
-from collections.abc import Callable
+Only the one that is called is imported, so that each begins at once.
+"""
+
+from collections.abc import Sequence
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
-from pgclip.cli import (
-    control,
-    doctor,
-    duplicates,
-    export,
-    health,
-    index,
-    labels,
-    look,
-    missing,
-    search,
-    segments,
-    services,
-    status,
-)
 from pgclip.cli.errors import reported
 
-app = typer.Typer(
-    name="pgclip",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="Images and texts, searchable in your Postgres.",
-    epilog="Settings are PGCLIP_* variables; pgclip settings lists them. Without "
-    "PGCLIP_DATABASE_URL, commands talk to what pgclip up started.",
-)
-
-_GROUPS: dict[str, dict[str, Callable[..., None]]] = {
+# By panel of the help: commands, each with its function, which stands in a module of this package.
+_GROUPS: dict[str, dict[str, str]] = {
     "Run": {
-        "up": services.up,
-        "migrate": services.migrate,
-        "worker": services.worker,
-        "health": health.health,
-        "doctor": doctor.doctor,
-        "settings": look.settings,
+        "up": "services.up",
+        "migrate": "services.migrate",
+        "worker": "services.worker",
+        "health": "health.health",
+        "doctor": "doctor.doctor",
+        "settings": "look.settings",
     },
     "Index and search": {
-        "index": index.index,
-        "search": search.search,
-        "duplicates": duplicates.duplicates,
-        "calibrate": duplicates.calibrate,
-        "show": look.show,
-        "export": export.export,
+        "index": "index.index",
+        "search": "search.search",
+        "duplicates": "duplicates.duplicates",
+        "calibrate": "duplicates.calibrate",
+        "show": "look.show",
+        "export": "export.export",
+        "labels": "labels.app",
     },
     "Look and control": {
-        "status": status.status,
-        "segments": segments.segments,
-        "list": look.list_items,
-        "missing": missing.missing,
-        "retry": control.retry,
-        "cancel": control.cancel,
-        "delete": control.delete,
+        "status": "status.status",
+        "segments": "segments.segments",
+        "list": "look.list_items",
+        "missing": "missing.missing",
+        "retry": "control.retry",
+        "cancel": "control.cancel",
+        "delete": "control.delete",
     },
 }
-for panel, commands in _GROUPS.items():
-    for name, command in commands.items():
+
+
+def app_for(arguments: Sequence[str]) -> typer.Typer:
+    """The command that is called; all of them if it is not clear which one is."""
+    called = arguments[0] if arguments else ""
+    known = any(called in commands for commands in _GROUPS.values())
+    app = typer.Typer(
+        name="pgclip",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="markdown",
+        context_settings={"help_option_names": ["-h", "--help"]},
+        help="Images and texts, searchable in your Postgres.",
+        epilog="Settings are PGCLIP_* variables; pgclip settings lists them. Without "
+        "PGCLIP_DATABASE_URL, commands talk to what pgclip up started.",
+    )
+    app.callback()(_options)
+    if called == "--version":
+        return app
+    for panel, commands in _GROUPS.items():
+        for name, place in commands.items():
+            if name == called or not known:
+                _add(app, name, place, panel)
+    return app
+
+
+def _add(app: typer.Typer, name: str, place: str, panel: str) -> None:
+    module, _, attribute = place.partition(".")
+    command = getattr(import_module(f"pgclip.cli.{module}"), attribute)
+    if isinstance(command, typer.Typer):
+        app.add_typer(command, name=name, rich_help_panel=panel)
+    else:
         app.command(name, rich_help_panel=panel)(reported(command))
-app.add_typer(labels.app, name="labels", rich_help_panel="Index and search")
 
 
 def _print_version(wanted: bool) -> None:
@@ -74,7 +83,6 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show it.")

@@ -9,7 +9,6 @@ from typing import ParamSpec, TypeVar
 import typer
 
 from pgclip.errors import PgclipError
-from pgclip.local.errors import LocalServicesError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -22,7 +21,7 @@ def reported(command: Callable[P, R]) -> Callable[P, R]:
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return command(*args, **kwargs)
-        except (PgclipError, LocalServicesError) as error:
+        except PgclipError as error:
             print(f"pgclip: {error}", file=sys.stderr)
             raise typer.Exit(1) from error
         except BrokenPipeError as error:  # whoever read us has seen enough, as with head

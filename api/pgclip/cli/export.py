@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
 from pgclip import statements
@@ -79,6 +78,8 @@ def _rows(
     labels: list[dict[str, Any]],
     vectors: list[list[float]],
 ) -> Iterator[dict[str, Any]]:
+    import numpy as np
+
     array = np.array(vectors, np.float32)
     for part, embedding in enumerate(array):
         yield {
@@ -117,6 +118,8 @@ def _to_parquet(pages: Iterator[list[dict[str, Any]]], file: Path) -> int:
 
 
 def _to_npz(pages: Iterator[list[dict[str, Any]]], file: Path) -> int:
+    import numpy as np
+
     rows = [row for page in pages for row in page]
     columns: dict[str, Any] = {
         name: np.array([row[name] or "" for row in rows], dtype=str) for name in _TEXTS

@@ -27,19 +27,31 @@ def print_hits(hits: Sequence[Hit], client: Client, preview: bool | None) -> Non
 
 
 def _table(hits: Sequence[Hit], client: Client, preview: bool) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    """In a terminal a line for each hit, or as many as a picture takes."""
+    in_lines = out.is_terminal
+    table = Table(box=None, pad_edge=False, header_style="bold", expand=in_lines)
     numbers = [(name, shown) for name, shown in _NUMBERS if any(map(shown, hits))]
     for name, _ in numbers:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     if preview:
         table.add_column("picture", width=_PREVIEW[0])
-    texts = [(name, shown) for name, shown in _TEXTS if name not in _RARE or any(map(shown, hits))]
+    texts = [
+        (name, shown) for name, shown in _TEXTS
+        if any(map(shown, hits)) or (not in_lines and name not in _RARE)
+    ]  # fmt: skip
+    taken = sum(len(name) + 2 for name, _ in numbers) + preview * (_PREVIEW[0] + 2)
+    width = max(12, (out.width - taken) * _KEY_SHARE // 100)
+    longest = max(len(shown_key(hit.key)) for hit in hits)
+    table.add_column("key", no_wrap=in_lines, overflow="fold",
+                     width=min(width, max(3, longest)) if in_lines else None)  # fmt: skip
     for name, _ in texts:
-        table.add_column(name, overflow="fold")
+        table.add_column(name, no_wrap=in_lines, overflow="ellipsis" if in_lines else "fold",
+                         ratio=1 if in_lines else None)  # fmt: skip
     for hit in hits:
         cells: list[RenderableType] = [shown(hit) for _, shown in numbers]
         if preview:
             cells.append(_preview(hit, client) if hit.kind == "image" else "")
+        cells.append(Text(shown_key(hit.key, width)))
         table.add_row(*cells, *(Text(shown(hit)) for _, shown in texts))
     return table
 
@@ -48,6 +60,7 @@ def _decimal(number: float | None, digits: int) -> str:
     return "" if number is None else f"{number:.{digits}f}"
 
 
+_KEY_SHARE = 45  # %, at most, of what numbers and pictures leave
 _RARE = ("text", "failed since")
 # The columns of numbers, which are left out where no hit has one, and those of texts.
 _NUMBERS: tuple[tuple[str, Callable[[Hit], str]], ...] = (
@@ -58,10 +71,9 @@ _NUMBERS: tuple[tuple[str, Callable[[Hit], str]], ...] = (
     ("by words", lambda hit: _decimal(hit.text_rank, 0)),
 )
 _TEXTS: tuple[tuple[str, Callable[[Hit], str]], ...] = (
-    ("key", lambda hit: shown_key(hit.key)),
     ("text", lambda hit: shown_snippet(hit.snippet)),
     ("labels", lambda hit: shown_labels(hit.labels)),
-    ("metadata", lambda hit: shown_metadata(hit.metadata)),
+    ("metadata", lambda hit: shown_metadata(hit.metadata, hit.key)),
     ("failed since", lambda hit: hit.failed or ""),
 )
 

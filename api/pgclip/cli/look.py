@@ -51,7 +51,7 @@ def show(
         "reason": item.reason,
         "error": item.error,
         "source": item.source,
-        "metadata": shown_metadata(item.metadata, 1000),
+        "metadata": shown_metadata(item.metadata, width=1000),
         "labels": shown_labels(item.labels, 100),
         "vectors": " × ".join(map(str, item.vectors.shape)) if len(item.vectors) else "none yet",
         "sha256": item.content_hash and item.content_hash.hex(),

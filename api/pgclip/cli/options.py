@@ -70,8 +70,8 @@ def settings_for(
 
 
 def client_for(database_url: str | None, redis_url: str | None, **changed: Any) -> Client:
-    """A client with those settings, or what is changed of them."""
-    settings = replace(settings_for(database_url, redis_url), **changed)
+    """A client with those settings, or what is changed of them; on one connection, no pool."""
+    settings = replace(settings_for(database_url, redis_url), **{"pool_size": 1, **changed})
     return Client(**{field.name: getattr(settings, field.name) for field in fields(settings)})
 
 

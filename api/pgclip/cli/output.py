@@ -47,9 +47,22 @@ def print_table(columns: Sequence[str], rows: Iterable[Iterable[Any]], wide: int
     out.print(table)
 
 
-def shown_key(key: str) -> str:
-    """A key; in a terminal, a path below the current folder is shown relative to that."""
-    return key.removeprefix(os.getcwd() + os.sep) if out.is_terminal else key
+def shown_key(key: str, width: int | None = None) -> str:
+    """A key; in a terminal, a path relative to the current folder or the home, and its end in
+    `width` columns.
+    """
+    if not out.is_terminal:
+        return key
+    below = key.removeprefix(os.getcwd() + os.sep)
+    home = os.path.expanduser("~") + os.sep
+    if below == key and key.startswith(home) and len(home) > 2:
+        below = "~" + os.sep + key.removeprefix(home)
+    if width is None or len(below) <= width:
+        return below
+    if os.sep in below:  # what tells paths apart is their end
+        end = below[1 - width :]
+        return "…" + end[max(0, end.find(os.sep)) :]
+    return _cut(below, width)
 
 
 def shown_labels(labels: Iterable[Label], most: int = 3) -> str:
@@ -58,9 +71,12 @@ def shown_labels(labels: Iterable[Label], most: int = 3) -> str:
     return ", ".join(f"{label.name} {label.score:.2f}" for label in best)
 
 
-def shown_metadata(metadata: dict[str, Any], width: int = 60) -> str:
-    """Metadata on one line, cut where it is long."""
-    text = ", ".join(f"{name}={value}" for name, value in metadata.items())
+def shown_metadata(metadata: dict[str, Any], key: str = "", width: int = 60) -> str:
+    """Metadata on one line, cut where it is long; without a name that the key ends with."""
+    text = ", ".join(
+        f"{name}={value}" for name, value in metadata.items()
+        if name != "name" or not key.endswith(f"/{value}")
+    )  # fmt: skip
     return _cut(text, width)
 
 

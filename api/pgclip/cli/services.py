@@ -31,7 +31,8 @@ _READY = """
 Ready; Ctrl-C stops everything. In another terminal:
   pgclip index ~/Pictures
   pgclip search "a cat on a sofa" --open
-The URLs of the services, passwords included, are in {file}
+The URLs of the services, passwords included, are in {file},
+the worker's log is in {log}; warnings are shown here.
 """
 
 
@@ -136,9 +137,11 @@ def up(
         model=model,
         roots=tuple(folder.absolute() for folder in root) if root else None,
     )
+    folder = Path(settings.data_dir).expanduser()
+    settings = replace(settings, log_file=settings.log_file or str(folder / "worker.log"))
     typer.echo("Starting Postgres and Redis …")
     with LocalServices(
-        Path(settings.data_dir).expanduser(),
+        folder,
         database_url=settings.database_url or None,
         redis_url=settings.redis_url or None,
     ) as services:
@@ -185,6 +188,7 @@ def _keep_working(settings: Settings) -> int:
         "PGCLIP_DATA_DIR": settings.data_dir,
         "PGCLIP_MODEL": settings.model,
         "PGCLIP_ROOTS": os.pathsep.join(map(str, settings.roots)),
+        "PGCLIP_LOG_FILE": settings.log_file,
     }
     running: list[subprocess.Popen[bytes]] = []
     with _stopping(running) as asked:
@@ -222,7 +226,7 @@ def _announce(process: "subprocess.Popen[bytes]", settings: Settings) -> None:
             with database.transaction("worker") as cursor:
                 cursor.execute(statements.WORKER_ALIVE, (process.pid,))
                 if cursor.fetchone() == (True,):
-                    typer.echo(_READY.format(file=urls_file(settings)))
+                    typer.echo(_READY.format(file=urls_file(settings), log=settings.log_file))
                     break
         except PgclipError:
             pass

@@ -72,7 +72,7 @@ def look(database: Database) -> Status:
             cursor.execute(statement)
             return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
-        cursor.execute(statements.COUNT_ITEMS, (None, None, None))
+        cursor.execute(statements.COUNT_ITEMS, (None,) * 6)
         items = dict(cursor.fetchall())
         queue = rows(statements.STATUS_QUEUE, "model", "state", "jobs", "oldest")
         failed = rows(statements.STATUS_FAILURES, "reason", "items")

@@ -1,5 +1,7 @@
 """The one error of the embedded services."""
 
+from pgclip.errors import PgclipError
 
-class LocalServicesError(RuntimeError):
+
+class LocalServicesError(PgclipError):
     """An embedded service cannot be started, reached or stopped; the message says what to do."""

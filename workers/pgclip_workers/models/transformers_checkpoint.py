@@ -5,7 +5,9 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
 from pgclip.errors import ConfigurationError
 from pgclip_workers.models.plain_text import PlainText
@@ -25,6 +27,7 @@ class TransformersCheckpoint:
     """A hub id or a folder with config, weights, tokenizer and image processor."""
 
     def __init__(self, source: str, fast_decode: bool) -> None:
+        _hide_loading()
         try:
             config = AutoConfig.from_pretrained(source)
             # model.safetensors where there is one; of a pickle, tensors and nothing that runs.
@@ -80,6 +83,14 @@ class TransformersCheckpoint:
     def text_features(self, tokens: Tensors) -> torch.Tensor:
         """See Checkpoint."""
         return _features(self.module.get_text_features(**tokens))
+
+
+def _hide_loading() -> None:
+    """No bar of tensors that are read, which takes a second; one of a download stays."""
+    downloads = not are_progress_bars_disabled()
+    transformers_logging.disable_progress_bar()
+    if downloads:
+        enable_progress_bars()
 
 
 def _logits(model: Any) -> tuple[float, float | None]:

@@ -8,7 +8,8 @@ from pgclip import statements
 from pgclip.cli.checks.finding import Finding
 from pgclip.cli.output import shown_bytes
 from pgclip.cli.status import Status, look
-from pgclip.database import Database, check_schema, make_engine
+from pgclip.connections import make_engine
+from pgclip.database import Database, check_schema
 from pgclip.errors import PgclipError, SchemaError, translated
 from pgclip.migrate import WRITING, differences, lacking
 from pgclip.schema.requirements import POSTGRES_VERSION, VECTOR_VERSION, version_tuple
