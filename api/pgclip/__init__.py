@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     )
     from pgclip.items import (
         Calibration,
+        Choice,
+        Classified,
         Collection,
         Duplicate,
         Healed,
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
         Label,
         LabelSet,
         Missing,
+        Similarity,
     )
     from pgclip.searching.queries import Like
     from pgclip.searching.segments import Segment
@@ -44,6 +47,8 @@ __all__ = [
     "AsyncClient",
     "Batch",
     "Calibration",
+    "Choice",
+    "Classified",
     "Client",
     "Collection",
     "ConfigurationError",
@@ -69,6 +74,7 @@ __all__ = [
     "QueueFull",
     "SchemaError",
     "Segment",
+    "Similarity",
     "WaitTimeout",
 ]
 

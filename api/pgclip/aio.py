@@ -2,13 +2,13 @@
 
 import functools
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from pgclip.client import Client
 from pgclip.errors import QueueFull
-from pgclip.items import ItemInfo, Kind, State
+from pgclip.items import Classified, ItemInfo, Kind, State
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -69,6 +69,10 @@ class AsyncClient:
     forget_queries = _awaited(Client.forget_queries)
     duplicates_of = _awaited(Client.duplicates_of)
     duplicate_groups = _awaited(Client.duplicate_groups)
+    similarity = _awaited(Client.similarity)
+    classify = _awaited(Client.classify)
+    answer = _awaited(Client.answer)
+    captions = _awaited(Client.captions)
     calibrate = _awaited(Client.calibrate)
     set_calibration = _awaited(Client.set_calibration)
     calibrations = _awaited(Client.calibrations)
@@ -112,6 +116,18 @@ class AsyncClient:
             metadata=metadata,
             keys=keys,
         )
+        async for item in self._paged(found):
+            yield item
+
+    async def classify_items(
+        self, labels: Sequence[str], **options: Any
+    ) -> AsyncIterator[Classified]:
+        """Each item with its probabilities, for `async for`. See Client.classify_items."""
+        call = functools.partial(self.client.classify_items, labels, **options)
+        async for item in self._paged(await self._run(call)):
+            yield item
+
+    async def _paged(self, found: Iterator[R]) -> AsyncIterator[R]:
         while page := await self._run(lambda: list(islice(found, _PAGE))):
             for item in page:
                 yield item

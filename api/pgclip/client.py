@@ -15,7 +15,7 @@ from pgclip.items import (
     labels_from,
 )
 from pgclip.labelling import Labelling
-from pgclip.searching.search import Searching
+from pgclip.searching.asking import Asking
 from pgclip.settings import Settings
 from pgclip.submitting.following import Follower
 from pgclip.submitting.intake import Intake
@@ -24,7 +24,7 @@ from pgclip.submitting.submission import Image, image_submission, text_submissio
 from pgclip.submitting.tickets import TicketOffice
 
 
-class Client(Controlling, Labelling, Searching):
+class Client(Controlling, Labelling, Asking):
     """Submits images and texts, and searches them.
 
     Settings are keyword arguments (see pgclip.settings) or PGCLIP_* variables; database_url and

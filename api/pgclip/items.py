@@ -194,3 +194,31 @@ def hit_from(row: Sequence[Any]) -> Hit:
 def labels_from(rows: Sequence[Mapping[str, Any]]) -> tuple[Label, ...]:
     """Labels from the JSON of pgclip.labels_of."""
     return tuple(Label(row["set"], row["label"], row["score"]) for row in rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Similarity:
+    """How like each other two are: the cosine; its relevance, 0 to 1, if calibrated."""
+
+    score: float
+    relevance: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of several, with its probability; None: none of them."""
+
+    name: str | None
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Classified:
+    """An item with the label that fits best, and the probabilities of all."""
+
+    item_id: int
+    collection: str
+    key: str
+    label: str
+    probability: float
+    probabilities: dict[str, float]

@@ -230,6 +230,34 @@ RECALL = """
            promise, looked_at
     FROM pgclip.recall WHERE queries > 0 ORDER BY model, query_kind, kind, share DESC
 """
+# Asking about one thing: an item by key and collection, a text, or a picture.
+REQUEST_EMBEDDINGS = "SELECT count(pgclip.request_embedding(q)) FROM unnest(%s::text[]) q"
+PROMPTS = "SELECT pgclip.prompts(%s::text[], %s)"
+QUESTION_PROMPTS = "SELECT pgclip.question_prompts(answers => %s::text[], question => %s)"
+SIMILARITY = """
+    SELECT score, relevance FROM pgclip.similarity(
+        key => %s, collection => %s, query => %s, image => %s,
+        with_key => %s, with_collection => %s, with_query => %s, with_image => %s)
+"""
+CLASSIFY = """
+    SELECT probabilities FROM pgclip.classify(
+        key => %s, collection => %s, query => %s, image => %s, labels => %s::text[],
+        template => %s)
+"""
+CLASSIFY_ITEMS = """
+    SELECT item_id, collection, key, label, probability, probabilities FROM pgclip.classify(
+        labels => %s::text[], template => %s, collection => %s, kind => %s, filter => %s::jsonb,
+        after => %s, "limit" => %s)
+"""
+ANSWER = """
+    SELECT answer, probability FROM pgclip.answer(
+        key => %s, collection => %s, query => %s, image => %s, question => %s,
+        answers => %s::text[])
+"""
+CAPTIONS = f"""
+    SELECT {_HIT} FROM pgclip.captions(
+        key => %s, collection => %s, k => %s, image => %s, of_collection => %s)
+"""
 # Segments of vectors. One process at a time for each model; the number is arbitrary.
 SEGMENTS_LOCK = "SELECT pg_try_advisory_xact_lock(731199448, %s)"
 CLOSE_SEGMENT = "SELECT pgclip.close_segment(%s::smallint, %s)"

@@ -13,15 +13,17 @@ LANGUAGE sql IMMUTABLE AS $$
         'submit_staged', 'delete',
         'update_metadata', 'rename', 'drop_collection', 'note_files', 'prune_files', 'files_below',
         'delete_items', 'retry', 'cancel', 'list_items', 'count_items', 'content_of', 'waiting',
-        'ticket_queues', '_live_model', '_is_blank', '_query_data', 'request_embedding', 'is_embedded',
-        'raise_unanswered', 'embed', 'query_embedding', 'item_embedding', 'as_vector', '_as_real',
-        'weigh', 'search', 'search_image', 'search_vector', 'similar', 'hybrid', 'duplicates_of',
-        'duplicate_groups', 'labels_of', 'failure_of', 'vectors_of', 'heal']
+        'ticket_queues', '_live_model', '_is_blank', '_query_data', 'request_embedding',
+        'is_embedded', 'raise_unanswered', 'embed', 'query_embedding', 'item_embedding',
+        'as_vector', '_as_real', 'weigh', 'search', 'search_image', 'search_vector', 'similar',
+        'hybrid', 'prompts', 'question_prompts', 'embed_many', 'similarity', 'classify', 'answer',
+        'captions',
+        'duplicates_of', 'duplicate_groups', 'labels_of', 'failure_of', 'vectors_of', 'heal']
            WHEN 'worker' THEN ARRAY[
         'register_model', '_ticket_queue', 'sign_on', 'heartbeat', 'sign_off', 'claim', 'release',
         'known_embeddings', 'keep_label_vector', 'open_results', 'store', 'notify_settled',
-        'sweep', 'wake_jobs', 'walk_models', 'index_words_anew', 'collect_contents', 'expire_queries', 'backlog',
-        'retired_queues',
+        'sweep', 'wake_jobs', 'walk_models', 'index_words_anew', 'collect_contents',
+        'expire_queries', 'backlog', 'retired_queues',
         'query_waits', 'take_queries', 'answer_query', 'refuse_query', 'unindexed',
         'close_segment', 'next_build', 'build_segment', 'announce_segments',
         'exchange_segments', 'drop_retired', 'measure_recall', 'next_relabeling',

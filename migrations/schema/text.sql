@@ -20,8 +20,8 @@ $$;
 
 -- The overlapping pairs of characters that stand for the words of such scripts, at their places; in
 -- the first 30,000 characters, or a text of 256 KiB could have more than a megabyte of words, which
--- is all that Postgres takes. The last character of each run, which begins no pair, stands alone, so
--- that a single character is found by what begins with it.
+-- is all that Postgres takes. The last character of each run, which begins no pair, stands alone,
+-- so that a single character is found by what begins with it.
 CREATE FUNCTION pgclip._pairs(p_text text)
 RETURNS TABLE (run int, place int, pair text, ends boolean)
 LANGUAGE sql IMMUTABLE AS $$
@@ -136,8 +136,8 @@ BEGIN
 END $$;
 
 -- For the steward: indexes words anew after an upgrade that reads them from texts differently, some
--- items at once, from where it stopped. One that somebody is changing is left for the next time, and
--- what comes after it. Returns whether some are left.
+-- items at once, from where it stopped. One that somebody is changing is left for the next time,
+-- with what comes after it. Returns whether some are left.
 CREATE FUNCTION pgclip.index_words_anew(p_items int) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

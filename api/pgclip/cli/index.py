@@ -73,6 +73,9 @@ def index(
             "--type", help="Of a CSV's column, as price=number; number, boolean or string."
         ),
     ] = None,
+    lines: Annotated[
+        bool, typer.Option("--lines", help="Of a text file that is named, each line is a text.")
+    ] = False,
     exclude: Annotated[
         list[str] | None,
         typer.Option(help="Pass over names or paths below the folder, such as '*.tmp' or 'raw/*'."),
@@ -113,7 +116,7 @@ def index(
     # Where the queue has a ceiling, this is who waits.
     with client_for(database_url, redis_url, queue_wait=math.inf) as client:
         selection = Selection(
-            tuple(exclude or ()), follow, _types(types or []), client.settings.formats
+            tuple(exclude or ()), follow, _types(types or []), client.settings.formats, lines
         )
         for path in (Path(name).expanduser() for name in paths if "://" not in name):
             if path.is_dir():

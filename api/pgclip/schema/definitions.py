@@ -36,6 +36,7 @@ FILES = (
     "search",
     "text",
     "hybrid",
+    "asking",
     "duplicates",
     "trial",
 )

@@ -319,6 +319,14 @@ class Searching:
             self._await_embedding(given, timeout)
         return given
 
+    def _embed_all(self, prompts: Sequence[str], timeout: float) -> None:
+        """Has texts encoded: asked for together, so that a worker takes them together."""
+        with self._database.transaction("prompts", synchronous_commit="off") as cursor:
+            cursor.execute(statements.REQUEST_EMBEDDINGS, (list(prompts),))
+        begin = time.monotonic()
+        for prompt in prompts:
+            self._embed(prompt, max(0.0, seconds(timeout) - (time.monotonic() - begin)))
+
     def _await_embedding(self, given: str | bytes, timeout: float) -> None:
         kind, data = ("text", given.encode()) if isinstance(given, str) else ("image", given)
         asked = (kind, sha256(data).digest())

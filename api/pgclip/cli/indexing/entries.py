@@ -34,13 +34,15 @@ class Selection:
     """What to take of what there is.
 
     `exclude` are patterns for names and for paths below the folder; `types` are those of a list's
-    columns that are given; `formats` are pictures' besides those that are always taken.
+    columns that are given; `formats` are pictures' besides those that are always taken. `lines`:
+    of a text file that is named each line is a text.
     """
 
     exclude: tuple[str, ...] = ()
     follow: bool = False
     types: Mapping[str, str] = field(default_factory=dict)
     formats: tuple[str, ...] = ()
+    lines: bool = False
 
 
 @dataclass
@@ -82,7 +84,9 @@ def entries(paths: Iterable[str], selection: Selection, passed: Passed) -> Itera
             yield from folders.entries(path, selection, passed)
         elif not path.exists():
             raise InvalidItem(f"{name}: there is no such file or folder")
-        elif path.suffix.lower() in lists.ENDINGS:
+        elif path.suffix.lower() in lists.ENDINGS or (
+            selection.lines and path.suffix.lower() in folders.TEXTS
+        ):
             yield from lists.entries(path, selection)
         elif kind := folders.kind_of(path, selection, passed):
             yield folders.entry(path, kind, Path(os.path.abspath(path)).parent)

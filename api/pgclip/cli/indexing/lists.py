@@ -1,4 +1,4 @@
-"""Lists of references and texts: CSV and JSONL, each line with what it says of its item."""
+"""Lists of references and texts: CSV and JSONL, each line with what it says of its item; lines."""
 
 import csv
 import json
@@ -38,7 +38,10 @@ def entries(path: Path, selection: Selection) -> Iterator[Entry]:
                 yield from _from_csv(file, str(path), path.parent, types)
         else:
             with path.open(encoding="utf-8-sig") as file:
-                yield from _from_jsonl(file, str(path), path.parent)
+                if path.suffix.lower() in TEXTS:
+                    yield from _from_lines(file)
+                else:
+                    yield from _from_jsonl(file, str(path), path.parent)
     except UnicodeDecodeError as error:
         raise InvalidItem(f"{path}: not UTF-8: {error}") from error
     except OSError as error:
@@ -105,6 +108,12 @@ def _typed(value: str, type_: str | None, where: str) -> Any:
     if not TYPES[type_].fullmatch(value):
         raise InvalidItem(f"{where} is no {type_}: {value!r:.100}")
     return json.loads(value.lower().removeprefix("+"))
+
+
+def _from_lines(lines: Iterable[str]) -> Iterator[Entry]:
+    for line in lines:
+        if line.strip():
+            yield Entry(None, None, None, line.strip(), {}, is_text=True)
 
 
 def _from_jsonl(lines: Iterable[str], name: str, folder: Path) -> Iterator[Entry]:
