@@ -35,7 +35,7 @@ def test_the_sql_and_python_of_the_guide_to_searching_run(live: Live) -> None:
     )
     text = (ROOT / "docs" / "search.md").read_text().replace("/srv/pictures", str(live.folder))
     found = re.findall(r"```(sql|python)\n(.*?)```", text, re.DOTALL)
-    assert len(found) == 27
+    assert len(found) == 29
     names = {"client": live.client}
     try:
         for language, code in found:
