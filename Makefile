@@ -57,7 +57,7 @@ test-open-clip: .venv-open-clip/.installed
 	.venv-open-clip/bin/pip install --quiet --disable-pip-version-check \
 	  -c tests/with_open_clip/constraints.txt torch torchvision open_clip_torch
 	.venv-open-clip/bin/pip install --quiet --disable-pip-version-check \
-	  -c tests/with_open_clip/constraints.txt -e '.[worker,open-clip]' pytest pytest-timeout
+	  -c tests/with_open_clip/constraints.txt -e '.[worker,open-clip]' pytest pytest-timeout psutil httpx
 	@touch $@
 
 # Wheel and sdist in dist/, built and checked by tools in an environment of their own.

@@ -51,7 +51,7 @@ class Worker:
         self._settings = settings
         self._encoder = encoder
         self._pools = pools
-        self._database = self._connections(6)
+        self._database = self._connections(7)
         # A heartbeat must not wait for a connection that a stage has.
         self._pulse = self._connections(1)
         self._answers = self._connections(2, settings.unpooled_url)
@@ -149,8 +149,9 @@ class Worker:
                     observer.settled(batch)
 
         return Pipeline(
-            leases, fetch_stage, encode_stage, store_stage, _exit_at_once, watchdog.progressed
-        )
+            leases, fetch_stage, encode_stage, store_stage, _exit_at_once, watchdog.progressed,
+            fetchers=2 if self._encoder.device.startswith("cuda") else 1,
+        )  # fmt: skip
 
     def _make_observer(self) -> Observer:
         if not self._settings.metrics_port:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from threading import Lock
 from urllib.parse import urlsplit
 
 from pgclip_workers.pictures.refused import Refused
@@ -25,11 +26,12 @@ class Hosts:
     """Whom to ask, and whom to leave alone for a while.
 
     Of a host that has not answered lately a few pictures are fetched first, `at_once` of all such
-    hosts together, and the rest only if one of them was answered.
+    of all such hosts together, and the rest only if one of them was answered. Thread-safe.
     """
 
     def __init__(self, at_once: int) -> None:
         self._at_once = at_once
+        self._lock = Lock()
         self._hosts: dict[str, _Host] = {}
 
     def turn_away(self, wanted: Sequence[Wanted]) -> tuple[dict[int, Refused], list[Wanted]]:
@@ -60,19 +62,23 @@ class Hosts:
         by_host: dict[str, list[object]] = {}
         for url, answer in answers:
             by_host.setdefault(_name(url), []).append(answer)
-        for name, those in by_host.items():
-            asked = [each.retry_after for each in those
-                     if isinstance(each, Refused) and each.retry_after is not None]  # fmt: skip
-            host = self._hosts.setdefault(name, _Host())
-            if len(asked) < len(those):
-                host.rests, host.trusted_until = 0, now + _TRUSTED_SECONDS
-            else:
-                rest = min(_FIRST_REST * 2**host.rests, _LONGEST_REST)
-                # Longer than that a site may ask for what it was asked for, and for nothing else.
-                rest = min(max(rest, *asked), _LONGEST_REST)
-                host.resting_until, host.trusted_until = now + rest, 0.0
-                host.rests = min(host.rests + 1, 10)
-        self._forget(now)
+        with self._lock:
+            for name, those in by_host.items():
+                self._hear(name, those, now)
+            self._forget(now)
+
+    def _hear(self, name: str, answers: Sequence[object], now: float) -> None:
+        asked = [each.retry_after for each in answers
+                 if isinstance(each, Refused) and each.retry_after is not None]  # fmt: skip
+        host = self._hosts.setdefault(name, _Host())
+        if len(asked) < len(answers):
+            host.rests, host.trusted_until = 0, now + _TRUSTED_SECONDS
+        else:
+            rest = min(_FIRST_REST * 2**host.rests, _LONGEST_REST)
+            # Longer than that a site may ask for what it was asked for, and for nothing else.
+            rest = min(max(rest, *asked), _LONGEST_REST)
+            host.resting_until, host.trusted_until = now + rest, 0.0
+            host.rests = min(host.rests + 1, 10)
 
     def _of(self, url: str) -> _Host:
         return self._hosts.get(_name(url), _Host())

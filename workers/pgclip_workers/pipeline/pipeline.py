@@ -1,7 +1,8 @@
 """Fetch of batch n+1, encoding of n and storing of n-1 overlap, through queues of one.
 
 Two batches are in the encoding stage at once: while one waits for the device or for its vectors,
-the other's work is there to be done.
+the other's work is there to be done. So are two in the fetching stage beside a GPU, which waits for
+the decoding processes: at the end of a batch most of these have nothing left to do.
 """
 
 import logging
@@ -20,8 +21,6 @@ log = logging.getLogger(__name__)
 Stage = Callable[[Batch], object]
 
 _ENCODERS = 2
-# One batch in each thread and one ready for the next.
-_MAX_IN_FLIGHT = 3 + _ENCODERS
 
 
 class Pipeline:
@@ -30,6 +29,7 @@ class Pipeline:
     `trouble` says why work goes back, until a batch is done or nothing is left to do.
     `device_lost` is called when the device is lost to this process; it should not return.
     `progressed` is called whenever a stage has ended. `stopping` is set once stop was called.
+    `fetchers`: how many batches are fetched at once.
     """
 
     def __init__(
@@ -40,8 +40,11 @@ class Pipeline:
         store: Stage,
         device_lost: Callable[[], None],
         progressed: Callable[[], object],
+        fetchers: int = 1,
     ) -> None:
         self._leases = leases
+        # One batch in each thread and one ready for the next.
+        self._most = fetchers + _ENCODERS + 2
         self._device_lost = device_lost
         self._progressed = progressed
         self._draining = threading.Lock()
@@ -54,7 +57,7 @@ class Pipeline:
         encoding: Queue[Batch | None] = Queue(1)
         storing: Queue[Batch | None] = Queue(1)
         self._stages = [
-            self._start("fetch", 1, fetch, self._inbox, encoding, may_hand_back=True),
+            self._start("fetch", fetchers, fetch, self._inbox, encoding, may_hand_back=True),
             self._start("encode", _ENCODERS, encode, encoding, storing, may_hand_back=True),
             self._start("store", 1, store, storing, None, may_hand_back=False),
         ]
@@ -77,7 +80,7 @@ class Pipeline:
         batches = 0
         with self._draining:
             while not self.stopping.is_set():
-                seen = self._wait_below(_MAX_IN_FLIGHT)
+                seen = self._wait_below(self._most)
                 batch = self._claim()
                 if batch is not None:
                     batches += 1
