@@ -17,8 +17,8 @@ import pytest
 import torch
 from PIL import Image
 from support.checkpoints import WORDS
+from support.pickles import Runs
 from support.pictures import encoded, noise
-from test_pickles import Runs
 
 from pgclip.errors import ConfigurationError
 from pgclip.settings import Settings

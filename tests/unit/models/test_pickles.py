@@ -1,6 +1,5 @@
 """A checkpoint is data: what is pickled in one does not run."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -8,19 +7,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.checkpoints import make_clip
+from support.pickles import Runs
 
 from pgclip.errors import ConfigurationError
 from pgclip_workers.models.checkpoint import load, weights_hash
-
-
-class Runs:
-    """Unpickled, it makes a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def __reduce__(self) -> Any:
-        return os.mkdir, (str(self._folder),)
 
 
 @pytest.fixture
