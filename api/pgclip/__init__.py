@@ -92,6 +92,8 @@ def __getattr__(name: str) -> Any:
             if hasattr(module, name):
                 globals()[name] = found = getattr(module, name)
                 return found
+    if name in ("settings", "submitting", "searching", *_HOMES):
+        return import_module(f"pgclip.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

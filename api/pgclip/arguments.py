@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from math import inf
 from pathlib import Path
@@ -65,6 +65,15 @@ def key_list(keys: object) -> list[str] | None:
     return [name_text(key, "key") for key in keys]
 
 
+def text_list(values: object, name: str) -> list[str]:
+    """Texts that Postgres can take; None for none. Raises InvalidItem."""
+    if values is None:
+        return []
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+        raise InvalidItem(f"{name} is a list of texts, not {values!r:.100}")
+    return [text(value, name, "text") for value in values]
+
+
 def number(value: object, name: str) -> float | None:
     """Raises InvalidItem."""
     if value is None:
@@ -72,7 +81,7 @@ def number(value: object, name: str) -> float | None:
     try:
         if not isinstance(value, str | bytes | bool):
             return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         pass
     raise InvalidItem(f"{name} is a number, not {value!r:.100}")
 

@@ -3,8 +3,10 @@
 Both lend a psycopg2 connection, which goes back with close().
 """
 
+import re
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import parse_qs, unquote
 
 from pgclip.errors import ConfigurationError, ConnectionFailed
 
@@ -64,8 +66,7 @@ class Single:
     """One connection, lent to one at a time. Raises ConfigurationError."""
 
     def __init__(self, url: str, options: dict[str, Any]) -> None:
-        self._url = _for_libpq(url)
-        self._options = options
+        self._options = {**keywords_of(url), **options}
         self._connection: Connection | None = None
         self._info: dict[Any, Any] = {}
         self._free = Lock()
@@ -78,11 +79,9 @@ class Single:
             raise _all_in_use(what)
         if self._connection is None or self._connection.closed:
             try:
-                self._connection, self._info = psycopg2.connect(self._url, **self._options), {}
-            except BaseException as error:
+                self._connection, self._info = psycopg2.connect(**self._options), {}
+            except BaseException:
                 self._free.release()
-                if isinstance(error, psycopg2.ProgrammingError):  # libpq can't read it
-                    raise _no_url() from None
                 raise
         return _Loan(self._connection, self._info, self._free)
 
@@ -145,13 +144,39 @@ def _hosts_as_options(url: str) -> str:
     return f"{scheme}{mark}{login}{at}{slash}{path}?{'&'.join([*each, *filter(None, [options])])}"
 
 
-def _for_libpq(url: str) -> str:
-    """A URL without the name of a driver, as libpq reads it. Raises ConfigurationError."""
+def keywords_of(url: str) -> dict[str, str]:
+    """A URL as psycopg2 takes it, read as SQLAlchemy reads it, and with hosts as libpq writes them.
+
+    Raises ConfigurationError.
+    """
     scheme, mark, rest = url.partition("://")
     if not mark:
         raise _no_url()
     _require_postgres(scheme)
-    return f"postgresql://{rest}"
+    authority = re.split("[/?]", rest, maxsplit=1)[0]
+    path, _, query = rest[len(authority) :].partition("?")
+    login, _, places = authority.rpartition("@")
+    user, colon, password = login.partition(":")
+    options = parse_qs(query)
+    ports = options.pop("port", [])
+    pairs = [_host_and_port(place) for place in options.pop("host", places.split(","))]
+    found = {
+        "host": ",".join(host for host, _ in pairs),
+        "port": ports[-1] if ports else ",".join(port for _, port in pairs),
+        "user": unquote(user),
+        "password": unquote(password) if colon else "",
+        "dbname": unquote(path.removeprefix("/")),
+    }
+    given = {name: value for name, value in found.items() if value.strip(",")}
+    return given | {name: values[-1] for name, values in options.items()}
+
+
+def _host_and_port(place: str) -> tuple[str, str]:
+    """Of host:port, [address]:port, or a folder with a socket. Raises ConfigurationError."""
+    match = re.fullmatch(r"(\[[^]]*\]|[^:]*|/.*?|[^:]*:[^:]*:.*?)(?::([0-9]*))?", place)
+    if match is None:
+        raise _no_url()
+    return unquote(match[1]).strip("[]"), match[2] or ""
 
 
 def _require_postgres(scheme: str) -> None:

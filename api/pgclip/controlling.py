@@ -13,10 +13,11 @@ from pgclip.arguments import (
     name_text,
     state_of,
     text,
+    text_list,
     whole_number,
 )
 from pgclip.database import Database
-from pgclip.errors import InvalidItem, NotFound
+from pgclip.errors import NotFound
 from pgclip.items import Collection, Healed, ItemInfo, Kind, Missing, State, info_from
 from pgclip.settings import masked
 from pgclip.submitting.tickets import TicketOffice
@@ -138,9 +139,7 @@ class Controlling:
         """
         key = name_text(key, "key")
         what = name_item(key, collection)
-        if isinstance(remove, str):
-            raise InvalidItem(f"{what}: remove is a list of fields, not one: [{remove!r}]")
-        fields = [name_text(field, "field") for field in remove]
+        fields = text_list(remove, f"{what}: remove")
         arguments = (key, collection, metadata_json(set, what), fields)
         ((changed,),) = self._execute(statements.UPDATE_METADATA, arguments, what, connection)
         return dict(changed)

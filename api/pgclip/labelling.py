@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 from pgclip import statements
+from pgclip.arguments import name_text, number, text_list, whole_number
 from pgclip.database import Database
-from pgclip.errors import InvalidItem, NotFound
+from pgclip.errors import NotFound
 from pgclip.items import LabelSet
 
 
@@ -40,15 +41,19 @@ class Labelling:
         Of each set an item gets at most `top_k` labels of probability ≥ `threshold`.
         Raises InvalidItem.
         """
-        for what, words in (("labels", labels), ("templates", templates)):
-            if isinstance(words, str):
-                raise InvalidItem(f"{what} is a list of texts, not one: [{words!r:.100}]")
-        arguments = (name, list(labels), templates and list(templates), top_k, threshold)
+        arguments = (
+            name_text(name, "label set"),
+            text_list(labels, "labels"),
+            None if templates is None else text_list(templates, "templates"),
+            whole_number(top_k, "top_k"),
+            number(threshold, "threshold"),
+        )
         with self._database.transaction(f"label set {name!r}") as cursor:
             cursor.execute(statements.DEFINE_LABEL_SET, (*arguments, applies_to, active))
 
     def drop_label_set(self, name: str) -> None:
         """Deletes a label set and its labels on all items. Raises NotFound."""
+        name_text(name, "label set")
         with self._database.transaction(f"label set {name!r}") as cursor:
             cursor.execute(statements.DROP_LABEL_SET, (name,))
             if cursor.fetchone() != (True,):

@@ -38,8 +38,9 @@ DECLARE
 BEGIN
     IF v_lacking IS NOT NULL THEN
         RAISE EXCEPTION 'there is no vector yet of "%"', left(p_prompts[v_lacking], 100)
-            USING ERRCODE = 'PC003', HINT = 'First CALL pgclip.embed_many(pgclip.prompts(…)) with '
-                'the same words, outside a transaction; it waits for a worker to encode them.';
+            USING ERRCODE = 'PC003', HINT = 'First CALL pgclip.embed_many(…) with what '
+                'pgclip.prompts makes of labels, or pgclip.question_prompts of a question, '
+                'outside a transaction; it waits for a worker to encode them.';
     END IF;
     RETURN v_vectors;
 END $$;
@@ -66,9 +67,9 @@ LANGUAGE plpgsql AS $$
 DECLARE
     v_query text;
 BEGIN
-    FOREACH v_query IN ARRAY queries LOOP  -- all of them first, so that they are encoded together
-        PERFORM pgclip.request_embedding(v_query);
-    END LOOP;
+    -- All of them first, so that they are encoded together; in an order that all keep.
+    PERFORM pgclip.request_embedding(q)
+    FROM (SELECT DISTINCT q FROM unnest(queries) q ORDER BY q) ordered;
     PERFORM set_config('synchronous_commit', 'off', true);
     COMMIT;
     FOREACH v_query IN ARRAY queries LOOP
@@ -80,12 +81,12 @@ END $$;
 -- with a bias, which learned each pair by itself, a sigmoid. Labels are scored in the same way.
 CREATE FUNCTION pgclip._probabilities(p_cosines real[], p_scale real, p_bias real) RETURNS real[]
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT array_agg(CASE WHEN p_bias IS NULL THEN weight / total
-                          ELSE 1 / (1 + exp(least(-(p_scale * cosine + p_bias), 80))) END::real
-                     ORDER BY nth)
-    FROM (SELECT cosine, nth, exp(p_scale * (cosine - max(cosine) OVER ())) AS weight,
-                 sum(exp(p_scale * (cosine - best))) OVER () AS total
-          FROM (SELECT cosine::float8, nth, (max(cosine) OVER ())::float8 AS best
+    SELECT array_agg(pgclip._as_real(
+               CASE WHEN p_bias IS NULL THEN weight / total
+                    ELSE 1 / (1 + exp(least(-(p_scale * cosine + p_bias), 80))) END) ORDER BY nth)
+    FROM (SELECT cosine, nth, weight, sum(weight) OVER () AS total
+          FROM (SELECT cosine::float8, nth,
+                       exp(greatest(p_scale * (cosine - max(cosine) OVER ()), -500)) AS weight
                 FROM unnest(p_cosines) WITH ORDINALITY c(cosine, nth)) c) w
 $$;
 
@@ -160,15 +161,20 @@ BEGIN
         v_things := 'SELECT (SELECT i.id FROM pgclip.item i JOIN pgclip.collection c
                                     ON c.id = i.collection_id WHERE i.key = $6 AND c.name = $7),
                             CASE WHEN $6 IS NOT NULL THEN $7 END, $6, $8';
-    ELSE
+    ELSIF num_nonnulls(collection, kind, filter, "limit") = 0 THEN
+        RAISE EXCEPTION 'what is classified is a key, a text or an image, or each item of a '
+            'collection, a kind, a filter or a limit' USING ERRCODE = 'PC001';
+    ELSE  -- each item's vectors by their ids: segments have no index by item
         v_things := format($q$
-            SELECT i.id, min(c.name), min(i.key), @vector@.l2_normalize(@vector@.avg(e.embedding))
-            FROM (SELECT * FROM pgclip.item i WHERE %s AND i.id > %s
-                     AND EXISTS (SELECT FROM pgclip.embedding_set s
-                                 WHERE s.item_id = i.id AND s.model_id = %s)
-                  ORDER BY i.id LIMIT %s) i
-            JOIN pgclip.collection c ON c.id = i.collection_id
-            JOIN %s e ON e.item_id = i.id GROUP BY i.id
+            SELECT i.id, c.name, i.key, (
+                SELECT @vector@.l2_normalize(@vector@.avg(e.embedding))
+                FROM unnest(i.vector_ids) v(id)
+                CROSS JOIN LATERAL (SELECT x.embedding FROM %5$s x WHERE x.id = v.id OFFSET 0) e)
+            FROM (SELECT i.id, i.key, i.collection_id, s.vector_ids
+                  FROM pgclip.item i
+                  JOIN pgclip.embedding_set s ON s.item_id = i.id AND s.model_id = %3$s
+                  WHERE %1$s AND i.id > %2$s AND s.item_id > %2$s ORDER BY i.id LIMIT %4$s) i
+            JOIN pgclip.collection c ON c.id = i.collection_id OFFSET 0
         $q$, (pgclip._narrowing(v_model, collection, kind, filter, NULL)).of_items,
             coalesce(after, 0), v_model, coalesce("limit"::text, 'ALL'), pgclip._vectors(v_model));
     END IF;
@@ -176,8 +182,9 @@ BEGIN
         SELECT id, collection, key, $2[best], p[best], p
         FROM (%s) t(id, collection, key, embedding)
         CROSS JOIN LATERAL (SELECT pgclip._probabilities(
-            pgclip._cosines(t.embedding, $1), $3, $4) AS p) s
-        CROSS JOIN LATERAL (SELECT array_position(p, (SELECT max(x) FROM unnest(p) x)) AS best) b
+            pgclip._cosines(t.embedding, $1), $3, $4) AS p OFFSET 0) s
+        CROSS JOIN LATERAL (
+            SELECT array_position(p, (SELECT max(x) FROM unnest(p) x)) AS best OFFSET 0) b
         ORDER BY id
     $q$, v_things)
     USING v_prompts, labels, v_logits.scale, v_logits.bias, NULL, key,

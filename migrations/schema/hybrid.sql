@@ -34,18 +34,21 @@ BEGIN
     plain := regexp_replace(v_rest, v_minus, ' ', 'g');
 END $$;
 
--- Words that follow each other.
+-- Words that follow each other; NULL if there are none.
 CREATE FUNCTION pgclip._phrase(p_language regconfig, p_text text) RETURNS tsquery
 LANGUAGE sql STABLE AS $$
-    SELECT coalesce((
+    SELECT CASE WHEN numnode(words) = 0 THEN pairs
+                ELSE coalesce(pairs && words, words) END
+    FROM (
+    SELECT (
         SELECT string_agg('(' || pairs || ')', '&')::tsquery
         FROM (SELECT string_agg(CASE WHEN ends THEN format('''%s'':*', pair)
                                      ELSE format('''%s''', pair) END, '<->' ORDER BY place) AS pairs
               FROM (SELECT *, count(*) OVER (PARTITION BY run) AS length
                     FROM pgclip._pairs(p_text)) p
-              WHERE NOT ends OR length = 1 GROUP BY run) r), ''::tsquery)
-        && phraseto_tsquery(p_language, regexp_replace(
-               p_text, '[' || pgclip._unspaced() || ']+', ' ', 'g'))
+              WHERE NOT ends OR length = 1 GROUP BY run) r) AS pairs,
+           phraseto_tsquery(p_language, regexp_replace(
+               p_text, '[' || pgclip._unspaced() || ']+', ' ', 'g')) AS words) p
 $$;
 
 -- A text's words as operands of a tsquery, at most p_most: those that tell most, which are rare as
@@ -81,9 +84,10 @@ DECLARE
     v_language regconfig := (SELECT language::regconfig FROM pgclip.text_search);
     v_parts    record := pgclip._parts_of_query(p_query);
     v_words    text[] := pgclip._telling_words(v_language, v_parts.plain, 16);
-    v_all      tsquery := array_to_string(v_words, '&')::tsquery;
+    v_all      tsquery := CASE WHEN v_words <> '{}' THEN array_to_string(v_words, '&')::tsquery END;
     v_part     text;
-    v_without  tsquery := '';
+    v_phrase   tsquery;
+    v_without  tsquery;
 BEGIN
     IF v_parts.quoted = '{}' AND v_parts.excluded = '{}' THEN
         IF v_words <> '{}' THEN
@@ -93,13 +97,15 @@ BEGIN
         RETURN;
     END IF;
     FOREACH v_part IN ARRAY v_parts.quoted[:16] LOOP
-        v_all := v_all && pgclip._phrase(v_language, v_part);
+        v_phrase := pgclip._phrase(v_language, v_part);
+        v_all := coalesce(v_all && v_phrase, v_all, v_phrase);
     END LOOP;
     FOREACH v_part IN ARRAY v_parts.excluded[:200] LOOP
-        v_without := v_without || pgclip._phrase(v_language, v_part);
+        v_phrase := pgclip._phrase(v_language, v_part);
+        v_without := coalesce(v_without || v_phrase, v_without, v_phrase);
     END LOOP;
-    IF numnode(v_all) > 0 THEN
-        ranking := CASE WHEN numnode(v_without) > 0 THEN v_all && !! v_without ELSE v_all END;
+    IF v_all IS NOT NULL THEN
+        ranking := coalesce(v_all && !! v_without, v_all);
         narrowest := ARRAY[ranking];
     END IF;
 END $$;

@@ -291,7 +291,9 @@ DECLARE
     v_best    record;
 BEGIN
     IF p_narrowing.kind IS NOT NULL OR p_narrowing.few IS NOT NULL
-       OR v_efforts[1] IS NOT DISTINCT FROM v_efforts[2] THEN
+       OR v_efforts[1] IS NOT DISTINCT FROM v_efforts[2]
+       OR (SELECT count(DISTINCT kind) FROM pgclip.segment
+           WHERE model_id = p_model AND state = 'sealed') < 2 THEN
         SELECT b.items, b.scores INTO items, scores FROM pgclip._best(
             p_model, p_query, p_k, p_narrowing, p_least,
             pgclip._effort(p_model, p_query_kind, p_narrowing.kind, p_recall), p_after_score,

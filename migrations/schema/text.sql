@@ -13,14 +13,21 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
 $$;
 
 -- A text as its words are read from it: one spelling of what Unicode spells in several ways (NFKC).
+-- Marks on one letter are sorted in time quadratic in their number, which nothing interrupts: where
+-- there may be hundreds, piece by piece.
 CREATE FUNCTION pgclip._one_spelling(p_text text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT CASE WHEN p_text ~ '[^\x01-\x7f]' THEN normalize(p_text, NFKC) ELSE p_text END
+    SELECT CASE
+        WHEN p_text !~ '[^\x01-\x7f]' THEN p_text
+        WHEN p_text ~ ('[\u0300-\u036f\u0483-\u1dff\u20d0-\u20ff\u302a-\u302f\u3099\u309a'
+                       '\ua66f-\uabed\ufb1e\ufe20-\ufe2f\U000101fd-\U0001e94a]{200}')
+            THEN (SELECT string_agg(normalize(substr(p_text, n, 500), NFKC), '' ORDER BY n)
+                  FROM generate_series(1, length(p_text), 500) n)
+        ELSE normalize(p_text, NFKC) END
 $$;
 
--- The overlapping pairs of characters that stand for the words of such scripts, at their places; in
--- the first 30,000 characters, or a text of 256 KiB could have more than a megabyte of words, which
--- is all that Postgres takes. The last character of each run, which begins no pair, stands alone,
+-- The overlapping pairs of characters that stand for the words of such scripts, at their places, of
+-- the first 30,000 characters. The last character of each run, which begins no pair, stands alone,
 -- so that a single character is found by what begins with it.
 CREATE FUNCTION pgclip._pairs(p_text text)
 RETURNS TABLE (run int, place int, pair text, ends boolean)
@@ -45,27 +52,50 @@ BEGIN
     END IF;
     SELECT string_agg(format('''%s'':%s', pair, least(place, 16383)), ' ')::tsvector INTO v_pairs
     FROM pgclip._pairs(v_text);
-    RETURN v_pairs || to_tsvector(p_language, regexp_replace(
-        v_text, '[' || pgclip._unspaced() || ']+', ' ', 'g'));
+    RETURN to_tsvector(p_language, regexp_replace(
+        v_text, '[' || pgclip._unspaced() || ']+', ' ', 'g')) || v_pairs;
 END $$;
 
--- Fields of metadata weigh more (A) than the text itself (B).
+-- Fields of metadata weigh more (A) than the text itself (B). Of each p_most characters.
+CREATE FUNCTION pgclip._words_within(
+    p_language regconfig, p_fields text[], p_metadata jsonb, p_text bytea, p_most int
+) RETURNS tsvector
+LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+    v_words tsvector := setweight(pgclip._words_of(p_language, left(
+                            coalesce(convert_from(p_text, 'UTF8'), ''), p_most)), 'B');
+    v_field text;
+BEGIN
+    FOREACH v_field IN ARRAY p_fields LOOP
+        v_words := setweight(pgclip._words_of(p_language, left(coalesce((
+            SELECT string_agg(v #>> '{}', ' ')
+            FROM jsonb_path_query(p_metadata #> string_to_array(v_field, '.'), 'strict $.**') v
+            WHERE jsonb_typeof(v) IN ('string', 'number')), ''), p_most)), 'A') || v_words;
+    END LOOP;
+    RETURN v_words;
+END $$;
+
+-- The words of an item. Postgres takes a megabyte of them, which no text of some kilobytes reaches
+-- (one character may stand for eighteen); a longer one that has more counts with its beginning.
 CREATE FUNCTION pgclip._words(
     p_language regconfig, p_fields text[], p_metadata jsonb, p_text bytea
 ) RETURNS tsvector
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
-    v_words tsvector := setweight(pgclip._words_of(p_language,
-                            coalesce(convert_from(p_text, 'UTF8'), '')), 'B');
-    v_field text;
+    v_most  int := 262144;
+    v_bytes int := coalesce(octet_length(p_text), 0)
+                   + CASE WHEN p_fields <> '{}' THEN octet_length(p_metadata::text) ELSE 0 END;
 BEGIN
-    FOREACH v_field IN ARRAY p_fields LOOP
-        v_words := setweight(pgclip._words_of(p_language, coalesce((
-            SELECT string_agg(v #>> '{}', ' ')
-            FROM jsonb_path_query(p_metadata #> string_to_array(v_field, '.'), 'strict $.**') v
-            WHERE jsonb_typeof(v) IN ('string', 'number')), '')), 'A') || v_words;
+    IF v_bytes < 8192 THEN
+        RETURN pgclip._words_within(p_language, p_fields, p_metadata, p_text, v_most);
+    END IF;
+    LOOP
+        BEGIN
+            RETURN pgclip._words_within(p_language, p_fields, p_metadata, p_text, v_most);
+        EXCEPTION WHEN program_limit_exceeded THEN
+            v_most := v_most / 2;
+        END;
     END LOOP;
-    RETURN v_words;
 END $$;
 
 -- Of items whose text is not kept any longer the words stay as they were.
@@ -133,6 +163,7 @@ BEGIN
                                       WHERE kind = 'text' OR configure_text_search.fields <> '{}'));
     DELETE FROM pgclip.item_text t USING pgclip.item i
     WHERE i.id = t.item_id AND i.kind = 'image' AND configure_text_search.fields = '{}';
+    DELETE FROM pgclip.words_anew;
 END $$;
 
 -- For the steward: indexes words anew after an upgrade that reads them from texts differently, some
@@ -147,6 +178,10 @@ DECLARE
 BEGIN
     SELECT from_item INTO v_from FROM pgclip.words_anew FOR UPDATE SKIP LOCKED;
     IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    PERFORM FROM pgclip.text_search FOR SHARE SKIP LOCKED;
+    IF NOT FOUND THEN  -- it is being configured, and all words indexed for that
         RETURN false;
     END IF;
     v_page := ARRAY(SELECT id FROM pgclip.item WHERE id >= v_from ORDER BY id LIMIT p_items);

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -193,10 +194,14 @@ def test_awaited(client: Client) -> None:
         (lambda c: c.similarity(other="a cat"), InvalidItem, "ask about one of: an item's key"),
         (lambda c: c.similarity("nix", "a cat"), NotFound, "no item nix"),
         (lambda c: c.similarity("cat", 5), InvalidItem, "a query is a str, not int"),
-        (lambda c: c.classify("cat", "a cat"), InvalidItem, "needed is a list of texts"),
+        (lambda c: c.classify("cat", "a cat"), InvalidItem, "labels is a list of texts"),
         (lambda c: c.classify("cat", []), InvalidItem, "1 to 1000 texts"),
         (lambda c: c.classify("cat", ["a", "\u3000"]), InvalidItem, "not blank"),
-        (lambda c: c.classify("cat", ["a"] * 1001), InvalidItem, "1 to 1000 texts"),
+        (
+            lambda c: c.classify("cat", [f"a {n}" for n in range(1001)]),
+            InvalidItem,
+            "1 to 1000 texts",
+        ),
         (lambda c: c.classify("cat", ["a"], template="a photo"), InvalidItem, "a template has {}"),
         (lambda c: c.classify("nix", ["a"]), NotFound, "no item nix"),
         (lambda c: c.classify(image="cat.jpg", labels=["a"]), InvalidItem, "pathlib.Path"),
@@ -213,6 +218,42 @@ def test_what_makes_no_sense(
 ) -> None:
     with pytest.raises(error, match=message):
         list(call(client))
+
+
+def test_labels_of_a_generator_and_labels_that_come_twice(client: Client) -> None:
+    found = list(client.classify_items((each for each in ("a cat", "a cat", "a drum")), **ANIMALS))
+    assert all(list(each.probabilities) == ["a cat", "a drum"] for each in found)
+    assert all(sum(each.probabilities.values()) == pytest.approx(1, abs=1e-3) for each in found)
+    one = client.classify("cat", (each for each in ("a cat", "a drum")), **ANIMALS)
+    assert len(one) == 2
+
+
+def test_probabilities_as_small_as_they_may_be(client: Client, in_sql: Sql) -> None:
+    (row,) = in_sql("SELECT pgclip._probabilities('{1,-0.05}', 100, NULL) AS sharp,"
+                    " pgclip._probabilities('{1,-1}', 117.3, -12) AS apart")  # fmt: skip
+    assert (row.sharp, row.apart) == ([1, 0], [1, 0])
+
+
+def test_nobody_waits_for_another_who_asks_for_the_same(client: Client) -> None:
+    labels = [f"a thing of kind {n}" for n in range(40)]
+    with ThreadPoolExecutor(2) as both:
+        for n in range(8):
+            words = [f"{label} {n}" for label in labels]
+            asked = [both.submit(client.classify, "cat", order, **ANIMALS)
+                     for order in (words, words[::-1])]  # fmt: skip
+            one, other = (each.result() for each in asked)
+            assert {choice.name: choice.probability for choice in one} == {
+                choice.name: choice.probability for choice in other
+            }
+
+
+def test_everything_is_classified_only_if_that_is_said(in_sql: Sql, client: Client) -> None:
+    import psycopg2
+
+    client.classify("cat", ["a cat"], **ANIMALS)
+    with pytest.raises(psycopg2.Error, match="what is classified is") as refused:
+        in_sql("SELECT * FROM pgclip.classify(NULL, '{a cat}')")
+    assert refused.value.pgcode == "PC001"
 
 
 def test_words_that_nobody_encoded_are_named(in_sql: Sql) -> None:

@@ -43,7 +43,8 @@ def test_a_search_imports_what_it_needs(live: Live) -> None:
 def test_names_of_the_package_are_imported_when_they_are_used() -> None:
     code = (
         "import sys, pgclip; assert 'pgclip.client' not in sys.modules; pgclip.Client; "
-        "assert set(pgclip.__all__) <= set(dir(pgclip)); from pgclip import *; print(Hit, Job)"
+        "assert set(pgclip.__all__) <= set(dir(pgclip)); from pgclip import *; print(Hit, Job);"
+        "import pgclip; pgclip.errors.NotFound, pgclip.submitting, pgclip.settings"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "Hit" in done.stdout

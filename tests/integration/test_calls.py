@@ -68,6 +68,13 @@ PICTURE = encoded(noise(1, 20, 30), "PNG")
         (lambda c: c.set_calibration("text", "image", midpoint="x", slope=1), "midpoint is a numb"),
         (lambda c: c.calibrate(sample="all"), "sample is a whole number"),
         (lambda c: c.configure_text_search(fields="title"), "fields is a list"),
+        (lambda c: c.search("a", min_score=10**400), "min_score is a number"),
+        (lambda c: c.search_vector([10**400] * 8), "a vector is a sequence of numbers"),
+        (lambda c: c.search_vector("12345678"), "a vector is a sequence of numbers"),
+        (lambda c: c.search([("a", 10**400)]), "a weight is a number"),
+        (lambda c: c.search(image=Path("a\0b")), "query image"),
+        (lambda c: c.configure_text_search(language=5), "the language is a str, not int"),
+        (lambda c: c.configure_text_search(language="a\0"), "NUL"),
         # Many items.
         (lambda c: c.submit_many({"text": "a cat"}), "of mappings such as .*, not dict"),
         (lambda c: c.submit_many("a cat"), "of mappings such as .*, not str"),
@@ -85,7 +92,12 @@ PICTURE = encoded(noise(1, 20, 30), "PNG")
         (lambda c: c.missing(limit="all"), "limit is a whole number"),
         (lambda c: c.submit_text("a", metadata={"at": datetime.now()}), "goes as text: value.isof"),
         (lambda c: c.submit_text("a", keep_source="no"), "keep_source is True or False"),
-        (lambda c: c.define_label_set("s", "cat"), "labels is a list of texts, not one"),
+        (lambda c: c.submit_text("a", priority=True), "the priority is from 0"),
+        (lambda c: c.define_label_set("s", "cat"), "labels is a list of texts, not 'cat'"),
+        (lambda c: c.define_label_set("s", ["a\0"]), "NUL"),
+        (lambda c: c.define_label_set(5, ["a"]), "the label set is a str, not int"),
+        (lambda c: c.define_label_set("s", ["\ud800"]), "not valid Unicode"),
+        (lambda c: c.drop_label_set("a\0"), "NUL"),
         (lambda c: c.define_label_set("s", ["cat"], templates="a {}"), "templates is a list"),
     ],
 )
@@ -109,6 +121,48 @@ def test_a_file_at_its_end_is_read_from_its_beginning(client: Client) -> None:
     assert client.content("rest") == PICTURE
     with pytest.raises(InvalidItem, match="is empty"):
         client.submit_image(io.BytesIO(), key="nothing")
+
+
+class Reader:
+    """What can be read and nothing else."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def read(self, _: int) -> bytes:
+        return self._data
+
+
+def test_what_can_only_be_read_is_read(client: Client) -> None:
+    client.submit_image(Reader(PICTURE), key="read")  # type: ignore[arg-type]
+    assert client.content("read") == PICTURE
+    with pytest.raises(InvalidItem, match="is empty"):
+        client.submit_image(Reader(b""), key="nothing")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "RGB", "PA", "La"])
+def test_of_a_tiff_on_its_side_the_pixels_are_its_own(client: Client, mode: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = io.BytesIO()
+    of_file = "CMYK" if mode == "CMYK" else "RGB"
+    noise(5, 100, 300).convert(of_file).save(file, "TIFF", compression="tiff_lzw", exif=exif)
+    image = Image.open(file)
+    if mode in ("PA", "La"):
+        alpha = image.convert("P" if mode == "PA" else "L").convert("PA" if mode == "PA" else "LA")
+        image = alpha if mode == "PA" else alpha.convert("La")
+    client.submit_image(image, key=mode)
+    kept = Image.open(io.BytesIO(client.content(mode)))
+    assert kept.size == image.size
+    np.testing.assert_array_equal(
+        np.asarray(kept.convert("L")),
+        np.asarray(
+            image.convert("RGBA" if mode == "PA" else "LA" if mode == "La" else of_file).convert(
+                "L"
+            )
+        ),
+    )
+    assert kept.getexif().get(0x0112, 1) == 1  # it has been turned
 
 
 @pytest.mark.parametrize(

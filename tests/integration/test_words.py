@@ -1,5 +1,6 @@
 """Words of any text and any query: none is an error, and what is there is found by them."""
 
+import itertools
 import unicodedata
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -164,6 +165,32 @@ def test_texts_beyond_what_postgres_takes(words: Sql) -> None:
         assert finds(words, each[:20].split()[0], each, f'{{"title": "{title}"}}')
 
 
+def test_a_text_whose_characters_stand_for_many(words: Sql) -> None:
+    """U+FDFA is eighteen characters to those who search for words: more than a megabyte."""
+    triples = [
+        "".join(three) for three in itertools.product("abcdefghijklmnopqrstuvwxyz", repeat=3)
+    ]
+    text = "".join(f"-{three}\ufdfa" for three in triples)[:85_000]
+    assert finds(words, triples[0], text + " aaa")
+    words("SELECT pgclip.submit_text(%s, key => 'many')", text)
+    assert words("SELECT max(length(words)) > 1000 FROM pgclip.item_text") == [(True,)]
+    words("SELECT pgclip.delete('many')")
+
+
+def test_many_marks_on_one_letter_take_no_time_that_nothing_ends(words: Sql) -> None:
+    """To sort them takes time quadratic in their number: of so many, a hundred seconds."""
+    words("BEGIN; SET LOCAL statement_timeout = '20s'")
+    text = "a" + "\u0301\u0316" * 65_000
+    words("SELECT pgclip._words('english', '{}', '{}', convert_to(%s, 'UTF8'))", text)
+    words("ROLLBACK")
+
+
+def test_latin_words_after_many_others_keep_their_order(words: Sql) -> None:
+    text = "ก" * 20_000 + " a red cat"
+    assert all_of(words, '"red cat"', text)
+    assert not all_of(words, '"cat red"', text)
+
+
 def test_unicode_that_shows_nothing_is_blank(words: Sql) -> None:
     rows = words(
         """SELECT n, pgclip._is_blank(chr(n)) FROM generate_series(1, 1114111) n
@@ -193,6 +220,20 @@ def test_a_query_has_8_kib_at_most(words: Sql) -> None:
     words("SELECT pgclip._query_data(%s, NULL)", "é" * 4096)
     with pytest.raises(psycopg2.Error, match="8 KiB"):
         words("SELECT pgclip._query_data(%s, NULL)", "é" * 4097)
+
+
+def test_a_configuration_wins_over_what_is_indexed_anew(words: Sql, url: str) -> None:
+    words("DELETE FROM pgclip.item")
+    words("SELECT pgclip.submit_text('running dogs', key => 'k')")
+    words("INSERT INTO pgclip.words_anew VALUES (0)")
+    with psycopg2.connect(url) as other:
+        other.cursor().execute("SELECT pgclip.configure_text_search('simple')")
+        assert words("SELECT pgclip.index_words_anew(7)") == [(False,)]
+        other.commit()
+    other.close()
+    assert words("SELECT words @@ 'running' FROM pgclip.item_text") == [(True,)]
+    assert words("SELECT count(*) FROM pgclip.words_anew") == [(0,)]
+    words("SELECT pgclip.configure_text_search()")
 
 
 def test_words_are_indexed_anew_page_by_page(words: Sql, url: str) -> None:

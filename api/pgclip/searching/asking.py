@@ -1,11 +1,19 @@
 """What a client offers for asking about one thing, and about each of many."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pgclip import statements
-from pgclip.arguments import collection_name, filter_json, kind_of, name_text, text, whole_number
+from pgclip.arguments import (
+    collection_name,
+    filter_json,
+    kind_of,
+    name_text,
+    text,
+    text_list,
+    whole_number,
+)
 from pgclip.errors import InvalidItem
 from pgclip.items import Choice, Classified, Hit, Kind, Similarity
 from pgclip.searching.queries import Like, Picture, is_picture, item_of, query_text
@@ -61,7 +69,7 @@ class Asking(Searching):
     def classify(
         self,
         key: str | Path | Like | None = None,
-        labels: Sequence[str] = (),
+        labels: Iterable[str] = (),
         *,
         template: str = "{}",
         query: str | None = None,
@@ -76,15 +84,15 @@ class Asking(Searching):
         NotFound, QueryFailed.
         """
         thing = self._thing(key, collection, query, image, timeout)
-        self._embed_prompts(statements.PROMPTS, labels, (template,), timeout)
-        arguments = (*thing, list(labels), template)
+        words = self._embed_prompts(statements.PROMPTS, labels, template, timeout)
+        arguments = (*thing, words, template)
         (probabilities,) = self._row(statements.CLASSIFY, arguments, "classification")
-        choices = map(Choice, labels, probabilities)
+        choices = map(Choice, words, probabilities)
         return sorted(choices, key=lambda choice: -choice.probability)
 
     def classify_items(
         self,
-        labels: Sequence[str],
+        labels: Iterable[str],
         *,
         template: str = "{}",
         collection: str | None = None,
@@ -97,14 +105,14 @@ class Asking(Searching):
         Raises InvalidItem, NotFound, QueryFailed.
         """
         narrowing = (collection_name(collection), kind_of(kind), filter_json(filter))
-        self._embed_prompts(statements.PROMPTS, labels, (template,), timeout)
-        return self._classified(list(labels), template, narrowing)
+        words = self._embed_prompts(statements.PROMPTS, labels, template, timeout)
+        return self._classified(words, template, narrowing)
 
     def answer(
         self,
         key: str | Path | Like | None = None,
         question: str = "",
-        answers: Sequence[str] = (),
+        answers: Iterable[str] = (),
         *,
         query: str | None = None,
         image: Picture | None = None,
@@ -118,9 +126,9 @@ class Asking(Searching):
         """
         thing = self._thing(key, collection, query, image, timeout)
         asked = query_text(question)
-        self._embed_prompts(statements.QUESTION_PROMPTS, answers, (asked,), timeout)
+        words = self._embed_prompts(statements.QUESTION_PROMPTS, answers, asked, timeout)
         with self._database.transaction("answer") as cursor:
-            cursor.execute(statements.ANSWER, (*thing, asked, list(answers)))
+            cursor.execute(statements.ANSWER, (*thing, asked, words))
             return [Choice(*row) for row in cursor.fetchall()]
 
     def captions(
@@ -175,16 +183,16 @@ class Asking(Searching):
         return None, collection, None, picture
 
     def _embed_prompts(
-        self, statement: str, labels: object, rest: tuple[str, ...], timeout: float
-    ) -> None:
-        """Has the texts encoded that some labels stand for, all at once. Raises InvalidItem."""
-        if isinstance(labels, str) or not isinstance(labels, Iterable):
-            raise InvalidItem(f"needed is a list of texts, not {labels!r:.100}")
-        words = [text(label, "asking", "text") for label in labels]
-        for each in rest:
-            text(each, "asking", "text")
-        (prompts,) = self._row(statement, (words, *rest), "asking")
+        self, statement: str, labels: object, around: object, timeout: float
+    ) -> list[str]:
+        """Has the texts encoded that some labels stand for, all at once; returns the labels.
+
+        `around`: a template, or a question. Raises InvalidItem.
+        """
+        words = list(dict.fromkeys(text_list(labels, "labels")))
+        (prompts,) = self._row(statement, (words, text(around, "asking", "text")), "asking")
         self._embed_all(prompts, timeout)
+        return words
 
     def _row(self, statement: str, arguments: tuple[Any, ...], what: str) -> tuple[Any, ...]:
         with self._database.transaction(what) as cursor:

@@ -120,9 +120,11 @@ def weighted_parts(parts: object) -> list[tuple[str | bytes | tuple[str, str], f
 def vector_numbers(vector: "Sequence[float] | np.ndarray[Any, Any]") -> list[float]:
     """A vector of shape (dim,) as numbers for Postgres. Raises InvalidItem."""
     try:
-        return [float(value) for value in vector]
-    except (TypeError, ValueError):
-        raise InvalidItem("a vector is a sequence of numbers, of shape (dim,)") from None
+        if not isinstance(vector, str | bytes):
+            return [float(value) for value in vector]
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise InvalidItem("a vector is a sequence of numbers, of shape (dim,)")
 
 
 def search_for(query: str | bytes) -> str:

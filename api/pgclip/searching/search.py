@@ -10,10 +10,10 @@ from pgclip import statements
 from pgclip.arguments import (
     collection_name,
     kind_of,
-    name_text,
     number,
     seconds,
     text,
+    text_list,
     whole_number,
 )
 from pgclip.database import Database
@@ -271,9 +271,7 @@ class Searching:
         `language` is a text search configuration of Postgres ("simple" for none), `fields` are
         paths such as about.title. All words are indexed anew, and submissions wait for it.
         """
-        if isinstance(fields, str):
-            raise InvalidItem(f"fields is a list of fields, not one: [{fields!r}]")
-        arguments = (language, [name_text(field, "field") for field in fields])
+        arguments = (text(language, "text search", "language"), text_list(fields, "fields"))
         self._at_length(statements.CONFIGURE_TEXT_SEARCH, arguments, timeout, "text search")
 
     def segments(self) -> list[Segment]:

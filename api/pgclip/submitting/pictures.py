@@ -9,8 +9,10 @@ from pgclip.errors import InvalidItem
 # No picture may have more inline; a file object that has is not read to its end.
 _INLINE_BYTES = 64 * 2**20
 # Modes of Pillow that a PNG holds; a TIFF holds those and most others.
-_PNG_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "I;16"}
+_PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "I;16"}
 _TIFF_MODES = {"CMYK", "YCbCr", "LAB", "I", "F", "I;16B"}
+_CONVERTED = {"PA": "RGBA", "RGBa": "RGBA", "La": "LA"}  # others to RGB
+_ORIENTATION = 0x0112
 
 
 class Pillow(Protocol):
@@ -25,6 +27,12 @@ class Pillow(Protocol):
 
     def convert(self, mode: str) -> Any:
         """An image of another mode."""
+
+    def load(self) -> Any:
+        """Reads the pixels, if that has not been done."""
+
+    def getexif(self) -> Any:
+        """What the camera said of it."""
 
 
 def picture_bytes(image: Any, what: str) -> bytes:
@@ -55,15 +63,17 @@ def query_image(image: Any) -> bytes:
     if isinstance(image, Path):
         try:
             return image.read_bytes()
-        except OSError as error:
-            raise InvalidItem(f"query image {image}: {error.strerror}") from error
+        except (OSError, ValueError) as error:  # a NUL in it
+            why = getattr(error, "strerror", None) or error
+            raise InvalidItem(f"query image {image!s:.200}: {why}") from error
     return picture_bytes(image, "query image")
 
 
 def _read(file: IO[bytes], what: str) -> bytes:
     try:
         data = file.read(_INLINE_BYTES + 1)
-        if not data and file.seekable() and file.tell() > 0:
+        seekable = getattr(file, "seekable", None)
+        if not data and seekable is not None and seekable() and file.tell() > 0:
             file.seek(0)
             data = file.read(_INLINE_BYTES + 1)
     except (OSError, ValueError) as error:
@@ -76,11 +86,15 @@ def _read(file: IO[bytes], what: str) -> bytes:
 def _encoded(image: Any, what: str) -> bytes:
     buffer = BytesIO()
     try:
+        image.load()  # by which a TIFF is turned, and says so no more
+        whole = image.getexif()
+        exif = type(whole)()  # which side is up, and no more: the rest is about another file
+        if _ORIENTATION in whole:
+            exif[_ORIENTATION] = whole[_ORIENTATION]
         if image.mode not in _PNG_MODES | _TIFF_MODES:
-            image = image.convert("RGBA" if image.mode == "RGBa" else "RGB")
-        exif = image.getexif()  # it says which side is up
+            image = image.convert(_CONVERTED.get(image.mode, "RGB"))
         format, how = ("PNG", {"compress_level": 1}) if image.mode in _PNG_MODES else ("TIFF", {})
-        image.save(buffer, format, **how, **({"exif": exif} if exif else {}))
+        image.save(buffer, format, **how, exif=exif)
     except Exception as error:  # of a decoder, for what is read only now: there is no list of them
         raise InvalidItem(f"{what}: Pillow can't encode it: {error}") from error
     return buffer.getvalue()

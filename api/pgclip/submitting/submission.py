@@ -114,7 +114,7 @@ def _common(
     if key is not None:
         text(key, what, "key")
     text(collection, what, "collection")
-    if not isinstance(priority, int) or not 0 <= priority <= 9:
+    if not isinstance(priority, int) or isinstance(priority, bool) or not 0 <= priority <= 9:
         raise InvalidItem(f"{what}: the priority is from 0 (first) to 9, not {priority!r}")
     flag(keep_source, f"{what}: keep_source")
     flag(merge_metadata, f"{what}: merge_metadata")
