@@ -22,8 +22,8 @@ CREATE FUNCTION pgclip._parts_of_query(
     p_query text, OUT plain text, OUT quoted text[], OUT excluded text[]
 ) LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
-    v_quote text := '(?:^|\s)(-?)"([^"]*)"';
-    v_minus text := '(?:^|\s)-([^\s!-/:-@\[-`{-~]\S*)';
+    v_quote text := E'(?:^|\\s)(-?)"([^"]*)"';
+    v_minus text := E'(?:^|\\s)-([^\\s!-/:-@\\[-`{-~]\\S*)';
     v_rest  text := pgclip._one_spelling(p_query);
 BEGIN
     SELECT coalesce(array_agg(m[2]) FILTER (WHERE m[1] = ''), '{}'),
@@ -59,7 +59,7 @@ LANGUAGE sql STABLE AS $$
     SELECT ARRAY(
         SELECT operand
         FROM (SELECT word,
-                     '''' || replace(replace(word, '\', '\\'), '''', '''''') || '''' AS operand
+                     '''' || replace(replace(word, E'\\', E'\\\\'), '''', '''''') || '''' AS operand
               FROM unnest(tsvector_to_array(to_tsvector(p_language, regexp_replace(
                        p_text, '[' || pgclip._unspaced() || ']+', ' ', 'g')))) word
               UNION

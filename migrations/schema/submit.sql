@@ -60,10 +60,11 @@ $$;
 -- Whether a text shows nothing: spaces, controls, and what Unicode ignores by default.
 CREATE FUNCTION pgclip._is_blank(p_text text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT p_text !~ ('[^\x01-\x20\x7f-\xa0\xad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5'
-                      '\u180b-\u180f\u2000-\u200f\u2028-\u202f\u205f-\u206f\u2800\u3000\u3164'
-                      '\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3'
-                      '\U0001d173-\U0001d17a\U000e0000-\U000e0fff]')
+    SELECT p_text !~ (
+        E'[^\\x01-\\x20\\x7f-\\xa0\\xad\\u034f\\u061c\\u115f\\u1160\\u1680\\u17b4\\u17b5'
+        || E'\\u180b-\\u180f\\u2000-\\u200f\\u2028-\\u202f\\u205f-\\u206f\\u2800\\u3000'
+        || E'\\u3164\\ufe00-\\ufe0f\\ufeff\\uffa0\\ufff0-\\ufff8\\U0001bca0-\\U0001bca3'
+        || E'\\U0001d173-\\U0001d17a\\U000e0000-\\U000e0fff]')
 $$;
 
 -- What is wrong with a content, for a person; NULL if nothing is.

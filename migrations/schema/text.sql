@@ -4,12 +4,13 @@
 -- Tibetan's neighbours Myanmar and Khmer, kana, bopomofo and Han, with their extensions.
 CREATE FUNCTION pgclip._unspaced() RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT '\u0e01-\u0e3a\u0e40-\u0e4e\u0e81-\u0ece\u0edc-\u0edf\u1000-\u103f\u1050-\u108f'
-           '\u1780-\u17d3\u1950-\u1974\u1980-\u19c9\u1a20-\u1a7c\u3005-\u3007\u3031-\u3035'
-           '\u3041-\u3096\u3099\u309a\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u3105-\u312f'
-           '\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\ua9e0-\ua9fe\uaa60-\uaa7f'
-           '\uaadb-\uaadd\uf900-\ufaff\U00016fe0-\U00018cff\U0001aff0-\U0001b16f'
-           '\U00020000-\U0003ffff'
+    SELECT E'\\u0e01-\\u0e3a\\u0e40-\\u0e4e\\u0e81-\\u0ece\\u0edc-\\u0edf\\u1000-\\u103f'
+        || E'\\u1050-\\u108f\\u1780-\\u17d3\\u1950-\\u1974\\u1980-\\u19c9\\u1a20-\\u1a7c'
+        || E'\\u3005-\\u3007\\u3031-\\u3035\\u3041-\\u3096\\u3099\\u309a\\u309d-\\u309f'
+        || E'\\u30a1-\\u30fa\\u30fc-\\u30ff\\u3105-\\u312f\\u31a0-\\u31bf\\u31f0-\\u31ff'
+        || E'\\u3400-\\u4dbf\\u4e00-\\u9fff\\ua9e0-\\ua9fe\\uaa60-\\uaa7f\\uaadb-\\uaadd'
+        || E'\\uf900-\\ufaff\\U00016fe0-\\U00018cff\\U0001aff0-\\U0001b16f'
+        || E'\\U00020000-\\U0003ffff'
 $$;
 
 -- A text as its words are read from it: one spelling of what Unicode spells in several ways (NFKC).
@@ -18,9 +19,10 @@ $$;
 CREATE FUNCTION pgclip._one_spelling(p_text text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT CASE
-        WHEN p_text !~ '[^\x01-\x7f]' THEN p_text
-        WHEN p_text ~ ('[\u0300-\u036f\u0483-\u1dff\u20d0-\u20ff\u302a-\u302f\u3099\u309a'
-                       '\ua66f-\uabed\ufb1e\ufe20-\ufe2f\U000101fd-\U0001e94a]{200}')
+        WHEN p_text !~ E'[^\\x01-\\x7f]' THEN p_text
+        WHEN p_text ~ (E'[\\u0300-\\u036f\\u0483-\\u1dff\\u20d0-\\u20ff\\u302a-\\u302f'
+                       || E'\\u3099\\u309a\\ua66f-\\uabed\\ufb1e\\ufe20-\\ufe2f'
+                       || E'\\U000101fd-\\U0001e94a]{200}')
             THEN (SELECT string_agg(normalize(substr(p_text, n, 500), NFKC), '' ORDER BY n)
                   FROM generate_series(1, length(p_text), 500) n)
         ELSE normalize(p_text, NFKC) END

@@ -39,7 +39,7 @@ CREATE INDEX job_queue ON pgclip.job (model_id, rank, id)
     WHERE lease IS NULL AND not_before IS NULL;
 CREATE INDEX job_delayed ON pgclip.job (not_before) WHERE not_before IS NOT NULL;
 
--- From which item on words are indexed anew, which are now read from texts in another way; no row if
--- from none.
+-- From which item on words are indexed anew, which are now read from texts in another way; no row
+-- if from none.
 CREATE TABLE pgclip.words_anew (from_item bigint PRIMARY KEY);
 INSERT INTO pgclip.words_anew SELECT 0 WHERE EXISTS (SELECT FROM pgclip.item);

@@ -58,11 +58,11 @@ def uncalibrated(live: Live) -> Iterator[None]:
 def test_in_a_terminal_a_hit_is_a_line_that_fits(live: Live) -> None:
     keys = [f"/srv/pictures of a long way/{'deep/' * 20}{n} holidays.jpg" for n in range(3)]
     live.client.submit_many(
-        {"key": key, "image": PICTURES / "guitar.jpg", "collection": "terminal",
+        {"key": key, "image": PICTURES / "guitar.jpg", "collection": "narrow",
          "metadata": {"name": key.rsplit("/")[-1], "camera": "of some make " * 9}}
         for key in [*keys, "short"]
     ).wait(60)  # fmt: skip
-    arguments = ("search", "a", "guitar", "-c", "terminal", "--no-preview")
+    arguments = ("search", "a", "guitar", "-c", "narrow", "--no-preview")
     for columns in (40, 60, 80, 200):
         told = in_terminal(*arguments, columns=columns, **urls(live.client))
         lines = [line.rstrip() for line in told.splitlines()]

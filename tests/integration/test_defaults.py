@@ -20,7 +20,7 @@ DEFAULTS = {
         "default_transaction_deferrable": "on",
     },
     "impatient": {
-        "statement_timeout": "150ms",
+        "statement_timeout": "300ms",
         "lock_timeout": "50ms",
         "idle_in_transaction_session_timeout": "150ms",
         "transaction_timeout": "0",

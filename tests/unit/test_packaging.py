@@ -126,6 +126,8 @@ def test_public_names() -> None:
         "AsyncClient",
         "Batch",
         "Calibration",
+        "Choice",
+        "Classified",
         "Client",
         "Collection",
         "ConfigurationError",
@@ -151,6 +153,7 @@ def test_public_names() -> None:
         "QueueFull",
         "SchemaError",
         "Segment",
+        "Similarity",
         "WaitTimeout",
     }
     assert all(hasattr(pgclip, name) for name in pgclip.__all__)
