@@ -64,7 +64,7 @@ def forget_what_is_new() -> None:
     statements.SEARCH_VECTOR = statements.SEARCH_VECTOR.replace(
         "pgclip.failure_of(item_id)", "NULL"
     )
-    of_workers.WAKE_JOBS = "SELECT 0 * %s"
+    of_workers.WAKE_JOBS = of_workers.INDEX_WORDS_ANEW = "SELECT 0 * %s"
 
 
 def main(version: str, what: str, *more: str) -> int:
