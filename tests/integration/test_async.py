@@ -212,6 +212,7 @@ def test_a_fork_while_other_threads_are_busy(client: Client) -> None:
         while not stop.is_set():
             client.submit_text("busy")
 
+    client.submit_text("busy")  # a module that a thread is importing can't be had in the child
     busy = [threading.Thread(target=submit) for _ in range(3)]
     for thread in busy:
         thread.start()
