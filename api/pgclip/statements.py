@@ -231,10 +231,14 @@ RECALL = """
     FROM pgclip.recall WHERE queries > 0 ORDER BY model, query_kind, kind, share DESC
 """
 # Asking about one thing: an item by key and collection, a text, or a picture.
+# Those that are not there yet; asked for in an order that all keep, or two who ask for the same
+# would wait for each other.
 REQUEST_EMBEDDINGS = """
-    SELECT count(pgclip.request_embedding(q))
-    FROM (SELECT DISTINCT q FROM unnest(%s::text[]) q ORDER BY q) ordered
-"""  # in an order that all keep, or two who ask for the same would wait for each other
+    SELECT q
+    FROM (SELECT q, pgclip.request_embedding(q) AS is_there
+          FROM (SELECT DISTINCT q FROM unnest(%s::text[]) q ORDER BY q) ordered OFFSET 0) asked
+    WHERE NOT is_there
+"""
 PROMPTS = "SELECT pgclip.prompts(%s::text[], %s)"
 QUESTION_PROMPTS = "SELECT pgclip.question_prompts(answers => %s::text[], question => %s)"
 SIMILARITY = """

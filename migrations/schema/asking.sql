@@ -61,11 +61,12 @@ BEGIN
                  FROM unnest(labels) WITH ORDINALITY t(l, n) ORDER BY n);
 END $$;
 
--- Has several texts encoded, as embed has one. CALL it outside a transaction.
+-- Has several texts encoded, as embed has one, all within the time. CALL it outside a transaction.
 CREATE PROCEDURE pgclip.embed_many(queries text[], timeout interval DEFAULT '10 s')
 LANGUAGE plpgsql AS $$
 DECLARE
     v_query text;
+    v_end   timestamptz := clock_timestamp() + timeout;
 BEGIN
     -- All of them first, so that they are encoded together; in an order that all keep.
     PERFORM pgclip.request_embedding(q)
@@ -73,7 +74,7 @@ BEGIN
     PERFORM set_config('synchronous_commit', 'off', true);
     COMMIT;
     FOREACH v_query IN ARRAY queries LOOP
-        CALL pgclip.embed(v_query, timeout => timeout);
+        CALL pgclip.embed(v_query, timeout => greatest(v_end - clock_timestamp(), '10 ms'));
     END LOOP;
 END $$;
 

@@ -283,17 +283,19 @@ CREATE FUNCTION pgclip._best_of_kinds(
 DECLARE
     v_kinds   pgclip.kind[] := CASE WHEN p_query_kind = 'image' THEN '{image,text}'
                                     ELSE '{text,image}' END;
-    v_efforts int[] := ARRAY(
-        SELECT pgclip._effort(p_model, p_query_kind, kind, p_recall)
-        FROM unnest(v_kinds) WITH ORDINALITY k(kind, n) ORDER BY n);
+    v_efforts int[];  -- of each; NULL where one kind is all there is
     v_of_kind pgclip.narrowing := p_narrowing;
     v_least   real[] := p_least;
     v_best    record;
 BEGIN
-    IF p_narrowing.kind IS NOT NULL OR p_narrowing.few IS NOT NULL
-       OR v_efforts[1] IS NOT DISTINCT FROM v_efforts[2]
-       OR (SELECT count(DISTINCT kind) FROM pgclip.segment
-           WHERE model_id = p_model AND state = 'sealed') < 2 THEN
+    IF p_narrowing.kind IS NULL AND p_narrowing.few IS NULL
+       AND (SELECT count(DISTINCT kind) FROM pgclip.segment
+            WHERE model_id = p_model AND state = 'sealed') = 2 THEN
+        v_efforts := ARRAY(
+            SELECT pgclip._effort(p_model, p_query_kind, kind, p_recall)
+            FROM unnest(v_kinds) WITH ORDINALITY k(kind, n) ORDER BY n);
+    END IF;
+    IF v_efforts[1] IS NOT DISTINCT FROM v_efforts[2] THEN
         SELECT b.items, b.scores INTO items, scores FROM pgclip._best(
             p_model, p_query, p_k, p_narrowing, p_least,
             pgclip._effort(p_model, p_query_kind, p_narrowing.kind, p_recall), p_after_score,

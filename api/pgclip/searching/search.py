@@ -319,11 +319,12 @@ class Searching:
 
     def _embed_all(self, prompts: Sequence[str], timeout: float) -> None:
         """Has texts encoded: asked for together, so that a worker takes them together."""
+        end = time.monotonic() + seconds(timeout)
         with self._database.transaction("prompts", synchronous_commit="off") as cursor:
             cursor.execute(statements.REQUEST_EMBEDDINGS, (list(prompts),))
-        begin = time.monotonic()
-        for prompt in prompts:
-            self._embed(prompt, max(0.0, seconds(timeout) - (time.monotonic() - begin)))
+            lacking = [prompt for (prompt,) in cursor.fetchall()]
+        for prompt in lacking:  # at least one look at each
+            self._await_embedding(prompt, max(0.01, end - time.monotonic()))
 
     def _await_embedding(self, given: str | bytes, timeout: float) -> None:
         kind, data = ("text", given.encode()) if isinstance(given, str) else ("image", given)
