@@ -27,7 +27,9 @@ BEGIN
     INSERT INTO pgclip.worker (model_id, host, pid, device, precision, batch_size, expires_at)
     SELECT id, p_host, p_pid, p_device, p_precision, p_batch_size,
            clock_timestamp() + make_interval(secs => p_lease_seconds)
-    FROM pgclip.model WHERE id = p_model AND state <> 'retired' FOR KEY SHARE
+    -- A lock that a change of its state waits for, and that waits for one: otherwise a worker could
+    -- sign on for a model that is just being taken back, and nobody would tell it.
+    FROM pgclip.model WHERE id = p_model AND state <> 'retired' FOR SHARE
     RETURNING id INTO v_worker;
     IF v_worker IS NULL THEN
         RAISE EXCEPTION 'this worker''s model is retired or gone' USING ERRCODE = 'PC006',

@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg2
 import pytest
 from support.databases import assert_ledger_is_true, run_sql
 from support.hand import Hand, NewHand, states, submit
+from support.processes import eventually
 
 from pgclip import Client
 
@@ -245,6 +247,23 @@ def test_cancelled_while_it_is_filled_at_work_and_locked(
     work_off(hand())
     assert_ledger_is_true(database_url)
     register(sql, "m")
+
+
+def test_nobody_signs_on_for_a_model_that_is_just_being_taken_back(
+    sql: Sql, user: Any, database_url: str
+) -> None:
+    sql("SELECT pgclip.add_model('other')")
+    register(sql)
+    user.cursor().execute("SELECT pgclip.cancel_model('other')")
+    with ThreadPoolExecutor() as pool:
+        statement = "SELECT pgclip.sign_on(2::smallint, 'h', 1, 'cpu', 'f', 64, 60)"
+        signing_on = pool.submit(run_sql, database_url, statement)
+        eventually(lambda: signing_on.done() or sql("SELECT 1 FROM pg_locks WHERE NOT granted"))
+        user.commit()
+        with pytest.raises(psycopg2.Error, match="retired or gone"):
+            signing_on.result()
+    walk(sql)
+    assert sql("SELECT name FROM pgclip.model") == [("m",)]
 
 
 def test_bytes_are_kept_for_a_model_that_is_being_filled(sql: Sql, hand: NewHand) -> None:
