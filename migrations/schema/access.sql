@@ -6,7 +6,8 @@
 CREATE FUNCTION pgclip._functions_of(p_access text) RETURNS text[]
 LANGUAGE sql IMMUTABLE AS $$
     SELECT ARRAY['serves', 'try_out', '_lacking_grants', '_lacking_elsewhere', '_owner',
-                 '_functions_of', '_readable_by', '_segment_table', '_rows_in']
+                 '_functions_of', '_readable_by', '_segment_table', '_rows_in',
+                 '_rows_reckoned']
         || CASE p_access
            WHEN 'client' THEN ARRAY[
         'submit_image', 'submit_text', 'submit_batch', 'merge_batch', 'open_staging',
@@ -18,7 +19,11 @@ LANGUAGE sql IMMUTABLE AS $$
         'as_vector', '_as_real', 'weigh', 'search', 'search_image', 'search_vector', 'similar',
         'hybrid', 'prompts', 'question_prompts', 'embed_many', 'similarity', 'classify', 'answer',
         'captions',
-        'duplicates_of', 'duplicate_groups', 'labels_of', 'failure_of', 'vectors_of', 'heal']
+        'duplicates_of', 'duplicate_groups', 'labels_of', 'failure_of', 'vectors_of', 'heal',
+        'index_table', 'unindex_table', 'search_rows', 'missing_rows', '_check_table',
+        '_parse_columns', '_define_table', '_grant_reading', '_leave_table', '_set_triggers',
+        '_drop_triggers', '_triggers_of', '_lacking_triggers', '_by_row', '_columns_of',
+        '_key_columns', '_key_of', '_key_values', '_from', '_table_searched', '_rows_statement']
            WHEN 'worker' THEN ARRAY[
         'register_model', '_ticket_queue', 'sign_on', 'heartbeat', 'sign_off', 'claim', 'release',
         'known_embeddings', 'keep_label_vector', 'open_results', 'store', 'notify_settled',
@@ -27,18 +32,18 @@ LANGUAGE sql IMMUTABLE AS $$
         'query_waits', 'take_queries', 'answer_query', 'refuse_query', 'unindexed',
         'close_segment', 'next_build', 'build_segment', 'announce_segments',
         'exchange_segments', 'drop_retired', 'measure_recall', 'next_relabeling',
-        'store_labels'] END
+        'store_labels', 'follow_tables'] END
 $$;
 
 CREATE FUNCTION pgclip._readable_by(p_access text) RETURNS text[]
 LANGUAGE sql IMMUTABLE AS $$
     SELECT ARRAY['schema_version', 'definition', 'access', 'installation', 'items', 'labels',
                  'collections', 'queue', 'delayed', 'workers', 'models', 'segments',
-                 'calibrations', 'recall']
+                 'calibrations', 'recall', 'tables']
         || CASE p_access
            WHEN 'client' THEN ARRAY['item', 'label_set', 'label', 'embedding_set', 'query_vector',
                                     'worker', 'query_request (model_id, kind, hash, error)',
-                                    'missing']
+                                    'missing', 'indexed_table', 'table_item']
            WHEN 'worker' THEN ARRAY['model', 'segment', 'job', 'content', 'label_epoch',
                                     'label_set', 'label', 'label_vector'] END
 $$;

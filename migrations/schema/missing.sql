@@ -36,7 +36,8 @@ LEFT JOIN pgclip.relabeling r ON r.model_id = m.id;
 -- is being filled anyway; "limit" bounds the items that are looked at, from the one after "after",
 -- in their order. Gives how many jobs, and the item to go on after, or NULL. With the last page
 -- workers begin to label anew, from the vectors that are there, the items whose labels are older
--- than the label sets; "relabeled" says how many lack labels. Items that a transaction has locked
+-- than the label sets; "relabeled" says how many lack labels; and to go through the rows of indexed
+-- tables. Items that a transaction has locked
 -- are passed over: it sees to them.
 CREATE FUNCTION pgclip.heal(
     after bigint DEFAULT 0, "limit" int DEFAULT NULL,
@@ -55,6 +56,9 @@ BEGIN
     IF last_id IS NULL THEN
         SELECT count(*) INTO relabeled FROM (
             SELECT DISTINCT item_id, model FROM pgclip.missing WHERE label_set IS NOT NULL) lacking;
+    END IF;
+    IF last_id IS NULL THEN  -- tables are compared with their items by workers
+        PERFORM pgclip._begin_table_walk(id) FROM pgclip.indexed_table;
     END IF;
     IF relabeled > 0 THEN
         DELETE FROM pgclip.relabeling r USING pgclip.model m

@@ -43,3 +43,60 @@ CREATE INDEX job_delayed ON pgclip.job (not_before) WHERE not_before IS NOT NULL
 -- if from none.
 CREATE TABLE pgclip.words_anew (from_item bigint PRIMARY KEY);
 INSERT INTO pgclip.words_anew SELECT 0 WHERE EXISTS (SELECT FROM pgclip.item);
+
+-- Tables of applications whose rows are kept in step as items. Expressions have "@3@" for the third
+-- column of the table, whatever that is called meanwhile.
+CREATE TABLE pgclip.indexed_table (
+    id             int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    relation       regclass NOT NULL,
+    name           text NOT NULL,              -- of the relation, for when it is gone
+    collection     text NOT NULL UNIQUE,
+    -- For each part of a row: label, kind, type of the expression, the expression.
+    parts          jsonb NOT NULL,
+    metadata       jsonb NOT NULL,             -- field: number of the column
+    retired_fields text[] NOT NULL DEFAULT '{}',
+    condition      text NOT NULL,
+    priority       smallint NOT NULL,
+    replicated     boolean NOT NULL,
+    -- What the trigger's function was made from, and where the rows lie.
+    names          text,
+    place          text,
+    looked_at      timestamptz NOT NULL DEFAULT '-infinity',
+    -- What is being gone through, and how far: the table's rows, then the items of it.
+    walk           text CHECK (walk IN ('rows', 'items')),
+    after_key      text,
+    walked         bigint NOT NULL DEFAULT 0,
+    is_leaving     boolean NOT NULL DEFAULT false,
+    trouble        text,
+    created_at     timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX indexed_table_relation ON pgclip.indexed_table (relation);
+
+-- Which item is of which row. A row's key is its primary key as text; of several columns a JSON
+-- array.
+CREATE TABLE pgclip.table_item (
+    item_id  bigint PRIMARY KEY REFERENCES pgclip.item ON DELETE CASCADE,
+    table_id int NOT NULL REFERENCES pgclip.indexed_table,
+    row_key  text COLLATE "C" NOT NULL,
+    part     text NOT NULL
+);
+CREATE INDEX table_item_row ON pgclip.table_item (table_id, row_key);
+
+-- Rows that have changed and have not been looked at since. No key: any row may have.
+CREATE TABLE pgclip.row_change (
+    id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    table_id int NOT NULL,
+    row_key  text,
+    noted_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- What a row has that can't become an item.
+CREATE TABLE pgclip.row_failure (
+    table_id  int NOT NULL REFERENCES pgclip.indexed_table ON DELETE CASCADE,
+    row_key   text COLLATE "C" NOT NULL,
+    part      text NOT NULL,
+    reason    text NOT NULL,
+    message   text NOT NULL,
+    failed_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (table_id, row_key, part)
+);

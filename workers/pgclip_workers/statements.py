@@ -51,6 +51,14 @@ EXPIRE_QUERIES = f"SELECT pgclip.expire_queries(%s, %s, %s) {_ALONE}"
 RETIRED_QUEUES = f"SELECT pgclip.retired_queues() {_ALONE}"
 BACKLOG = f"SELECT queue, queued, workers FROM pgclip.backlog(%s) {_ALONE}"
 
+# One at a time too, but not the steward's turn: pages of a table take long. The lock is had before
+# the function is called, and that is called once.
+FOLLOW_TABLES = """
+    SELECT (f).tables, (f).did, (f).submitted, (f).queues
+    FROM (SELECT pgclip.follow_tables() AS f
+          WHERE pg_try_advisory_xact_lock(7311994465) OFFSET 0) followed
+"""
+
 # For metrics: every model's jobs by state, those that wait counted up to a limit, and the age of
 # the oldest. A rank may lie in the future.
 QUEUE = """

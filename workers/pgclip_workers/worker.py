@@ -28,6 +28,7 @@ from pgclip_workers.telemetry.observer import Observer
 from pgclip_workers.upkeep.presence import Presence
 from pgclip_workers.upkeep.sealer import Sealer
 from pgclip_workers.upkeep.steward import Steward
+from pgclip_workers.upkeep.tables import TableFollower
 from pgclip_workers.upkeep.watchdog import STUCK_EXIT, Watchdog
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ class Worker:
         self._settings = settings
         self._encoder = encoder
         self._pools = pools
-        self._database = self._connections(7)
+        self._database = self._connections(8)
         # A heartbeat must not wait for a connection that a stage has.
         self._pulse = self._connections(1)
         self._answers = self._connections(2, settings.unpooled_url)
@@ -69,6 +70,7 @@ class Worker:
         shelf.book()
         steward = Steward(self._settings, database, self._tickets, encoder.batch_size)
         sealer = Sealer(self._settings, database, self._model)
+        tables = TableFollower(self._settings, database, self._tickets)
         link = Link()
         parts: list[Steward | Sealer | Link | Pipeline] = [steward, sealer, link]
         presence = Presence(
@@ -99,7 +101,7 @@ class Worker:
             watchdog.guard(
                 pipeline.stopping,
                 *(*pipeline.threads, idle, desk.thread, relabeler.thread),
-                *(steward.thread, sealer.thread),
+                *(steward.thread, sealer.thread, tables.thread),
             )  # fmt: skip
             name = f"pgclip-{os.getpid()}"
             refused = self._observer.refused_message
@@ -116,6 +118,7 @@ class Worker:
             relabeler.stop()
             desk.stop()
             steward.stop()
+            tables.stop()
             presence.stop()
             self._observer.stop()
             self._tickets.close()

@@ -27,6 +27,9 @@ FILES = (
     "building",
     "labels",
     "missing",
+    "tables",
+    "table_triggers",
+    "rows",
     "queries",
     "vectors",
     "calibration",
@@ -37,6 +40,7 @@ FILES = (
     "text",
     "hybrid",
     "asking",
+    "search_rows",
     "duplicates",
     "trial",
 )

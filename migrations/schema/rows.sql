@@ -1,0 +1,455 @@
+-- Rows of indexed tables become items: of rows that are said to have changed, and of all, page by
+-- page, of a table that is new, changed, restored, truncated or attached to. Both come down to one:
+-- the items of these rows are made what the rows say, now. One at a time does so, or an older state
+-- of a row might be written after a newer one.
+
+-- What a row says, as one item.
+CREATE TYPE pgclip.wanted_item AS (
+    row_key text, part text, key text, kind pgclip.kind, data bytea, source text, metadata jsonb,
+    problem text
+);
+
+-- A path as a URL, a URL as it is.
+CREATE FUNCTION pgclip._as_source(p_value text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT CASE WHEN starts_with(p_value, '/')
+                THEN 'file://' || replace(replace(replace(p_value, '%', '%25'), '?', '%3F'),
+                                          '#', '%23')
+                ELSE p_value END
+$$;
+
+-- Rows of a key and the values of its columns, for a statement: "('7', '7'::bigint), …". They are
+-- literals, since a cast could be somebody's function.
+CREATE FUNCTION pgclip._key_values(p_relation regclass, p_keys text[]) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT string_agg(format('(%L, %s)', u.key, (
+               SELECT string_agg(format('%L::%s', CASE WHEN k.columns = 1 THEN u.key
+                                                       ELSE u.key::jsonb ->> (k.nth - 1) END,
+                                        k.type), ', ' ORDER BY k.nth)
+               FROM (SELECT nth, type, count(*) OVER () AS columns
+                     FROM pgclip._key_of(p_relation)) k)), ', ')
+    FROM unnest(p_keys) u(key)
+$$;
+
+-- "ONLY shop.product r": what inherits from a table has keys of its own.
+CREATE FUNCTION pgclip._from(p_relation regclass) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT format('%s %s r', CASE relkind WHEN 'r' THEN 'ONLY' ELSE '' END, p_relation)
+    FROM pg_class WHERE oid = p_relation
+$$;
+
+-- The keys that follow one, in the order of the primary key.
+CREATE FUNCTION pgclip._next_keys(p_relation regclass, p_after text, p_most int) RETURNS text[]
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_columns text := (SELECT string_agg('r.' || name, ', ' ORDER BY nth)
+                       FROM pgclip._key_of(p_relation));
+    v_named   text := (SELECT string_agg('c' || nth, ', ' ORDER BY nth)
+                       FROM pgclip._key_of(p_relation));
+    v_keys    text[];
+BEGIN
+    EXECUTE format('SELECT array_agg(%s ORDER BY %s) FROM (SELECT %s FROM %s %s ORDER BY %s '
+                   'LIMIT %s) r',
+        pgclip._key_expression(p_relation, 'r'), v_columns, v_columns, pgclip._from(p_relation),
+        CASE WHEN p_after IS NULL THEN ''
+             ELSE format('WHERE (%s) > (SELECT %s FROM (VALUES %s) k(key, %s))', v_columns,
+                         v_named, pgclip._key_values(p_relation, ARRAY[p_after]), v_named) END,
+        v_columns, p_most) INTO v_keys;
+    RETURN coalesce(v_keys, '{}');
+END $$;
+
+-- The keys of rows that have items, which follow one.
+CREATE FUNCTION pgclip._next_item_keys(p_table int, p_after text, p_most int) RETURNS text[]
+LANGUAGE sql STABLE AS $$
+    SELECT ARRAY(SELECT DISTINCT row_key FROM (
+        SELECT row_key FROM pgclip.table_item
+        WHERE table_id = p_table AND (p_after IS NULL OR row_key > p_after)
+        ORDER BY row_key LIMIT p_most) p ORDER BY row_key)
+$$;
+
+-- What rows with these keys say, as far as they are there and meet the condition. Nothing in a
+-- column, or an empty text, is no item.
+CREATE FUNCTION pgclip._wanted_items(p_table pgclip.indexed_table, p_keys text[])
+RETURNS SETOF pgclip.wanted_item
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_relation regclass := p_table.relation;
+    v_join     text := (SELECT string_agg(format('r.%s = k.c%s', name, nth), ' AND ')
+                        FROM pgclip._key_of(v_relation));
+    v_columns  text := (SELECT string_agg('c' || nth, ', ' ORDER BY nth)
+                        FROM pgclip._key_of(v_relation));
+    v_values   text;
+    v_metadata text;
+BEGIN
+    SELECT string_agg(format(CASE p ->> 'type' WHEN 'bytea' THEN '(%s, NULL, (%s))'
+                                               ELSE '(%s, (%s)::text, NULL::bytea)' END, nth,
+                             pgclip._expression_now(v_relation, p ->> 'expression')),
+                      ', ' ORDER BY p ->> 'type' = 'bytea', nth) INTO v_values
+    FROM jsonb_array_elements(p_table.parts) WITH ORDINALITY e(p, nth);
+    SELECT format('jsonb_build_object(%s)', string_agg(format(
+               CASE WHEN a.atttypid < 16384 OR t.typtype = 'd' THEN '%L, r.%I'
+                    ELSE '%L, CASE WHEN r.%2$I IS NOT NULL THEN format(''%%s'', r.%2$I) END' END,
+               f.key, a.attname), ', '))
+    INTO v_metadata
+    FROM jsonb_each_text(p_table.metadata) f
+    JOIN pg_attribute a ON a.attrelid = v_relation AND a.attnum = f.value::smallint
+    JOIN pg_type t ON t.oid = a.atttypid
+    WHERE pgclip._column_now(v_relation, f.value::smallint) IS NOT NULL;
+    RETURN QUERY EXECUTE format($query$
+        SELECT w.row_key, w.part, w.key, w.kind, w.data, w.source, w.metadata,
+               CASE WHEN w.data IS NULL AND w.source IS NULL
+                    THEN 'the picture must be bytes, an absolute path or a URL such as '
+                         'https://example.com/cat.jpg'
+                    ELSE coalesce(pgclip._content_problem(w.kind, w.data),
+                                  pgclip._problem((%L, w.key, w.kind,
+                                      CASE WHEN w.data IS NOT NULL THEN ''::bytea END,
+                                      w.source, w.metadata, 1, true)::pgclip.submission)) END
+        FROM (SELECT k.row_key, e.p ->> 'label',
+                     CASE WHEN v.nth = 1 THEN k.row_key
+                          ELSE k.row_key || '/' || (e.p ->> 'label') END,
+                     (e.p ->> 'kind')::pgclip.kind,
+                     CASE WHEN e.p ->> 'kind' = 'text' THEN convert_to(v.value, 'UTF8')
+                          ELSE v.data END,
+                     CASE WHEN e.p ->> 'kind' = 'image' AND v.value ~ '^/|^[A-Za-z][^:/]*://.'
+                          THEN pgclip._as_source(v.value) END,
+                     %s
+              FROM (VALUES %s) k(row_key, %s)
+              JOIN %s ON %s
+              CROSS JOIN LATERAL (VALUES %s) v(nth, value, data)
+              JOIN jsonb_array_elements(%L::jsonb) WITH ORDINALITY e(p, nth) ON e.nth = v.nth
+              WHERE (%s) AND (v.value <> '' OR octet_length(v.data) > 0)
+             ) w(row_key, part, key, kind, data, source, metadata)
+        $query$, p_table.collection, coalesce(v_metadata, '''{}''::jsonb'),
+        pgclip._key_values(v_relation, p_keys), v_columns, pgclip._from(v_relation), v_join,
+        v_values, p_table.parts, pgclip._expression_now(v_relation, p_table.condition));
+END $$;
+
+-- Makes the items of these rows what the rows say: what is new or has another content is submitted,
+-- another metadata is written, what is not wanted any more is deleted, and of what can't be an item
+-- it is noted why. Returns how many were submitted.
+CREATE FUNCTION pgclip._sync_rows(
+    p_table pgclip.indexed_table, p_keys text[], p_priority int
+) RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_wanted pgclip.wanted_item[] := ARRAY(
+        SELECT w FROM pgclip._wanted_items(p_table, p_keys) w);
+    v_collection int;
+    v_count      bigint;
+BEGIN
+    DELETE FROM pgclip.row_failure WHERE table_id = p_table.id AND row_key = ANY(p_keys);
+    INSERT INTO pgclip.row_failure (table_id, row_key, part, reason, message)
+    SELECT p_table.id, row_key, part, 'unacceptable', problem FROM unnest(v_wanted)
+    WHERE problem IS NOT NULL;
+    PERFORM pgclip.open_staging();
+    INSERT INTO pg_temp.staged_submission (place, collection, key, kind, data, source, metadata,
+                                           priority, keep_source, merge)
+    SELECT w.nth, p_table.collection, w.key, w.kind, w.data, w.source, w.metadata, p_priority,
+           true, true
+    FROM unnest(v_wanted) WITH ORDINALITY
+         w(row_key, part, key, kind, data, source, metadata, problem, nth)
+    LEFT JOIN pgclip.collection c ON c.name = p_table.collection
+    LEFT JOIN pgclip.item i ON i.collection_id = c.id AND i.key = w.key
+    WHERE w.problem IS NULL
+      AND (i.kind, i.source, i.content_hash) IS DISTINCT FROM (w.kind, w.source, sha256(w.data));
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    INSERT INTO pgclip.row_failure AS old (table_id, row_key, part, reason, message)
+    SELECT p_table.id, w.row_key, w.part, 'unacceptable', s.error
+    FROM pgclip.submit_staged() s
+    JOIN unnest(v_wanted) WITH ORDINALITY
+         w(row_key, part, key, kind, data, source, metadata, problem, nth) ON w.nth = s.place
+    WHERE s.error IS NOT NULL
+    ON CONFLICT (table_id, row_key, part) DO UPDATE SET message = excluded.message;
+
+    SELECT id INTO v_collection FROM pgclip.collection WHERE name = p_table.collection;
+    UPDATE pgclip.item i
+    SET metadata = (i.metadata - p_table.retired_fields) || w.metadata, updated_at = now()
+    FROM unnest(v_wanted) w
+    WHERE i.collection_id = v_collection AND i.key = w.key AND w.problem IS NULL
+      AND i.metadata <> (i.metadata - p_table.retired_fields) || w.metadata;
+    INSERT INTO pgclip.table_item AS old (item_id, table_id, row_key, part)
+    SELECT i.id, p_table.id, w.row_key, w.part
+    FROM unnest(v_wanted) w
+    JOIN pgclip.item i ON i.collection_id = v_collection AND i.key = w.key
+    WHERE w.problem IS NULL
+    ON CONFLICT (item_id) DO UPDATE SET
+        table_id = excluded.table_id, row_key = excluded.row_key, part = excluded.part
+        WHERE (old.table_id, old.row_key, old.part)
+              IS DISTINCT FROM (excluded.table_id, excluded.row_key, excluded.part);
+    PERFORM pgclip._delete_items(v_gone) FROM (
+        SELECT array_agg(t.item_id) AS v_gone FROM pgclip.table_item t
+        JOIN pgclip.item i ON i.id = t.item_id
+        WHERE t.table_id = p_table.id AND t.row_key = ANY(p_keys)
+          AND NOT EXISTS (SELECT FROM unnest(v_wanted) w
+                          WHERE w.key = i.key AND w.problem IS NULL)) g
+    WHERE v_gone IS NOT NULL;
+    RETURN v_count;
+END $$;
+
+-- The same, whatever is in the rows: one that can't be read keeps no other back.
+CREATE FUNCTION pgclip._sync_each(
+    p_table pgclip.indexed_table, p_keys text[], p_priority int
+) RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_half int := cardinality(p_keys) / 2;
+BEGIN
+    RETURN pgclip._sync_rows(p_table, p_keys, p_priority);
+EXCEPTION WHEN data_exception OR program_limit_exceeded OR raise_exception
+             OR integrity_constraint_violation THEN
+    IF v_half > 0 THEN
+        RETURN pgclip._sync_each(p_table, p_keys[:v_half], p_priority)
+             + pgclip._sync_each(p_table, p_keys[v_half + 1:], p_priority);
+    END IF;
+    INSERT INTO pgclip.row_failure (table_id, row_key, part, reason, message)
+    VALUES (p_table.id, p_keys[1], '', 'unreadable', SQLERRM)
+    ON CONFLICT (table_id, row_key, part) DO UPDATE SET message = excluded.message;
+    RETURN 0;
+END $$;
+
+-- How many rows are read at once: a bytea has up to 64 MiB.
+CREATE FUNCTION pgclip._page_of(p_table pgclip.indexed_table) RETURNS int
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN p_table.parts @> '[{"type": "bytea"}]' THEN 20 ELSE 500 END
+$$;
+
+-- One step of one table: changes first, then the next page of what is gone through. Returns whether
+-- there was any, and how many items were submitted.
+CREATE FUNCTION pgclip._step_of_table(
+    p_table pgclip.indexed_table, OUT did boolean, OUT submitted bigint
+) LANGUAGE plpgsql AS $$
+DECLARE
+    v_page int := pgclip._page_of(p_table);
+    v_keys text[];
+BEGIN
+    submitted := 0;
+    -- In their order, those of a transaction that is not over left for later.
+    WITH taken AS (
+        DELETE FROM pgclip.row_change WHERE id IN (
+            SELECT id FROM pgclip.row_change WHERE table_id = p_table.id ORDER BY id LIMIT v_page)
+        RETURNING row_key
+    )
+    SELECT array_agg(DISTINCT row_key) INTO v_keys FROM taken;
+    IF array_position(v_keys, NULL) IS NOT NULL THEN
+        PERFORM pgclip._begin_table_walk(p_table.id);
+        v_keys := array_remove(v_keys, NULL);
+    END IF;
+    did := v_keys IS NOT NULL;
+    IF v_keys <> '{}' AND NOT p_table.is_leaving THEN
+        submitted := pgclip._sync_each(p_table, v_keys, p_table.priority);
+    ELSIF NOT did THEN
+        SELECT s.did, s.submitted INTO did, submitted FROM pgclip._walk_table(p_table, v_page) s;
+    END IF;
+END $$;
+
+CREATE FUNCTION pgclip._begin_table_walk(p_table int) RETURNS void
+LANGUAGE sql AS $$
+    UPDATE pgclip.indexed_table
+    SET walk = 'rows', after_key = NULL, walked = 0, looked_at = '-infinity'
+    WHERE id = p_table AND NOT is_leaving
+$$;
+
+-- The next page of the rows; after the last, of the items, for rows that are gone.
+CREATE FUNCTION pgclip._walk_table(
+    p_table pgclip.indexed_table, p_page int, OUT did boolean, OUT submitted bigint
+) LANGUAGE plpgsql AS $$
+DECLARE
+    v_keys text[] := '{}';
+BEGIN
+    submitted := 0;
+    did := p_table.walk IS NOT NULL OR p_table.is_leaving;
+    IF p_table.is_leaving THEN
+        PERFORM pgclip._forget_table(p_table.id, 500);
+    ELSIF p_table.walk = 'rows' THEN
+        v_keys := pgclip._next_keys(p_table.relation, p_table.after_key, p_page);
+    ELSIF p_table.walk = 'items' THEN
+        v_keys := pgclip._next_item_keys(p_table.id, p_table.after_key, p_page);
+    END IF;
+    IF v_keys <> '{}' THEN
+        submitted := pgclip._sync_each(p_table, v_keys, 9);
+    END IF;
+    IF did AND NOT p_table.is_leaving THEN
+        UPDATE pgclip.indexed_table SET
+            walk = CASE WHEN v_keys <> '{}' THEN walk WHEN walk = 'rows' THEN 'items' END,
+            after_key = v_keys[cardinality(v_keys)],
+            walked = walked + CASE walk WHEN 'rows' THEN cardinality(v_keys) ELSE 0 END,
+            retired_fields = CASE WHEN v_keys = '{}' AND walk = 'items' THEN '{}'
+                                  ELSE retired_fields END
+        WHERE id = p_table.id AND walk = p_table.walk
+          AND after_key IS NOT DISTINCT FROM p_table.after_key;
+    END IF;
+END $$;
+
+-- A page of the items of a table that is followed no more; after the last, the table.
+CREATE FUNCTION pgclip._forget_table(p_table int, p_page int) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_items bigint[] := ARRAY(SELECT item_id FROM pgclip.table_item
+                              WHERE table_id = p_table LIMIT p_page);
+BEGIN
+    PERFORM pgclip._delete_items(v_items);
+    IF v_items = '{}' THEN
+        DELETE FROM pgclip.row_change WHERE table_id = p_table;
+        DELETE FROM pgclip.indexed_table WHERE id = p_table;
+        EXECUTE format('DROP FUNCTION IF EXISTS pgclip.note_rows_%s()', p_table);
+    END IF;
+END $$;
+
+-- Whether a table is still what was indexed: where its rows lie (other files after TRUNCATE and
+-- restores, other partitions), what its columns are called, whether its triggers are set. Returns
+-- what is wrong, if something is.
+CREATE FUNCTION pgclip._look_at_table(p_table pgclip.indexed_table) RETURNS text
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_place text := (
+        SELECT md5(string_agg(format('%s %s', c.oid, c.relfilenode), ',' ORDER BY c.oid))
+        FROM (SELECT p_table.relation AS relid
+              UNION SELECT relid FROM pg_partition_tree(p_table.relation)) t
+        JOIN pg_class c ON c.oid = t.relid);
+BEGIN
+    IF v_place IS NULL THEN
+        UPDATE pgclip.indexed_table SET is_leaving = true, walk = NULL WHERE id = p_table.id;
+        RETURN format('table %s is gone', p_table.name);
+    END IF;
+    IF pgclip._follow_columns(p_table.id) OR v_place <> p_table.place THEN
+        PERFORM pgclip._begin_table_walk(p_table.id);
+    END IF;
+    UPDATE pgclip.indexed_table SET place = v_place, looked_at = clock_timestamp()
+    WHERE id = p_table.id;
+    IF EXISTS (SELECT FROM pgclip._lacking_triggers(p_table)) THEN
+        RETURN format('table %s lacks triggers, or they are switched off: changes are not seen. '
+                      'SELECT pgclip.index_table(…) sets them again', p_table.relation);
+    END IF;
+    RETURN NULL;
+END $$;
+
+-- Follows every table one step. A table that can't be followed says why, and keeps its changes.
+-- Returns how many tables there are, whether there may be more to do now, how many items were
+-- submitted, and the queues in which tickets for them belong.
+CREATE FUNCTION pgclip.follow_tables(
+    OUT tables bigint, OUT did boolean, OUT submitted bigint, OUT queues text[]
+)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET row_security = off
+SET DateStyle = ISO SET IntervalStyle = postgres SET TimeZone = UTC SET extra_float_digits = 1
+SET bytea_output = hex AS $$
+DECLARE
+    v_table   pgclip.indexed_table;
+    v_step    record;
+    v_trouble text;
+BEGIN
+    did := false;
+    submitted := 0;
+    tables := 0;
+    queues := pgclip.ticket_queues();
+    FOR v_table IN SELECT * FROM pgclip.indexed_table ORDER BY id LOOP
+        tables := tables + 1;
+        BEGIN
+            IF NOT v_table.is_leaving
+               AND v_table.looked_at < clock_timestamp() - interval '10 s' THEN
+                v_trouble := pgclip._look_at_table(v_table);
+                UPDATE pgclip.indexed_table SET trouble = v_trouble
+                WHERE id = v_table.id AND trouble IS DISTINCT FROM v_trouble;
+                SELECT * INTO v_table FROM pgclip.indexed_table WHERE id = v_table.id;
+            END IF;
+            v_step := pgclip._step_of_table(v_table);
+            did := did OR v_step.did;
+            submitted := submitted + v_step.submitted;
+        EXCEPTION
+            WHEN transaction_rollback OR insufficient_resources OR lock_not_available
+                 OR operator_intervention OR system_error THEN
+                RAISE;
+            WHEN OTHERS THEN
+                UPDATE pgclip.indexed_table SET trouble = SQLERRM WHERE id = v_table.id;
+        END;
+    END LOOP;
+END $$;
+
+-- Where a table and its items differ: rows are gone through, and then the items, for what is left
+-- over of rows that are gone; no more than "limit" differences are looked for. reason: noted, which
+-- will come; lacking, outdated or left_over, which pgclip.heal mends; or why a row can't be an item.
+-- For who may read the table. Raises PC002 if it is not indexed.
+CREATE FUNCTION pgclip.missing_rows(
+    relation regclass, collection text DEFAULT NULL, "limit" int DEFAULT 1000,
+    OUT in_collection text, OUT key text, OUT part text, OUT reason text
+) RETURNS SETOF record
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET row_security = off
+SET DateStyle = ISO SET IntervalStyle = postgres SET TimeZone = UTC SET extra_float_digits = 1
+SET bytea_output = hex AS $$
+DECLARE
+    v_table pgclip.indexed_table;
+    v_page  int;
+    v_keys  text[];
+    v_after text;
+    v_walk  text;
+    v_found record;
+    v_left  int := coalesce("limit", 2147483647);
+BEGIN
+    IF NOT has_table_privilege(pgclip._caller(), relation, 'SELECT') THEN
+        RAISE EXCEPTION 'permission denied for table %', relation
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    FOR v_table IN
+        SELECT * FROM pgclip.indexed_table t
+        WHERE t.relation = missing_rows.relation AND NOT t.is_leaving
+          AND (missing_rows.collection IS NULL OR t.collection = missing_rows.collection)
+    LOOP
+        v_page := pgclip._page_of(v_table);
+        FOREACH v_walk IN ARRAY ARRAY['rows', 'items'] LOOP
+            v_after := NULL;
+            LOOP
+                v_keys := CASE v_walk
+                    WHEN 'rows' THEN pgclip._next_keys(relation, v_after, v_page)
+                    ELSE pgclip._next_item_keys(v_table.id, v_after, v_page) END;
+                EXIT WHEN v_keys = '{}' OR v_left = 0;
+                FOR v_found IN
+                    SELECT * FROM pgclip._differences(v_table, v_keys) d
+                    WHERE (d.reason = 'left_over') = (v_walk = 'items') LIMIT v_left
+                LOOP
+                    v_left := v_left - 1;
+                    SELECT v_table.collection, v_found.row_key, v_found.part, v_found.reason
+                    INTO in_collection, key, part, reason;
+                    IF EXISTS (SELECT FROM pgclip.row_change c
+                               WHERE c.table_id = v_table.id
+                                 AND (c.row_key IS NULL OR c.row_key = v_found.row_key)) THEN
+                        reason := 'noted';
+                    END IF;
+                    RETURN NEXT;
+                END LOOP;
+                v_after := v_keys[cardinality(v_keys)];
+            END LOOP;
+        END LOOP;
+    END LOOP;
+    IF v_table.id IS NULL THEN
+        RAISE EXCEPTION 'table % is not indexed', relation USING ERRCODE = 'PC002';
+    END IF;
+END $$;
+
+-- Where rows with these keys and their items differ.
+CREATE FUNCTION pgclip._differences(
+    p_table pgclip.indexed_table, p_keys text[], OUT row_key text, OUT part text, OUT reason text
+) RETURNS SETOF record
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_half int := cardinality(p_keys) / 2;
+BEGIN
+    RETURN QUERY
+    SELECT coalesce(w.row_key, i.row_key), coalesce(w.part, i.part),
+           CASE WHEN w.problem IS NOT NULL THEN w.problem
+                WHEN w.key IS NULL THEN 'left_over'
+                WHEN i.id IS NULL THEN 'lacking'
+                ELSE 'outdated' END
+    FROM pgclip._wanted_items(p_table, p_keys) w
+    FULL JOIN (SELECT i.*, t.row_key, t.part
+               FROM pgclip.table_item t JOIN pgclip.item i ON i.id = t.item_id
+               WHERE t.table_id = p_table.id AND t.row_key = ANY(p_keys)) i ON i.key = w.key
+    WHERE w.problem IS NOT NULL
+       OR (i.kind, i.source, i.content_hash) IS DISTINCT FROM (w.kind, w.source, sha256(w.data))
+       OR i.metadata <> i.metadata || w.metadata;
+EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
+    IF v_half > 0 THEN
+        RETURN QUERY SELECT * FROM pgclip._differences(p_table, p_keys[:v_half])
+            UNION ALL SELECT * FROM pgclip._differences(p_table, p_keys[v_half + 1:]);
+    ELSE
+        RETURN QUERY SELECT p_keys[1], '', SQLERRM;
+    END IF;
+END $$;

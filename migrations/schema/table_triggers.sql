@@ -1,0 +1,255 @@
+-- What notes that rows of an indexed table have changed: their keys, and no more, within the
+-- statement of the application. Whatever has become of the table's columns, that statement does not
+-- fail: what can't be told then is "any row".
+
+-- The columns that count: a change of others is not noted.
+CREATE FUNCTION pgclip._columns_of(p_table pgclip.indexed_table) RETURNS smallint[]
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce(array_agg(DISTINCT number ORDER BY number), '{}')
+    FROM (SELECT m[1]::smallint
+          FROM (SELECT p ->> 'expression' FROM jsonb_array_elements(p_table.parts) p
+                UNION ALL SELECT p_table.condition) e(expression)
+          CROSS JOIN regexp_matches(e.expression, '"@([0-9]+)@"', 'g') m
+          UNION ALL SELECT value::smallint FROM jsonb_each_text(p_table.metadata)) c(number)
+$$;
+
+-- An expression as it reads today, over a row called r. Raises PC001 if a column of it is gone.
+CREATE FUNCTION pgclip._expression_now(p_relation regclass, p_expression text) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_column record;
+    v_now    text := p_expression;
+BEGIN
+    FOR v_column IN
+        SELECT DISTINCT m[1] AS number FROM regexp_matches(p_expression, '"@([0-9]+)@"', 'g') m
+    LOOP
+        v_now := replace(v_now, format('"@%s@"', v_column.number),
+                         'r.' || pgclip._column_now(p_relation, v_column.number::smallint));
+    END LOOP;
+    RETURN v_now;
+END $$;
+
+-- What a column is called today, quoted. Raises PC001 if it is gone.
+CREATE FUNCTION pgclip._column_now(p_relation regclass, p_number smallint) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_name text := (SELECT quote_ident(attname) FROM pg_attribute
+                    WHERE attrelid = p_relation AND attnum = p_number AND NOT attisdropped);
+BEGIN
+    IF v_name IS NULL THEN
+        RAISE EXCEPTION 'column number % of table % is gone', p_number, p_relation
+            USING ERRCODE = 'PC001', HINT = 'SELECT pgclip.index_table(…) says what counts now.';
+    END IF;
+    RETURN v_name;
+END $$;
+
+-- The columns of a table's primary key, in its order, with the types that their values are read as:
+-- a domain's is what it is made of, so that nobody's condition is evaluated.
+CREATE FUNCTION pgclip._key_of(
+    p_relation regclass, OUT nth int, OUT number smallint, OUT name text, OUT type text,
+    OUT is_built_in boolean
+) RETURNS SETOF record
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT k.nth, a.attnum, quote_ident(a.attname), format_type(b.oid, -1), b.oid < 16384
+    FROM unnest(pgclip._key_columns(p_relation)) WITH ORDINALITY k(number, nth)
+    JOIN pg_attribute a ON a.attrelid = p_relation AND a.attnum = k.number
+    CROSS JOIN LATERAL (
+        WITH RECURSIVE base AS (
+            SELECT t.oid, t.typtype, t.typbasetype FROM pg_type t WHERE t.oid = a.atttypid
+            UNION ALL
+            SELECT t.oid, t.typtype, t.typbasetype
+            FROM base JOIN pg_type t ON t.oid = base.typbasetype WHERE base.typtype = 'd')
+        SELECT oid FROM base WHERE typtype <> 'd') b
+    ORDER BY k.nth
+$$;
+
+-- The expression that makes a row's key of a row: its primary key as text, of several columns a
+-- JSON array.
+CREATE FUNCTION pgclip._key_expression(p_relation regclass, p_row text) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE WHEN count(*) = 1 THEN min(value)
+                ELSE format('jsonb_build_array(%s)::text', string_agg(value, ', ' ORDER BY nth)) END
+    FROM (SELECT nth, format(CASE WHEN is_built_in THEN '%s.%s::text'
+                                  ELSE 'format(''%%s'', %s.%s)' END, p_row, name) AS value
+          FROM pgclip._key_of(p_relation)) k
+$$;
+
+-- Makes the function of the triggers anew if columns are called otherwise, or the key has changed.
+-- Returns whether it did.
+CREATE FUNCTION pgclip._follow_columns(p_table int) RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_table  pgclip.indexed_table;
+    v_source text;
+BEGIN
+    SELECT * INTO v_table FROM pgclip.indexed_table WHERE id = p_table;
+    v_source := pgclip._note_source(v_table);
+    IF v_table.names = md5(v_source) THEN
+        RETURN false;
+    END IF;
+    EXECUTE v_source;
+    EXECUTE format('REVOKE ALL ON FUNCTION pgclip.note_rows_%s() FROM PUBLIC', p_table);
+    UPDATE pgclip.indexed_table SET names = md5(v_source), name = relation WHERE id = p_table;
+    RETURN true;
+END $$;
+
+-- The statement that makes the function. Keys are read in a block of their own, which writes
+-- nothing, and so costs no transaction number.
+CREATE FUNCTION pgclip._note_source(p_table pgclip.indexed_table) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_same     text := (SELECT string_agg(format('o.%s = n.%s', name, name), ' AND ' ORDER BY nth)
+                        FROM pgclip._key_of(p_table.relation));
+    v_first    text := (SELECT name FROM pgclip._key_of(p_table.relation) LIMIT 1);
+    v_compared text := (
+        SELECT string_agg(format(CASE WHEN pgclip._has_equality(a.atttypid)
+                                      THEN 'o.%I IS DISTINCT FROM n.%I'
+                                      ELSE 'o.%I::text IS DISTINCT FROM n.%I::text' END,
+                                 a.attname, a.attname), ' OR ' ORDER BY a.attlen < 0, a.attnum)
+        FROM pg_attribute a WHERE a.attrelid = p_table.relation
+         AND a.attnum = ANY(pgclip._columns_of(p_table)) AND NOT a.attisdropped);
+    v_new      text := pgclip._key_expression(p_table.relation, 'n');
+    v_old      text := pgclip._key_expression(p_table.relation, 'o');
+BEGIN
+    RETURN replace(replace(replace(replace(replace(replace(replace($note$
+CREATE OR REPLACE FUNCTION pgclip.note_rows_@id() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp @settings AS $body$
+DECLARE
+    v_keys text[];
+BEGIN
+    BEGIN
+        IF TG_OP = 'TRUNCATE' THEN
+            v_keys := ARRAY[NULL::text];
+        ELSIF TG_LEVEL = 'ROW' THEN
+            v_keys := CASE TG_OP
+                WHEN 'INSERT' THEN ARRAY(SELECT @new FROM (SELECT NEW.*) n)
+                WHEN 'DELETE' THEN ARRAY(SELECT @old FROM (SELECT OLD.*) o)
+                ELSE ARRAY(SELECT unnest(CASE WHEN @same THEN ARRAY[@new]
+                                         ELSE ARRAY[@old, @new] END)
+                           FROM (SELECT OLD.*) o CROSS JOIN (SELECT NEW.*) n
+                           WHERE NOT (@same) OR @compared) END;
+        ELSIF TG_OP = 'INSERT' THEN
+            v_keys := ARRAY(SELECT @new FROM new_rows n);
+        ELSIF TG_OP = 'DELETE' THEN
+            v_keys := ARRAY(SELECT @old FROM old_rows o);
+        ELSE
+            v_keys := ARRAY(SELECT CASE WHEN n.@first IS NULL THEN @old ELSE @new END
+                            FROM old_rows o FULL JOIN new_rows n ON @same
+                            WHERE o.@first IS NULL OR n.@first IS NULL OR @compared);
+        END IF;
+    EXCEPTION WHEN OTHERS THEN
+        v_keys := ARRAY[NULL::text];
+    END;
+    IF v_keys <> '{}' THEN
+        INSERT INTO pgclip.row_change (table_id, row_key) SELECT @id, unnest(v_keys);
+    END IF;
+    RETURN NULL;
+END $body$
+$note$, '@new', v_new), '@old', v_old), '@same', v_same), '@first', v_first),
+        '@compared', '(' || coalesce(v_compared, 'false') || ')'),
+        '@settings', CASE WHEN pgclip._is_always_spelt_so(p_table.relation) THEN ''
+            ELSE 'SET DateStyle = ISO SET IntervalStyle = postgres SET TimeZone = UTC '
+                 'SET extra_float_digits = 1 SET bytea_output = hex' END),
+        '@id', p_table.id::text);
+END $$;
+
+-- Whether values of a type can be compared as they are.
+CREATE FUNCTION pgclip._has_equality(p_type oid) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT p_type NOT IN ('json'::regtype, 'json[]'::regtype, 'xml'::regtype, 'xml[]'::regtype)
+       AND (SELECT typcategory NOT IN ('G', 'U') OR t.oid IN ('uuid'::regtype, 'bytea'::regtype,
+                                                              'jsonb'::regtype)
+            FROM pg_type t WHERE t.oid = p_type)
+$$;
+
+-- Whether no setting changes how a table's keys are spelt.
+CREATE FUNCTION pgclip._is_always_spelt_so(p_relation regclass) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT bool_and(type IN ('smallint', 'integer', 'bigint', 'uuid', 'text', 'character varying'))
+    FROM pgclip._key_of(p_relation)
+$$;
+
+-- Whether single rows have to be followed: those of partitions, of tables that inherit, and those
+-- that replication applies, are not seen by triggers for each statement.
+CREATE FUNCTION pgclip._by_row(p_table pgclip.indexed_table) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT p_table.replicated
+        OR EXISTS (SELECT FROM pg_class WHERE oid = p_table.relation AND relkind = 'p')
+        OR EXISTS (SELECT FROM pg_inherits WHERE inhrelid = p_table.relation)
+$$;
+
+-- The triggers that there should be: events, and whether for each row.
+CREATE FUNCTION pgclip._triggers_of(
+    p_table pgclip.indexed_table, OUT name text, OUT events text, OUT by_row boolean
+) RETURNS SETOF record
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT format('pgclip_%s_%s', p_table.id, suffix), e.events, e.by_row
+    FROM (VALUES ('row', 'INSERT OR UPDATE OR DELETE', true), ('truncate', 'TRUNCATE', false),
+                 ('insert', 'INSERT', false), ('update', 'UPDATE', false),
+                 ('delete', 'DELETE', false)) e(suffix, events, by_row)
+    WHERE e.suffix = 'truncate' OR e.by_row = pgclip._by_row(p_table)
+$$;
+
+-- Sets the triggers that are lacking, with the caller's rights: those of the table's owner, or
+-- TRIGGER. Nobody is waited for longer than two seconds.
+CREATE FUNCTION pgclip._set_triggers(p_table int) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_table   pgclip.indexed_table;
+    v_trigger record;
+    v_before  text := current_setting('lock_timeout');
+BEGIN
+    SELECT * INTO v_table FROM pgclip.indexed_table WHERE id = p_table;
+    PERFORM set_config('lock_timeout', '2s', true);
+    FOR v_trigger IN
+        SELECT tgname FROM pg_trigger
+        WHERE tgrelid = v_table.relation AND tgparentid = 0
+          AND tgfoid = to_regproc(format('pgclip.note_rows_%s', p_table))
+          AND tgname NOT IN (SELECT name FROM pgclip._triggers_of(v_table))
+    LOOP
+        EXECUTE format('DROP TRIGGER %I ON %s', v_trigger.tgname, v_table.relation);
+    END LOOP;
+    FOR v_trigger IN SELECT * FROM pgclip._lacking_triggers(v_table) LOOP
+        EXECUTE format('CREATE OR REPLACE TRIGGER %I AFTER %s ON %s %s '
+                       'EXECUTE FUNCTION pgclip.note_rows_%s()',
+            v_trigger.name, v_trigger.events, v_table.relation,
+            CASE WHEN v_trigger.by_row THEN 'FOR EACH ROW'
+                 ELSE CASE v_trigger.events
+                     WHEN 'INSERT' THEN 'REFERENCING NEW TABLE AS new_rows'
+                     WHEN 'UPDATE' THEN 'REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows'
+                     WHEN 'DELETE' THEN 'REFERENCING OLD TABLE AS old_rows' ELSE '' END
+                 || ' FOR EACH STATEMENT' END, p_table);
+        EXECUTE format('ALTER TABLE %s ENABLE %s TRIGGER %I', v_table.relation,
+                       CASE WHEN v_table.replicated THEN 'ALWAYS' ELSE '' END, v_trigger.name);
+    END LOOP;
+    PERFORM set_config('lock_timeout', v_before, true);
+EXCEPTION WHEN insufficient_privilege THEN
+    RAISE EXCEPTION 'table % can''t be indexed by %: %', v_table.relation, current_user, SQLERRM
+        USING ERRCODE = 'PC001', HINT = 'The table''s owner may, and whom he has granted TRIGGER.';
+END $$;
+
+-- Those that are not there, or switched off.
+CREATE FUNCTION pgclip._lacking_triggers(
+    p_table pgclip.indexed_table, OUT name text, OUT events text, OUT by_row boolean
+) RETURNS SETOF record
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT w.name, w.events, w.by_row FROM pgclip._triggers_of(p_table) w
+    WHERE NOT EXISTS (
+        SELECT FROM pg_trigger t
+        WHERE t.tgrelid = p_table.relation AND t.tgname = w.name
+          AND t.tgfoid = to_regproc(format('pgclip.note_rows_%s', p_table.id))
+          AND t.tgenabled = CASE WHEN p_table.replicated THEN 'A' ELSE 'O' END)
+$$;
+
+CREATE FUNCTION pgclip._drop_triggers(p_table int) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_trigger record;
+BEGIN
+    FOR v_trigger IN
+        SELECT tgname, tgrelid::regclass AS relation FROM pg_trigger
+        WHERE tgparentid = 0 AND tgfoid = to_regproc(format('pgclip.note_rows_%s', p_table))
+    LOOP
+        EXECUTE format('DROP TRIGGER %I ON %s', v_trigger.tgname, v_trigger.relation);
+    END LOOP;
+END $$;
