@@ -40,6 +40,7 @@ pytest_plugins = [
         "roles",
         "schemas",
         "shelf",
+        "tables",
         "zoo",
     )
 ]

@@ -366,8 +366,8 @@ END $$;
 
 -- Where a table and its items differ: rows are gone through, and then the items, for what is left
 -- over of rows that are gone; no more than "limit" differences are looked for. reason: noted, which
--- will come; lacking, outdated or left_over, which pgclip.heal mends; or why a row can't be an item.
--- For who may read the table. Raises PC002 if it is not indexed.
+-- will come; lacking, outdated or left_over, which pgclip.heal mends; or why a row can't be an
+-- item. For who may read the table. Raises PC002 if it is not indexed.
 CREATE FUNCTION pgclip.missing_rows(
     relation regclass, collection text DEFAULT NULL, "limit" int DEFAULT 1000,
     OUT in_collection text, OUT key text, OUT part text, OUT reason text
