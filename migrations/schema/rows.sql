@@ -210,7 +210,7 @@ END $$;
 -- How many rows are read at once: a bytea has up to 64 MiB.
 CREATE FUNCTION pgclip._page_of(p_table pgclip.indexed_table) RETURNS int
 LANGUAGE sql IMMUTABLE AS $$
-    SELECT CASE WHEN p_table.parts @> '[{"type": "bytea"}]' THEN 20 ELSE 500 END
+    SELECT CASE WHEN p_table.parts @> '[{"type": "bytea"}]' THEN 20 ELSE 1000 END
 $$;
 
 -- One step of one table: changes first, then the next page of what is gone through. Returns whether
@@ -221,20 +221,26 @@ CREATE FUNCTION pgclip._step_of_table(
 DECLARE
     v_page int := pgclip._page_of(p_table);
     v_keys text[];
+    v_any  boolean;
 BEGIN
     submitted := 0;
     -- In their order, those of a transaction that is not over left for later.
     WITH taken AS (
-        DELETE FROM pgclip.row_change WHERE id IN (
-            SELECT id FROM pgclip.row_change WHERE table_id = p_table.id ORDER BY id LIMIT v_page)
-        RETURNING row_key
+        DELETE FROM pgclip.row_change WHERE table_id = p_table.id AND id IN (
+            SELECT id FROM (
+                SELECT id, row_number() OVER (ORDER BY id) AS nth,
+                       sum(cardinality(row_keys)) OVER (ORDER BY id) AS keys
+                FROM (SELECT id, row_keys FROM pgclip.row_change
+                      WHERE table_id = p_table.id ORDER BY id LIMIT v_page) oldest) o
+            WHERE nth = 1 OR keys <= v_page)
+        RETURNING row_keys
     )
-    SELECT array_agg(DISTINCT row_key) INTO v_keys FROM taken;
-    IF array_position(v_keys, NULL) IS NOT NULL THEN
+    SELECT count(*) > 0, bool_or(row_keys IS NULL),
+           ARRAY(SELECT DISTINCT key FROM taken t CROSS JOIN unnest(t.row_keys) key)
+    INTO did, v_any, v_keys FROM taken;
+    IF v_any THEN
         PERFORM pgclip._begin_table_walk(p_table.id);
-        v_keys := array_remove(v_keys, NULL);
     END IF;
-    did := v_keys IS NOT NULL;
     IF v_keys <> '{}' AND NOT p_table.is_leaving THEN
         submitted := pgclip._sync_each(p_table, v_keys, p_table.priority);
     ELSIF NOT did THEN
@@ -410,7 +416,7 @@ BEGIN
                     INTO in_collection, key, part, reason;
                     IF EXISTS (SELECT FROM pgclip.row_change c
                                WHERE c.table_id = v_table.id
-                                 AND (c.row_key IS NULL OR c.row_key = v_found.row_key)) THEN
+                                 AND (c.row_keys IS NULL OR v_found.row_key = ANY(c.row_keys))) THEN
                         reason := 'noted';
                     END IF;
                     RETURN NEXT;

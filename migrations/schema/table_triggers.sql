@@ -111,7 +111,7 @@ DECLARE
     v_new      text := pgclip._key_expression(p_table.relation, 'n');
     v_old      text := pgclip._key_expression(p_table.relation, 'o');
 BEGIN
-    RETURN replace(replace(replace(replace(replace(replace(replace($note$
+    RETURN replace(replace(replace(replace(replace(replace(replace(replace($note$
 CREATE OR REPLACE FUNCTION pgclip.note_rows_@id() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp @settings AS $body$
 DECLARE
@@ -119,7 +119,7 @@ DECLARE
 BEGIN
     BEGIN
         IF TG_OP = 'TRUNCATE' THEN
-            v_keys := ARRAY[NULL::text];
+            v_keys := NULL;
         ELSIF TG_LEVEL = 'ROW' THEN
             v_keys := CASE TG_OP
                 WHEN 'INSERT' THEN ARRAY(SELECT @new FROM (SELECT NEW.*) n)
@@ -138,10 +138,14 @@ BEGIN
                             WHERE o.@first IS NULL OR n.@first IS NULL OR @compared);
         END IF;
     EXCEPTION WHEN OTHERS THEN
-        v_keys := ARRAY[NULL::text];
+        v_keys := NULL;
     END;
-    IF v_keys <> '{}' THEN
-        INSERT INTO pgclip.row_change (table_id, row_key) SELECT @id, unnest(v_keys);
+    IF cardinality(v_keys) > @page THEN
+        INSERT INTO pgclip.row_change (table_id, row_keys)
+        SELECT @id, array_agg(key) FROM unnest(v_keys) WITH ORDINALITY k(key, nth)
+        GROUP BY (nth - 1) / @page;
+    ELSIF v_keys IS DISTINCT FROM '{}' THEN
+        INSERT INTO pgclip.row_change (table_id, row_keys) VALUES (@id, v_keys);
     END IF;
     RETURN NULL;
 END $body$
@@ -150,7 +154,7 @@ $note$, '@new', v_new), '@old', v_old), '@same', v_same), '@first', v_first),
         '@settings', CASE WHEN pgclip._is_always_spelt_so(p_table.relation) THEN ''
             ELSE 'SET DateStyle = ISO SET IntervalStyle = postgres SET TimeZone = UTC '
                  'SET extra_float_digits = 1 SET bytea_output = hex' END),
-        '@id', p_table.id::text);
+        '@page', least(100, pgclip._page_of(p_table))::text), '@id', p_table.id::text);
 END $$;
 
 -- Whether values of a type can be compared as they are.

@@ -65,9 +65,9 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
                      WHERE indrelid = p_relation AND indisprimary), '{}')
 $$;
 
--- Lets Postgres parse the expressions, with the caller's rights: as generated columns "@part 1@" …
--- and "@condition@" of a temporary table whose other columns are called by their numbers in the
--- real one. Raises PC001 if one does not parse, or may give another result tomorrow.
+-- Lets Postgres parse the expressions, with the caller's rights: as generated columns "@part 1@"
+-- and so on, and "@condition@", of a temporary table whose other columns are called by their
+-- numbers in the real one. Raises PC001 if one does not parse, or may give another result tomorrow.
 CREATE FUNCTION pgclip._parse_columns(
     p_relation regclass, p_images text[], p_texts text[], p_condition text
 ) RETURNS void
@@ -158,6 +158,7 @@ BEGIN
                                     SELECT jsonb_object_keys(t.metadata)) r(f)
             WHERE NOT excluded.metadata ? f)
     RETURNING id INTO v_table;
+    INSERT INTO pgclip.collection (name) VALUES (p_collection) ON CONFLICT DO NOTHING;
     PERFORM pgclip._follow_columns(v_table);
     EXECUTE format('GRANT EXECUTE ON FUNCTION pgclip.note_rows_%s() TO %I', v_table,
                    pgclip._caller());
@@ -371,5 +372,6 @@ SELECT t.id, t.relation, t.collection,
             END::real AS filled,
        t.trouble
 FROM pgclip.indexed_table t
-CROSS JOIN LATERAL (SELECT count(*) AS changes, min(noted_at) AS oldest_change
+CROSS JOIN LATERAL (SELECT coalesce(sum(coalesce(cardinality(row_keys), 1)), 0)::bigint AS changes,
+                           min(noted_at) AS oldest_change
                     FROM pgclip.row_change WHERE table_id = t.id) c;

@@ -82,12 +82,14 @@ CREATE TABLE pgclip.table_item (
 );
 CREATE INDEX table_item_row ON pgclip.table_item (table_id, row_key);
 
--- Rows that have changed and have not been looked at since. No key: any row may have.
+-- Rows that have changed and have not been looked at since: those of one statement, in portions. No
+-- keys: any row may have.
 CREATE TABLE pgclip.row_change (
-    id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    id       bigint GENERATED ALWAYS AS IDENTITY,
     table_id int NOT NULL,
-    row_key  text,
-    noted_at timestamptz NOT NULL DEFAULT now()
+    row_keys text[],
+    noted_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (table_id, id)
 );
 
 -- What a row has that can't become an item.

@@ -48,7 +48,9 @@ def texts(sql: Sql, collection: str = "products") -> dict[str, str]:
 
 
 def noted(sql: Sql) -> list[str | None]:
-    return [key for (key,) in sql("SELECT row_key FROM pgclip.row_change ORDER BY id")]
+    """The keys of rows that have changed; None for any row."""
+    notes = sql("SELECT row_keys FROM pgclip.row_change ORDER BY id")
+    return [key for (keys,) in notes for key in ([None] if keys is None else keys)]
 
 
 def state(sql: Sql, *columns: str) -> Any:
