@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from pgclip.searching.queries import Like
     from pgclip.searching.segments import Segment
     from pgclip.submitting.jobs import Batch, ItemFailure, Job
+    from pgclip.tables.calls import IndexedTable, MissingRow, RowHit
+    from pgclip.tables.definition import TableSQL, index_table_sql
 
 __all__ = [
     "AsyncClient",
@@ -56,6 +58,7 @@ __all__ = [
     "Duplicate",
     "Healed",
     "Hit",
+    "IndexedTable",
     "InvalidItem",
     "Item",
     "ItemFailed",
@@ -66,22 +69,26 @@ __all__ = [
     "LabelSet",
     "Like",
     "Missing",
+    "MissingRow",
     "ModelMismatch",
     "NotCommitted",
     "NotFound",
     "PgclipError",
     "QueryFailed",
     "QueueFull",
+    "RowHit",
     "SchemaError",
     "Segment",
     "Similarity",
+    "TableSQL",
     "WaitTimeout",
+    "index_table_sql",
 ]
 
 # Where they are, what all need first.
 _HOMES = (
     *("errors", "items", "searching.queries", "searching.segments"),
-    *("submitting.jobs", "client", "aio"),
+    *("submitting.jobs", "tables.calls", "tables.definition", "client", "aio"),
 )
 
 
@@ -92,7 +99,7 @@ def __getattr__(name: str) -> Any:
             if hasattr(module, name):
                 globals()[name] = found = getattr(module, name)
                 return found
-    if name in ("settings", "submitting", "searching", *_HOMES):
+    if name in ("settings", "submitting", "searching", "tables", *_HOMES):
         return import_module(f"pgclip.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -22,9 +22,10 @@ from pgclip.submitting.intake import Intake
 from pgclip.submitting.jobs import Batch, Job
 from pgclip.submitting.submission import Image, image_submission, text_submission
 from pgclip.submitting.tickets import TicketOffice
+from pgclip.tables.calls import Tables
 
 
-class Client(Controlling, Labelling, Asking):
+class Client(Controlling, Labelling, Asking, Tables):
     """Submits images and texts, and searches them.
 
     Settings are keyword arguments (see pgclip.settings) or PGCLIP_* variables; database_url and

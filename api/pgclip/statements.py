@@ -265,6 +265,31 @@ CAPTIONS = f"""
     SELECT {_HIT} FROM pgclip.captions(
         key => %s, collection => %s, k => %s, image => %s, of_collection => %s)
 """
+
+# Tables that are kept in step.
+INDEX_TABLE = """
+    SELECT pgclip.index_table(CAST(%s AS regclass), images => CAST(%s AS text[]),
+        texts => CAST(%s AS text[]), metadata => CAST(%s AS text[]),
+        condition => CAST(%s AS text), collection => CAST(%s AS text), priority => %s,
+        replicated => %s)
+"""
+UNINDEX_TABLE = "SELECT pgclip.unindex_table(%s::regclass, %s, %s)"
+TABLES = """
+    SELECT relation::text, collection, columns, state, rows, items, waiting, changes,
+           oldest_change, failed, filled, trouble
+    FROM pgclip.tables ORDER BY relation::text, collection
+"""
+MISSING_ROWS = """
+    SELECT in_collection, key, part, reason
+    FROM pgclip.missing_rows(%s::regclass, %s, "limit" => %s)
+"""
+TABLE_NAMED = "SELECT to_regclass(%s)::text"
+SEARCH_ROWS = f"""
+    SELECT (r.hit).*, r.score, r.relevance, r.part, r.key
+    FROM pgclip.search_rows(NULL::{{table}}, {{given}} => %s, {_NARROWED},
+        min_score => %s::real, min_relevance => %s::real, recall => %s::real) r
+"""
+
 # Segments of vectors. One process at a time for each model; the number is arbitrary.
 SEGMENTS_LOCK = "SELECT pg_try_advisory_xact_lock(731199448, %s)"
 CLOSE_SEGMENT = "SELECT pgclip.close_segment(%s::smallint, %s)"

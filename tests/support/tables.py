@@ -10,7 +10,8 @@ Sql = Callable[..., list[Any]]
 Follow = Callable[[], None]
 
 INDEX_PRODUCT = """SELECT pgclip.index_table('shop.product', image => 'photo',
-    text => 'upper(title)', metadata => '{price}', condition => 'published', collection => 'products')"""
+    text => 'upper(title)', metadata => '{price}', condition => 'published',
+    collection => 'products')"""
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Tables of the application that are kept in step: a client's calls, statements for migrations."""
