@@ -161,6 +161,13 @@ STATUS_QUEUE = """
     SELECT model, state, jobs, greatest(0, extract(epoch FROM now() - oldest))::float
     FROM pgclip.queue ORDER BY model, state
 """
+# The age of the oldest change is in seconds.
+STATUS_TABLES = """
+    SELECT relation::text, collection, state, rows, items, waiting, changes,
+           extract(epoch FROM clock_timestamp() - oldest_change)::float, failed, filled::float,
+           trouble
+    FROM pgclip.tables ORDER BY relation::text, collection
+"""
 STATUS_WORKERS = """
     SELECT id, host, pid, model, device, precision, batch_size, alive, jobs,
            extract(epoch FROM clock_timestamp() - heartbeat_at)::float, trouble

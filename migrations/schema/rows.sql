@@ -19,7 +19,7 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
 $$;
 
 -- Rows of a key and the values of its columns, for a statement: "('7', '7'::bigint), …". They are
--- literals, since a cast could be somebody's function.
+-- literals, since a cast could be somebody's function. Of no keys a row of NULLs, which joins none.
 CREATE FUNCTION pgclip._key_values(p_relation regclass, p_keys text[]) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT string_agg(format('(%L, %s)', u.key, (
@@ -28,7 +28,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
                                         k.type), ', ' ORDER BY k.nth)
                FROM (SELECT nth, type, count(*) OVER () AS columns
                      FROM pgclip._key_of(p_relation)) k)), ', ')
-    FROM unnest(p_keys) u(key)
+    FROM unnest(CASE WHEN p_keys = '{}' THEN ARRAY[NULL::text] ELSE p_keys END) u(key)
 $$;
 
 -- "ONLY shop.product r": what inherits from a table has keys of its own.

@@ -6,7 +6,7 @@ import pytest
 from support.databases import run_sql
 from support.documents import README
 from support.places import ROOT
-from support.processes import Live
+from support.processes import Live, eventually
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -49,6 +49,27 @@ def test_the_sql_and_python_of_the_guide_to_searching_run(live: Live) -> None:
         run_sql(live.database_url, "SELECT pgclip.configure_text_search()")
 
 
+def test_the_sql_and_python_of_the_guide_to_tables_run(
+    live: Live, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (ROOT / "docs" / "tables.md").read_text().replace("/srv/pictures", str(live.folder))
+    found = re.findall(r"```(sql|python)\n(.*?)```", text, re.DOTALL)
+    assert [language for language, _ in found] == ["sql", "sql", "python", "python", "sql"]
+    try:
+        for language, code in found:
+            if language == "python":
+                exec(compile(code, "tables.md", "exec"), {"client": live.client})
+            else:
+                for statement in code.split(";")[:-1]:
+                    run_sql(live.database_url, statement)
+    finally:
+        run_sql(live.database_url, "DROP SCHEMA shop CASCADE")
+    told = capsys.readouterr().out
+    assert "shop.product" in told
+    assert "SELECT pgclip.unindex_table('shop.product', 'titles')" in told
+    eventually(lambda: live.client.tables() == [])
+
+
 def test_the_sql_in_the_quickstart_runs(live: Live) -> None:
     (code,) = blocks((ROOT / "docs" / "quickstart.md").read_text(), "sql")
     for statement in code.split(";")[:-1]:
@@ -69,7 +90,17 @@ def test_the_readmes_python_runs(live: Live, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_readmes_sql_runs(live: Live) -> None:
-    (code,) = blocks(README, "sql")
+    of_tables, code = blocks(README, "sql")
+    run_sql(live.database_url, """CREATE TABLE product (
+        id int PRIMARY KEY, photo_url text, title text, price numeric)""")  # fmt: skip
+    index, insert, search = re.sub(r"--.*", "", of_tables).split(";")[:-1]
+    run_sql(live.database_url, f"{index}; {insert}")
+    live.client.embed("something for the beach")
+    rows: list[object] = []
+    eventually(lambda: rows.extend(run_sql(live.database_url, search)) or rows)
+    assert rows[0][:3] == (7, "/srv/pictures/dress.jpg", "A red summer dress")  # type: ignore[index]
+    run_sql(live.database_url, "DROP TABLE product")
+    eventually(lambda: live.client.tables() == [])
     statements = [part.strip() for part in re.sub(r"--.*", "", code).split(";") if part.strip()]
     assert len(statements) == 6
     run_sql(live.database_url, statements[0])

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Text, create_engine, event, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from support.commands import pgclip
 from support.databases import run_sql
 from support.processes import WorkerFactory, eventually
 from support.tables import Sql
@@ -79,6 +80,24 @@ def test_by_name_and_by_model(client: Client, database_url: str) -> None:
         client.search_rows(Product, "text 3")
     with pytest.raises(NotFound, match="is not indexed"):
         client.unindex_table(Product)
+
+
+def test_status_and_doctor_tell(client: Client, database_url: str, services: LocalServices) -> None:
+    urls = {"PGCLIP_DATABASE_URL": database_url, "PGCLIP_REDIS_URL": services.redis_url}
+
+    def told(command: str) -> str:
+        return " ".join(pgclip(command, **urls).stdout.split())
+
+    client.index_table(Product, text="title")
+    run_sql(database_url, f"INSERT INTO {QUOTED} VALUES ('s', 9, repeat('long', 100000), 9)")
+    eventually(lambda: is_followed(client))
+    line = f"table {QUOTED} in Product (followed): 5 items, 0 waiting, 1 failed, unacceptable"
+    assert line in told("status")
+    assert f"{QUOTED} in Product: 5 items, 0 waiting, 0 changes" in told("doctor")
+    run_sql(database_url, "UPDATE pgclip.indexed_table SET trouble = 'planted'")
+    assert "followed): 5 items" not in told("status")
+    assert "(troubled): 5 items, 0 waiting, 1 failed, unacceptable, planted" in told("status")
+    assert f"{QUOTED} in Product: planted" in told("doctor")
 
 
 def test_in_the_caller_s_transaction(client: Client, database_url: str) -> None:

@@ -26,6 +26,7 @@ class Status:
     rate: float
     models: list[dict[str, Any]]
     recall: list[dict[str, Any]]
+    tables: list[dict[str, Any]]
     workers: list[dict[str, Any]]
 
 
@@ -86,6 +87,11 @@ def look(database: Database) -> Status:
             *("model", "query_kind", "kind", "share", "queries", "asked", "recall", "met_nothing"),
             *("effort", "promise", "looked_at"),
         )
+        tables = rows(
+            statements.STATUS_TABLES,
+            *("table", "collection", "state", "rows", "items", "waiting", "changes"),
+            *("oldest_change", "failed", "filled", "trouble"),
+        )
         workers = rows(
             statements.STATUS_WORKERS,
             *("id", "host", "pid", "model", "device", "precision", "batch_size", "alive", "jobs"),
@@ -98,6 +104,7 @@ def look(database: Database) -> Status:
         rate=rate["rate"],
         models=[_with_segments(model, segments) for model in models],
         recall=recall,
+        tables=tables,
         workers=workers,
     )
 
@@ -138,6 +145,7 @@ def shown(found: Status) -> RenderableType:
         ]
         if found_of:
             parts.append(Text(f"  of the ten nearest, searches find: {', '.join(found_of)}"))
+    parts += [_table_line(table) for table in found.tables]
     if not found.workers:
         parts.append(Text("no worker; start one with: pgclip worker", style="yellow"))
         return Group(*parts)
@@ -158,6 +166,21 @@ def shown(found: Status) -> RenderableType:
         if worker["alive"] and worker["trouble"]
     ]
     return Group(*parts, Text(), table, *troubles)
+
+
+def _table_line(table: dict[str, Any]) -> Text:
+    """Of a table that is kept in step."""
+    details = [f"{table['items']} items", f"{table['waiting']} waiting"]
+    if table["state"] == "filling":
+        details.insert(0, f"{table['filled']:.0%} of about {table['rows']} rows gone through")
+    if table["changes"]:
+        details.append(f"{table['changes']} changes since {table['oldest_change']:.0f} s")
+    details += [f"{count} failed, {reason}" for reason, count in table["failed"].items()]
+    if table["trouble"]:
+        details.append(table["trouble"])
+    line = f"table {table['table']} in {table['collection']} ({table['state']}): "
+    style = "yellow" if table["trouble"] else ""
+    return Text(line + ", ".join(details), style=style)
 
 
 def _counted(count: int, what: str) -> str:

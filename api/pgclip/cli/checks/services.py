@@ -6,6 +6,7 @@ from typing import Any
 
 from pgclip import statements
 from pgclip.cli.checks.finding import Finding
+from pgclip.cli.checks.tables import tables
 from pgclip.cli.output import shown_bytes
 from pgclip.cli.status import Status, look
 from pgclip.connections import make_engine
@@ -50,6 +51,7 @@ def postgres(settings: Settings) -> Generator[Finding, None, Status | None]:
         yield _completeness(database)
         yield from _buffers(database)
         yield from _recall(database)
+        yield from tables(database)
         return look(database)
     finally:
         database.close()
