@@ -24,6 +24,9 @@ from fastapi import (
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from fastapi.templating import Jinja2Templates
 from media import LimitBody, media_type
+from remarks import prepare, router
+from sqlalchemy.exc import OperationalError
+from starlette.concurrency import run_in_threadpool
 
 from pgclip import (
     AsyncClient,
@@ -53,10 +56,15 @@ templates.env.filters["path"] = lambda key: quote(key, safe="")
 async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, AsyncClient]]:
     """One client for the process. It reads PGCLIP_* and connects when it is first used."""
     async with AsyncClient() as client:
+        try:
+            await run_in_threadpool(prepare, client.client)
+        except (ConnectionFailed, OperationalError) as error:
+            log.error("remarks are not prepared: %s", error)
         yield {"pgclip": client}
 
 
 app = FastAPI(title="Gallery", lifespan=lifespan)
+app.include_router(router)
 app.add_middleware(LimitBody, limit=UPLOAD_BYTES + 2**16)  # the picture, and the form around it
 
 

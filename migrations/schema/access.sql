@@ -1,7 +1,8 @@
--- Two kinds of roles besides the owner of the schema: clients, who submit, control and search, and
--- workers. They may call the functions named here, which run with the owner's rights and a fixed
--- search path, and read what is named here; no table is theirs to write. What no function lets
--- them do they can't do. Setting up is the owner's: models, label sets, indexes, roles.
+-- Kinds of roles besides the owner of the schema: clients, who submit, control and search,
+-- workers, and indexers, who have tables kept in step. They may call the functions named here,
+-- which run with the owner's rights and a fixed search path, and read what is named here; no
+-- table is theirs to write. What no function lets them do they can't do. Setting up is the
+-- owner's: models, label sets, indexes, roles.
 
 CREATE FUNCTION pgclip._functions_of(p_access text) RETURNS text[]
 LANGUAGE sql IMMUTABLE AS $$
@@ -20,10 +21,12 @@ LANGUAGE sql IMMUTABLE AS $$
         'hybrid', 'prompts', 'question_prompts', 'embed_many', 'similarity', 'classify', 'answer',
         'captions',
         'duplicates_of', 'duplicate_groups', 'labels_of', 'failure_of', 'vectors_of', 'heal',
-        'index_table', 'unindex_table', 'search_rows', 'missing_rows', '_check_table',
-        '_parse_columns', '_define_table', '_grant_reading', '_leave_table', '_set_triggers',
-        '_drop_triggers', '_triggers_of', '_lacking_triggers', '_by_row', '_columns_of',
-        '_key_columns', '_key_of', '_key_values', '_from', '_table_searched', '_rows_statement']
+        'search_rows', 'missing_rows', '_key_columns', '_key_of', '_key_values', '_from',
+        '_table_searched', '_rows_statement']
+           WHEN 'indexer' THEN ARRAY[
+        'index_table', 'unindex_table', '_check_table', '_parse_columns', '_define_table',
+        '_grant_reading', '_leave_table', '_set_triggers', '_drop_triggers', '_triggers_of',
+        '_lacking_triggers', '_by_row', '_columns_of', '_key_columns', '_key_of']
            WHEN 'worker' THEN ARRAY[
         'register_model', '_ticket_queue', 'sign_on', 'heartbeat', 'sign_off', 'claim', 'release',
         'known_embeddings', 'keep_label_vector', 'open_results', 'store', 'notify_settled',
@@ -44,6 +47,7 @@ LANGUAGE sql IMMUTABLE AS $$
            WHEN 'client' THEN ARRAY['item', 'label_set', 'label', 'embedding_set', 'query_vector',
                                     'worker', 'query_request (model_id, kind, hash, error)',
                                     'missing', 'indexed_table', 'table_item']
+           WHEN 'indexer' THEN ARRAY['indexed_table']
            WHEN 'worker' THEN ARRAY['model', 'segment', 'job', 'content', 'label_epoch',
                                     'label_set', 'label', 'label_vector'] END
 $$;
@@ -143,15 +147,17 @@ BEGIN
     END LOOP;
 END $$;
 
--- Lets a role that is there do what a client or a worker does, now and after an upgrade. For the
+-- Lets a role that is there do what a client or a worker does, now and after an upgrade; an indexer
+-- may have tables kept in step besides, and is trusted with it: pgclip's owner reads them. For the
 -- owner of the schema. Warns of what it can't grant itself.
 CREATE FUNCTION pgclip.grant_access(role name, access text) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
     v_lacking text;
 BEGIN
-    IF access IS NULL OR access NOT IN ('client', 'worker') THEN
-        RAISE EXCEPTION 'access is client or worker, not %', access USING ERRCODE = 'PC001';
+    IF access IS NULL OR access NOT IN ('client', 'worker', 'indexer') THEN
+        RAISE EXCEPTION 'access is client, worker or indexer, not %', access
+            USING ERRCODE = 'PC001';
     END IF;
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = grant_access.role) THEN
         RAISE EXCEPTION 'there is no role %', role USING ERRCODE = 'PC002';

@@ -46,11 +46,10 @@ END $$;
 -- The columns of a table's primary key, in its order, with the types that their values are read as:
 -- a domain's is what it is made of, so that nobody's condition is evaluated.
 CREATE FUNCTION pgclip._key_of(
-    p_relation regclass, OUT nth int, OUT number smallint, OUT name text, OUT type text,
-    OUT is_built_in boolean
+    p_relation regclass, OUT nth int, OUT number smallint, OUT name text, OUT type text
 ) RETURNS SETOF record
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT k.nth, a.attnum, quote_ident(a.attname), format_type(b.oid, -1), b.oid < 16384
+    SELECT k.nth, a.attnum, quote_ident(a.attname), format_type(b.oid, -1)
     FROM unnest(pgclip._key_columns(p_relation)) WITH ORDINALITY k(number, nth)
     JOIN pg_attribute a ON a.attrelid = p_relation AND a.attnum = k.number
     CROSS JOIN LATERAL (
@@ -64,13 +63,13 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 -- The expression that makes a row's key of a row: its primary key as text, of several columns a
--- JSON array.
+-- JSON array. By concat, which writes values as their types do: a cast could be somebody's
+-- function.
 CREATE FUNCTION pgclip._key_expression(p_relation regclass, p_row text) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT CASE WHEN count(*) = 1 THEN min(value)
                 ELSE format('jsonb_build_array(%s)::text', string_agg(value, ', ' ORDER BY nth)) END
-    FROM (SELECT nth, format(CASE WHEN is_built_in THEN '%s.%s::text'
-                                  ELSE 'format(''%%s'', %s.%s)' END, p_row, name) AS value
+    FROM (SELECT nth, format('concat(%s.%s)', p_row, name) AS value
           FROM pgclip._key_of(p_relation)) k
 $$;
 
@@ -94,22 +93,21 @@ BEGIN
 END $$;
 
 -- The statement that makes the function. Keys are read in a block of their own, which writes
--- nothing, and so costs no transaction number.
+-- nothing, and so costs no transaction number. What counts is compared by the bytes of it (*<>), so
+-- that every type can be, and nobody's operator is called.
 CREATE FUNCTION pgclip._note_source(p_table pgclip.indexed_table) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    v_same     text := (SELECT string_agg(format('o.%s = n.%s', name, name), ' AND ' ORDER BY nth)
-                        FROM pgclip._key_of(p_table.relation));
-    v_first    text := (SELECT name FROM pgclip._key_of(p_table.relation) LIMIT 1);
-    v_compared text := (
-        SELECT string_agg(format(CASE WHEN pgclip._has_equality(a.atttypid)
-                                      THEN 'o.%I IS DISTINCT FROM n.%I'
-                                      ELSE 'o.%I::text IS DISTINCT FROM n.%I::text' END,
-                                 a.attname, a.attname), ' OR ' ORDER BY a.attlen < 0, a.attnum)
-        FROM pg_attribute a WHERE a.attrelid = p_table.relation
-         AND a.attnum = ANY(pgclip._columns_of(p_table)) AND NOT a.attisdropped);
     v_new      text := pgclip._key_expression(p_table.relation, 'n');
     v_old      text := pgclip._key_expression(p_table.relation, 'o');
+    v_first    text := (SELECT name FROM pgclip._key_of(p_table.relation) LIMIT 1);
+    v_compared text := (
+        SELECT format('ROW(%s)::record *<> ROW(%s)::record',
+                      string_agg(format('o.%I', a.attname), ', ' ORDER BY a.attnum),
+                      string_agg(format('n.%I', a.attname), ', ' ORDER BY a.attnum))
+        FROM pg_attribute a WHERE a.attrelid = p_table.relation
+         AND a.attnum = ANY(pgclip._columns_of(p_table)) AND NOT a.attisdropped
+        HAVING count(*) > 0);
 BEGIN
     RETURN replace(replace(replace(replace(replace(replace(replace(replace($note$
 CREATE OR REPLACE FUNCTION pgclip.note_rows_@id() RETURNS trigger
@@ -149,22 +147,13 @@ BEGIN
     END IF;
     RETURN NULL;
 END $body$
-$note$, '@new', v_new), '@old', v_old), '@same', v_same), '@first', v_first),
+$note$, '@new', v_new), '@old', v_old), '@same', v_old || ' = ' || v_new), '@first', v_first),
         '@compared', '(' || coalesce(v_compared, 'false') || ')'),
         '@settings', CASE WHEN pgclip._is_always_spelt_so(p_table.relation) THEN ''
             ELSE 'SET DateStyle = ISO SET IntervalStyle = postgres SET TimeZone = UTC '
                  'SET extra_float_digits = 1 SET bytea_output = hex' END),
         '@page', least(100, pgclip._page_of(p_table))::text), '@id', p_table.id::text);
 END $$;
-
--- Whether values of a type can be compared as they are.
-CREATE FUNCTION pgclip._has_equality(p_type oid) RETURNS boolean
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT p_type NOT IN ('json'::regtype, 'json[]'::regtype, 'xml'::regtype, 'xml[]'::regtype)
-       AND (SELECT typcategory NOT IN ('G', 'U') OR t.oid IN ('uuid'::regtype, 'bytea'::regtype,
-                                                              'jsonb'::regtype)
-            FROM pg_type t WHERE t.oid = p_type)
-$$;
 
 -- Whether no setting changes how a table's keys are spelt.
 CREATE FUNCTION pgclip._is_always_spelt_so(p_relation regclass) RETURNS boolean

@@ -1,9 +1,10 @@
 -- Tables of applications that are kept in step: saying which, and following them no more.
 --
 -- Whoever indexes a table does so with his own rights: the triggers and the grant are his
--- statements. What reads rows later has the rights of pgclip's owner, and so evaluates nothing that
--- others have written: expressions are what Postgres took for a generated column, which is to say
--- immutable, and call built-in functions alone.
+-- statements. Rows are read later with the rights of pgclip's owner, who trusts indexers in that:
+-- whoever reads a table trusts its owner. All the same nothing is evaluated that they have written:
+-- expressions are what Postgres took for a generated column, which is to say immutable, and call
+-- built-in functions alone.
 
 -- One kind of item of each row.
 CREATE TYPE pgclip.row_part AS (label text, kind pgclip.kind, type text, expression text);
@@ -191,7 +192,10 @@ BEGIN
         SELECT FROM pg_attribute t JOIN pg_attribute r
                ON r.attrelid = p_relation AND r.attnum > 0 AND NOT r.attisdropped
               AND t.attname = format('@%s@', r.attnum)
-        WHERE t.attrelid = p_parsed AND t.atttypid <> r.atttypid) THEN
+        WHERE t.attrelid = p_parsed AND t.atttypid <> r.atttypid) OR EXISTS (
+        SELECT FROM pg_attribute t
+        WHERE t.attrelid = p_parsed AND (t.attname LIKE '@part%' OR t.attname = '@condition@')
+          AND t.atttypid NOT IN ('text'::regtype, 'bytea'::regtype, 'boolean'::regtype)) THEN
         RAISE EXCEPTION 'call pgclip.index_table' USING ERRCODE = 'PC001';
     END IF;
     SELECT pg_describe_object(d.refclassid, d.refobjid, d.refobjsubid) INTO v_what

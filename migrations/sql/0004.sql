@@ -44,6 +44,11 @@ CREATE INDEX job_delayed ON pgclip.job (not_before) WHERE not_before IS NOT NULL
 CREATE TABLE pgclip.words_anew (from_item bigint PRIMARY KEY);
 INSERT INTO pgclip.words_anew SELECT 0 WHERE EXISTS (SELECT FROM pgclip.item);
 
+-- Who may index tables, which pgclip's owner then reads.
+ALTER TABLE pgclip.access
+    DROP CONSTRAINT access_access_check,
+    ADD CONSTRAINT access_access_check CHECK (access IN ('client', 'worker', 'indexer'));
+
 -- Tables of applications whose rows are kept in step as items. Expressions have "@3@" for the third
 -- column of the table, whatever that is called meanwhile.
 CREATE TABLE pgclip.indexed_table (

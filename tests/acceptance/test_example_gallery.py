@@ -110,6 +110,24 @@ def test_the_gallery_escapes_what_others_wrote(fastapi: httpx.Client, live: Live
     assert fastapi.get(more).status_code == 200
 
 
+def test_remarks_are_found_without_being_submitted(fastapi: httpx.Client, live: Live) -> None:
+    numbers = [
+        fastapi.post("/remarks", json={"body": body}).json()["id"]
+        for body in ("a cat in the snow", "pizza with everything")
+    ]
+
+    def remarks() -> tuple[int, int, int]:
+        (table,) = [each for each in live.client.tables() if each.collection == "remark"]
+        return table.items, table.waiting, table.changes
+
+    eventually(lambda: remarks() == (2, 0, 0))
+    found = fastapi.get("/remarks", params={"q": "something to eat"}).json()
+    assert [hit["id"] for hit in found] == numbers[::-1]
+    assert fastapi.post("/remarks", json={"body": ""}).status_code == 422
+    run_sql(live.database_url, "DROP TABLE remark")
+    eventually(lambda: not [each for each in live.client.tables() if each.collection == "remark"])
+
+
 def test_the_form_leads_back_to_the_page(fastapi: httpx.Client) -> None:
     sent = upload(fastapi, jpeg(2), headers={"Accept": "text/html,*/*"})
     assert (sent.status_code, sent.headers["location"]) == (303, "/")

@@ -154,6 +154,29 @@ def test_the_admin_shows_states_and_labels(django: httpx.Client, shop: Environme
     assert "renamed" in Page(django.get("/").text).words
 
 
+def test_reviews_are_found_without_being_submitted(django: httpx.Client, live: Live) -> None:
+    add_product(django, "reviewed", (PICTURES / "violin.jpg").read_bytes())
+    page = django.get("/reviews/").text
+    product = re.search(r'<option value="([^"]+)">reviewed<', page)
+    assert product
+    for stars, body in ((5, "a cat in the snow"), (1, "pizza <b>with</b> everything")):
+        form = {"product": product[1], "stars": stars, "body": body,
+                "csrfmiddlewaretoken": django.cookies["csrftoken"]}  # fmt: skip
+        assert django.post("/reviews/", data=form).status_code == 302
+    assert "pizza <b>with</b> everything" in Page(django.get("/reviews/").text).words
+
+    def reviews() -> tuple[int, int, int]:
+        (table,) = [each for each in live.client.tables() if each.collection == "reviews"]
+        return table.items, table.waiting, table.changes
+
+    eventually(lambda: reviews() == (2, 0, 0))
+    words = Page(django.get("/reviews/", params={"q": "something to eat"}).text).words
+    assert words.index("pizza") < words.index("a cat in the snow")
+    assert django.post("/reviews/", data={**form, "stars": 9}).status_code == 422
+    run_sql(live.database_url, "DELETE FROM products_review")
+    eventually(lambda: reviews() == (0, 0, 0))
+
+
 def test_the_shops_migrations_are_complete(shop: Environment) -> None:
     manage(shop, "makemigrations", "--check", "--dry-run")
     manage(shop, "check", "--fail-level", "WARNING")

@@ -21,6 +21,7 @@ _LEFT = """
     SELECT (SELECT count(*) FROM pgclip.job) + (SELECT count(*) FROM pgclip.content c
             WHERE NOT EXISTS (SELECT FROM pgclip.item i
                               WHERE i.content_hash = c.hash AND i.kind = c.kind))
+         + (SELECT count(*) FROM pgclip.tables WHERE changes > 0 OR state <> 'followed')
 """
 
 

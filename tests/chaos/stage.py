@@ -23,6 +23,8 @@ HERE = Path(__file__).parent
 TESTS = HERE.parent
 # Quick, so that much happens in little time; the product's own waits are several times longer.
 LEASE = 2.0
+# A table that is written all the while and kept in step: it says itself what its items must be.
+ROWS = "rows"
 # A frozen worker may keep one for a while.
 _POOLED_SESSIONS = 6
 SETTINGS = {
@@ -97,6 +99,8 @@ class Stage:
         self.services = LocalServices(folder / "services", timeout=60).start()
         self.database_url, self.redis_url = self.services.database_url, self.services.redis_url
         migrate(self.database_url)
+        self.sql(f"CREATE TABLE {ROWS} (id text PRIMARY KEY, body text NOT NULL)")
+        self.sql(f"SELECT pgclip.index_table('{ROWS}', text => 'body', collection => '{ROWS}')")
         self._ending = ExitStack()
         self._pooler: Pooler | None = None
         if through_pooler:

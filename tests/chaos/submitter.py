@@ -47,6 +47,7 @@ class Submitter:
         ways: list[tuple[int, Callable[[], None]]] = [
             (40, self._single), (10, self._bulk), (15, self._in_a_transaction),
             (10, self._in_sql), (12, self._delete), (1, self._die_before_the_ticket),
+            (15, self._write_rows),
         ]  # fmt: skip
         weights, methods = zip(*ways, strict=True)
         while True:
@@ -116,6 +117,23 @@ class Submitter:
         with suppress(NotFound):
             self._client.delete(key)
         self._was(number, "accepted")
+
+    def _write_rows(self) -> None:
+        """To a table that is kept in step; nothing is submitted."""
+        rows = self._random.sample(range(KEYS), self._random.randrange(1, 20))
+        connection = psycopg2.connect(self._url)
+        try:
+            with connection, connection.cursor() as cursor:
+                if self._random.random() < 0.25:
+                    keys = [f"{self._name}-{n}" for n in rows]
+                    cursor.execute("DELETE FROM rows WHERE id = ANY(%s)", (keys,))
+                    return
+                for n in rows:
+                    row = (f"{self._name}-{n}", f"row {self._name} {n} {self._random.random()}")
+                    cursor.execute("INSERT INTO rows VALUES (%s, %s) ON CONFLICT (id) DO UPDATE "
+                                   "SET body = excluded.body", row)  # fmt: skip
+        finally:
+            connection.close()
 
     def _die_before_the_ticket(self) -> None:
         entries = self._new(1)

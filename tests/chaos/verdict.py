@@ -80,13 +80,15 @@ def judge(ledger: Ledger, database_url: str, redis_url: str) -> Verdict:
     connection = psycopg2.connect(database_url)
     connection.autocommit = True
     with connection.cursor() as cursor:
-        cursor.execute("SELECT key, id, state, reason, content_hash FROM pgclip.items")
+        cursor.execute("SELECT key, id, state, reason, content_hash FROM pgclip.items "
+                       "WHERE collection <> 'rows'")  # fmt: skip
         items = {key: rest for key, *rest in cursor.fetchall()}
         vectors = _vectors(cursor)
         for key, possible in ledger.possible.items():
             _judge(key, possible, items.get(key), vectors, verdict)
         for key in items.keys() - ledger.possible.keys():
             verdict.left_behind.append(f"{key}: nobody submitted it")
+        _judge_rows(cursor, vectors, verdict)
         verdict.left_behind.extend(_leftovers(cursor))
     connection.close()
     verdict.left_behind.extend(_redis_keys(redis_url))
@@ -120,6 +122,20 @@ def _judge(
         for content in possible
     ):
         verdict.lost.append(f"{key}: has another's vector, not one of {_shown(possible)}")
+
+
+def _judge_rows(cursor: Any, vectors: dict[int, list[Any]], verdict: Verdict) -> None:
+    """Of a table that is kept in step: each row has the item of what it says now, and none more."""
+    cursor.execute("SELECT key, id, state, reason, content_hash FROM pgclip.items "
+                   "WHERE collection = 'rows'")  # fmt: skip
+    items = {key: rest for key, *rest in cursor.fetchall()}
+    cursor.execute("SELECT id, body FROM rows")
+    rows = {key: Content("text", body.encode()) for key, body in cursor.fetchall()}
+    for key, content in rows.items():
+        _judge(f"row {key}", [content], items.get(key), vectors, verdict)
+    verdict.left_behind.extend(f"row {key}: is gone" for key in items.keys() - rows.keys())
+    cursor.execute("SELECT key, reason FROM pgclip.missing_rows('rows')")
+    verdict.left_behind.extend(f"row {key}: {reason}" for key, reason in cursor.fetchall())
 
 
 def _is_of(vector: Any, content: Content) -> bool:

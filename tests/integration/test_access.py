@@ -173,6 +173,6 @@ def test_access_is_taken_back(
     sql("SELECT pgclip.revoke_access(%s)", roles["client"])
     with pytest.raises(psycopg2.errors.InsufficientPrivilege):
         run_as("client", "SELECT count(*) FROM pgclip.items")
-    with pytest.raises(psycopg2.Error, match="access is client or worker") as caught:
+    with pytest.raises(psycopg2.Error, match="access is client, worker or indexer") as caught:
         sql("SELECT pgclip.grant_access('x', 'owner')")
     assert caught.value.pgcode == "PC001"

@@ -138,17 +138,26 @@ def test_no_trigger_waits_for_a_reader(sql: Sql, database_url: str) -> None:
     writer.close()
 
 
+def grant_indexing(roles: Roles) -> None:
+    """To the client, whose tables are read by pgclip's owner from then on."""
+    run_sql(roles.of("owner"), f"SELECT pgclip.grant_access('{roles.client}', 'indexer')")
+
+
 def test_roles_with_few_rights(
     ordinary: Roles, services: LocalServices, start_worker: WorkerFactory
 ) -> None:
     """The application's role owns its tables, is a client, and nothing else; another writes."""
     as_owner, as_app, as_admin = ordinary.of("owner"), ordinary.of("client"), ordinary.url
+    index = "SELECT pgclip.index_table('app.product', text => 'title')"
     run_sql(as_admin, f"CREATE SCHEMA app AUTHORIZATION {ordinary.client}")
     run_sql(as_app, "CREATE TABLE app.product (id int PRIMARY KEY, title text, secret text)")
     run_sql(as_app, f"GRANT USAGE ON SCHEMA app TO {ordinary.worker}")
     run_sql(as_app, f"GRANT SELECT, INSERT ON app.product TO {ordinary.worker}")
     start_worker(ordinary.of("worker"))
-    run_sql(as_app, "SELECT pgclip.index_table('app.product', text => 'title')")
+    with pytest.raises(psycopg2.Error, match="permission denied for function index_table"):
+        run_sql(as_app, index)
+    grant_indexing(ordinary)
+    run_sql(as_app, index)
     run_sql(ordinary.of("worker"), "INSERT INTO app.product VALUES (1, 'text 1', 'x')")
     eventually(lambda: run_sql(as_app, "SELECT items, waiting FROM pgclip.tables") == [(1, 0)])
     with pytest.raises(psycopg2.Error, match="permission denied for table product"):
@@ -177,6 +186,7 @@ def test_row_level_security(
     ordinary: Roles, services: LocalServices, start_worker: WorkerFactory
 ) -> None:
     as_app = ordinary.of("client")
+    grant_indexing(ordinary)
     run_sql(ordinary.url, f"CREATE SCHEMA app AUTHORIZATION {ordinary.client}")
     run_sql(
         as_app,
@@ -205,6 +215,7 @@ def test_row_level_security(
 def test_nobody_runs_code_with_the_owner_s_rights(ordinary: Roles) -> None:
     """What a client writes into an expression, a type or a temporary table stays his own."""
     as_app = ordinary.of("client")
+    grant_indexing(ordinary)
     run_sql(ordinary.url, f"CREATE SCHEMA app AUTHORIZATION {ordinary.client}")
     run_sql(
         as_app,

@@ -1,9 +1,9 @@
-"""The upload form."""
+"""The forms for products and reviews."""
 
 from django import forms
 from django.core.files.uploadedfile import UploadedFile
 
-from products.models import Product
+from products.models import Product, Review
 
 IMAGE_BYTES = 10 * 2**20
 
@@ -23,3 +23,15 @@ class ProductForm(forms.ModelForm):
         if image.size > IMAGE_BYTES:
             raise forms.ValidationError(f"A picture may have {IMAGE_BYTES >> 20} MiB.")
         return image
+
+
+class ReviewForm(forms.ModelForm):
+    """What somebody says of a product."""
+
+    stars = forms.IntegerField(min_value=1, max_value=5, initial=5)
+
+    class Meta:
+        """What a visitor fills in."""
+
+        model = Review
+        fields = ("product", "stars", "body")

@@ -7,7 +7,7 @@ from django.db import connection, transaction
 from django.db.models import QuerySet
 
 from pgclip import Client
-from products.models import Product
+from products.models import Product, Review
 
 COLLECTION = "products"
 SEARCH_SECONDS = 5.0
@@ -75,6 +75,15 @@ def similar(product: Product, k: int = 12) -> list[Found]:
     parameters = {"key": str(product.pk), "k": k, "collection": COLLECTION}
     products = Product.objects.raw(SIMILAR, parameters).prefetch_related("item__labels")
     return [Found(it, it.score) for it in products]
+
+
+def search_reviews(query: str, k: int = 24) -> list[Review]:
+    """Reviews that say something like a text, best first. Raises InvalidItem and QueryFailed.
+
+    Nobody submits them: their table is kept in step since the migration that made it.
+    """
+    hits = client().search_rows(Review, query, k=k, timeout=SEARCH_SECONDS)
+    return [hit.row for hit in hits]
 
 
 def with_index() -> QuerySet[Product]:

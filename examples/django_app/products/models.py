@@ -75,3 +75,21 @@ class Product(models.Model):
         if self.item is None:
             return []
         return [label for label in self.item.labels.all() if label.set == "general"]
+
+
+class Review(models.Model):
+    """What somebody says of a product. Its table is kept in step by the migration that makes it,
+    so nothing here, nor where reviews are written, knows of pgclip."""
+
+    product = models.ForeignKey(Product, models.CASCADE, related_name="reviews")
+    stars = models.PositiveSmallIntegerField()
+    body = models.TextField(max_length=4000)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        """Newest first."""
+
+        ordering = ("-created_at",)
+
+    def __str__(self) -> str:
+        return self.body[:80]

@@ -7,6 +7,7 @@ from products import views
 urlpatterns = [
     path("", views.products, name="products"),
     path("add/", views.add, name="add"),
+    path("reviews/", views.reviews, name="reviews"),
     path("search/", views.search, name="search"),
     path("similar/<uuid:pk>/", views.similar, name="similar"),
 ]

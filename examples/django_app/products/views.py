@@ -1,4 +1,4 @@
-"""Pages: the products with their states, the upload form, the search."""
+"""Pages: the products with their states, the upload form, the search, the reviews."""
 
 import logging
 
@@ -8,8 +8,8 @@ from django.views.decorators.http import require_safe
 
 from pgclip import ConnectionFailed, InvalidItem, NotFound, QueryFailed, QueueFull
 from products import index
-from products.forms import ProductForm
-from products.models import Product
+from products.forms import ProductForm, ReviewForm
+from products.models import Product, Review
 
 log = logging.getLogger(__name__)
 
@@ -63,3 +63,24 @@ def similar(request: HttpRequest, pk: str) -> HttpResponse:
         found, message = index.similar(product), ""
     context = {"product": product, "found": found, "message": message}
     return render(request, "products/search.html", context)
+
+
+def reviews(request: HttpRequest) -> HttpResponse:
+    """The newest reviews, or those that say something like a text; and the form for one more."""
+    form = ReviewForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        form.save()
+        return redirect("reviews")
+    query = request.GET.get("q", "").strip()[:1000]
+    found: list[Review] = list(Review.objects.select_related("product")[:50])
+    status, message = 422 if form.errors else 200, ""
+    try:
+        if query:
+            found = index.search_reviews(query)
+    except InvalidItem as error:
+        status, message = 422, str(error)
+    except (QueryFailed, ConnectionFailed) as error:
+        log.warning("reviews: %s", error)
+        status, message = 503, "Search does not answer just now. Please try again in a moment."
+    context = {"form": form, "reviews": found, "asked": query, "message": message}
+    return render(request, "products/reviews.html", context, status=status)
