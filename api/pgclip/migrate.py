@@ -83,6 +83,7 @@ def remove(database_url: str) -> None:
     """
     with _connected(database_url, writes=True) as connection:
         cursor = _cursor(connection)
+        _drop_triggers_of_tables(cursor)
         _refuse_dependants(cursor)
         cursor.execute("DROP SCHEMA IF EXISTS pgclip CASCADE")
 
@@ -241,6 +242,18 @@ def _refuse_dependants(cursor: "Cursor") -> None:
             for _, oid, description in catalog.dependants(cursor, each):
                 if oid not in oids and "pgclip." not in description:
                     raise SchemaError(f"{description} depends on {each.name} of schema pgclip")
+
+
+def _drop_triggers_of_tables(cursor: "Cursor") -> None:
+    """Those by which applications' tables are kept in step."""
+    cursor.execute(
+        "SELECT format('DROP TRIGGER %I ON %s', t.tgname, t.tgrelid::regclass) FROM pg_trigger t "
+        "JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_class c ON c.oid = t.tgrelid "
+        "WHERE p.pronamespace = to_regnamespace('pgclip') AND t.tgparentid = 0 "
+        "AND c.relnamespace <> p.pronamespace AND NOT t.tgisinternal"
+    )
+    for (statement,) in cursor.fetchall():
+        cursor.execute(statement)
 
 
 def _refuse_newer(cursor: "Cursor") -> None:

@@ -22,11 +22,12 @@ LANGUAGE sql IMMUTABLE AS $$
         'captions',
         'duplicates_of', 'duplicate_groups', 'labels_of', 'failure_of', 'vectors_of', 'heal',
         'search_rows', 'missing_rows', '_key_columns', '_key_of', '_key_values', '_from',
-        '_table_searched', '_rows_statement']
+        '_key_expression', '_base_type', '_table_searched', '_rows_statement']
            WHEN 'indexer' THEN ARRAY[
         'index_table', 'unindex_table', '_check_table', '_parse_columns', '_define_table',
         '_grant_reading', '_leave_table', '_set_triggers', '_drop_triggers', '_triggers_of',
-        '_lacking_triggers', '_by_row', '_columns_of', '_key_columns', '_key_of']
+        '_lacking_triggers', '_by_row', '_columns_of', '_key_columns', '_key_of',
+        '_base_type']
            WHEN 'worker' THEN ARRAY[
         'register_model', '_ticket_queue', 'sign_on', 'heartbeat', 'sign_off', 'claim', 'release',
         'known_embeddings', 'keep_label_vector', 'open_results', 'store', 'notify_settled',

@@ -38,6 +38,18 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     FROM pg_class WHERE oid = p_relation
 $$;
 
+-- The same with the columns that count, and those of the key, called by their numbers, as
+-- expressions have them. Raises PC001 if one is gone.
+CREATE FUNCTION pgclip._numbered(p_table pgclip.indexed_table) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT format('(SELECT %s FROM %s) r',
+                  string_agg(format('r.%s AS "@%s@"', name, number), ', '),
+                  pgclip._from(p_table.relation))
+    FROM (SELECT number, pgclip._column_now(p_table.relation, number) AS name
+          FROM (SELECT unnest(pgclip._columns_of(p_table))
+          UNION SELECT unnest(pgclip._key_columns(p_table.relation))) n(number)) c
+$$;
+
 -- The keys that follow one, in the order of the primary key.
 CREATE FUNCTION pgclip._next_keys(p_relation regclass, p_after text, p_most int) RETURNS text[]
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -58,71 +70,92 @@ BEGIN
     RETURN coalesce(v_keys, '{}');
 END $$;
 
--- The keys of rows that have items, which follow one.
+-- The keys of rows that have items or failures, which follow one.
 CREATE FUNCTION pgclip._next_item_keys(p_table int, p_after text, p_most int) RETURNS text[]
 LANGUAGE sql STABLE AS $$
     SELECT ARRAY(SELECT DISTINCT row_key FROM (
-        SELECT row_key FROM pgclip.table_item
-        WHERE table_id = p_table AND (p_after IS NULL OR row_key > p_after)
-        ORDER BY row_key LIMIT p_most) p ORDER BY row_key)
+        (SELECT row_key FROM pgclip.table_item
+         WHERE table_id = p_table AND (p_after IS NULL OR row_key > p_after)
+         ORDER BY row_key LIMIT p_most)
+        UNION ALL
+        (SELECT row_key FROM pgclip.row_failure
+         WHERE table_id = p_table AND (p_after IS NULL OR row_key > p_after)
+         ORDER BY row_key LIMIT p_most)) p ORDER BY row_key LIMIT p_most)
 $$;
 
--- What rows with these keys say, as far as they are there and meet the condition. Nothing in a
--- column, or an empty text, is no item.
+-- What rows with these keys say, as far as they are there, meet the condition, and their keys are
+-- spelt so. Nothing in a column, or an empty text, is no item.
 CREATE FUNCTION pgclip._wanted_items(p_table pgclip.indexed_table, p_keys text[])
 RETURNS SETOF pgclip.wanted_item
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    v_relation regclass := p_table.relation;
-    v_join     text := (SELECT string_agg(format('r.%s = k.c%s', name, nth), ' AND ')
-                        FROM pgclip._key_of(v_relation));
-    v_columns  text := (SELECT string_agg('c' || nth, ', ' ORDER BY nth)
-                        FROM pgclip._key_of(v_relation));
-    v_values   text;
-    v_metadata text;
+    v_values text := (
+        SELECT string_agg(format(CASE p ->> 'type' WHEN 'bytea' THEN '(%s, NULL, (%s))'
+                                                   ELSE '(%s, concat(%s), NULL::bytea)' END,
+                                 nth, p ->> 'expression'),
+                          ', ' ORDER BY p ->> 'type' = 'bytea', nth)
+        FROM jsonb_array_elements(p_table.parts) WITH ORDINALITY e(p, nth));
+    v_key    record;
 BEGIN
-    SELECT string_agg(format(CASE p ->> 'type' WHEN 'bytea' THEN '(%s, NULL, (%s))'
-                                               ELSE '(%s, (%s)::text, NULL::bytea)' END, nth,
-                             pgclip._expression_now(v_relation, p ->> 'expression')),
-                      ', ' ORDER BY p ->> 'type' = 'bytea', nth) INTO v_values
-    FROM jsonb_array_elements(p_table.parts) WITH ORDINALITY e(p, nth);
-    SELECT format('jsonb_build_object(%s)', string_agg(format(
-               CASE WHEN a.atttypid < 16384 OR t.typtype = 'd' THEN '%L, r.%I'
-                    ELSE '%L, CASE WHEN r.%2$I IS NOT NULL THEN format(''%%s'', r.%2$I) END' END,
-               f.key, a.attname), ', '))
-    INTO v_metadata
-    FROM jsonb_each_text(p_table.metadata) f
-    JOIN pg_attribute a ON a.attrelid = v_relation AND a.attnum = f.value::smallint
-    JOIN pg_type t ON t.oid = a.atttypid
-    WHERE pgclip._column_now(v_relation, f.value::smallint) IS NOT NULL;
+    SELECT string_agg(format('r."@%s@" = k.c%s', number, nth), ' AND ') AS same,
+           string_agg('c' || nth, ', ' ORDER BY nth) AS columns,
+           CASE WHEN count(*) = 1 THEN min(format('concat(r."@%s@")', number))
+                ELSE format('jsonb_build_array(%s)::text',
+                            string_agg(format('concat(r."@%s@")', number), ', ' ORDER BY nth))
+                END AS spelt
+    INTO v_key FROM pgclip._key_of(p_table.relation);
     RETURN QUERY EXECUTE format($query$
         SELECT w.row_key, w.part, w.key, w.kind, w.data, w.source, w.metadata,
-               CASE WHEN w.data IS NULL AND w.source IS NULL
+               CASE WHEN w.is_long AND w.kind = 'text' THEN 'the text has more than 256 KiB'
+                    WHEN w.is_long THEN 'the image has more than 64 MiB'
+                    WHEN w.data IS NULL AND w.source IS NULL
                     THEN 'the picture must be bytes, an absolute path or a URL such as '
                          'https://example.com/cat.jpg'
+                    WHEN w.row_key ~ ' # ' AND EXISTS (
+                        SELECT FROM jsonb_array_elements(%1$L::jsonb) e(p)
+                        WHERE right(w.row_key, length(e.p ->> 'label') + 3)
+                              = ' # ' || (e.p ->> 'label'))
+                    THEN 'the key ends as that of a further column of another row does'
                     ELSE coalesce(pgclip._content_problem(w.kind, w.data),
-                                  pgclip._problem((%L, w.key, w.kind,
+                                  pgclip._problem((%2$L, w.key, w.kind,
                                       CASE WHEN w.data IS NOT NULL THEN ''::bytea END,
                                       w.source, w.metadata, 1, true)::pgclip.submission)) END
         FROM (SELECT k.row_key, e.p ->> 'label',
                      CASE WHEN v.nth = 1 THEN k.row_key
-                          ELSE k.row_key || '/' || (e.p ->> 'label') END,
+                          ELSE k.row_key || ' # ' || (e.p ->> 'label') END,
                      (e.p ->> 'kind')::pgclip.kind,
-                     CASE WHEN e.p ->> 'kind' = 'text' THEN convert_to(v.value, 'UTF8')
+                     CASE WHEN l.is_long THEN NULL
+                          WHEN e.p ->> 'kind' = 'text' THEN convert_to(v.value, 'UTF8')
                           ELSE v.data END,
                      CASE WHEN e.p ->> 'kind' = 'image' AND v.value ~ '^/|^[A-Za-z][^:/]*://.'
                           THEN pgclip._as_source(v.value) END,
-                     %s
-              FROM (VALUES %s) k(row_key, %s)
-              JOIN %s ON %s
-              CROSS JOIN LATERAL (VALUES %s) v(nth, value, data)
-              JOIN jsonb_array_elements(%L::jsonb) WITH ORDINALITY e(p, nth) ON e.nth = v.nth
-              WHERE (%s) AND (v.value <> '' OR octet_length(v.data) > 0)
-             ) w(row_key, part, key, kind, data, source, metadata)
-        $query$, p_table.collection, coalesce(v_metadata, '''{}''::jsonb'),
-        pgclip._key_values(v_relation, p_keys), v_columns, pgclip._from(v_relation), v_join,
-        v_values, p_table.parts, pgclip._expression_now(v_relation, p_table.condition));
+                     %3$s, l.is_long
+              FROM (VALUES %4$s) k(row_key, %5$s)
+              JOIN %6$s ON %7$s
+              CROSS JOIN LATERAL (VALUES %8$s) v(nth, value, data)
+              CROSS JOIN LATERAL (SELECT coalesce(octet_length(v.value) > 262144, false)
+                                      OR coalesce(octet_length(v.data) > 67108864, false)
+                                 ) l(is_long)
+              JOIN jsonb_array_elements(%1$L::jsonb) WITH ORDINALITY e(p, nth) ON e.nth = v.nth
+              WHERE (%9$s) AND %10$s = k.row_key
+                AND (v.value <> '' OR octet_length(v.data) > 0)
+             ) w(row_key, part, key, kind, data, source, metadata, is_long)
+        $query$, p_table.parts, p_table.collection, pgclip._metadata_expression(p_table),
+        pgclip._key_values(p_table.relation, p_keys), v_key.columns, pgclip._numbered(p_table),
+        v_key.same, v_values, p_table.condition, v_key.spelt);
 END $$;
+
+-- The expression that makes an item's metadata. A type that somebody has made, and so may have a
+-- cast to JSON, is written as text.
+CREATE FUNCTION pgclip._metadata_expression(p_table pgclip.indexed_table) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT format('jsonb_build_object(%s)', string_agg(format(
+               CASE WHEN pgclip._base_type(a.atttypid) < 16384 THEN '%L, r."@%s@"'
+                    ELSE '%L, CASE WHEN r."@%2$s@" IS NOT NULL THEN concat(r."@%2$s@") END' END,
+               f.key, f.value), ', '))
+    FROM jsonb_each_text(p_table.metadata) f
+    LEFT JOIN pg_attribute a ON a.attrelid = p_table.relation AND a.attnum = f.value::smallint
+$$;
 
 -- Makes the items of these rows what the rows say: what is new or has another content is submitted,
 -- another metadata is written, what is not wanted any more is deleted, and of what can't be an item
@@ -137,7 +170,8 @@ DECLARE
     v_collection int;
     v_count      bigint;
 BEGIN
-    DELETE FROM pgclip.row_failure WHERE table_id = p_table.id AND row_key = ANY(p_keys);
+    DELETE FROM pgclip.row_failure
+    WHERE table_id = p_table.id AND md5(row_key) IN (SELECT md5(k) FROM unnest(p_keys) k);
     INSERT INTO pgclip.row_failure (table_id, row_key, part, reason, message)
     SELECT p_table.id, row_key, part, 'unacceptable', problem FROM unnest(v_wanted)
     WHERE problem IS NOT NULL;
@@ -159,7 +193,7 @@ BEGIN
     JOIN unnest(v_wanted) WITH ORDINALITY
          w(row_key, part, key, kind, data, source, metadata, problem, nth) ON w.nth = s.place
     WHERE s.error IS NOT NULL
-    ON CONFLICT (table_id, row_key, part) DO UPDATE SET message = excluded.message;
+    ON CONFLICT (table_id, md5(row_key), part) DO UPDATE SET message = excluded.message;
 
     SELECT id INTO v_collection FROM pgclip.collection WHERE name = p_table.collection;
     UPDATE pgclip.item i
@@ -196,21 +230,21 @@ DECLARE
 BEGIN
     RETURN pgclip._sync_rows(p_table, p_keys, p_priority);
 EXCEPTION WHEN data_exception OR program_limit_exceeded OR raise_exception
-             OR integrity_constraint_violation THEN
+             OR integrity_constraint_violation OR cardinality_violation THEN
     IF v_half > 0 THEN
         RETURN pgclip._sync_each(p_table, p_keys[:v_half], p_priority)
              + pgclip._sync_each(p_table, p_keys[v_half + 1:], p_priority);
     END IF;
     INSERT INTO pgclip.row_failure (table_id, row_key, part, reason, message)
     VALUES (p_table.id, p_keys[1], '', 'unreadable', SQLERRM)
-    ON CONFLICT (table_id, row_key, part) DO UPDATE SET message = excluded.message;
+    ON CONFLICT (table_id, md5(row_key), part) DO UPDATE SET message = excluded.message;
     RETURN 0;
 END $$;
 
 -- How many rows are read at once: a bytea has up to 64 MiB.
 CREATE FUNCTION pgclip._page_of(p_table pgclip.indexed_table) RETURNS int
 LANGUAGE sql IMMUTABLE AS $$
-    SELECT CASE WHEN p_table.parts @> '[{"type": "bytea"}]' THEN 20 ELSE 1000 END
+    SELECT CASE WHEN p_table.parts @> '[{"type": "bytea"}]' THEN 20 ELSE 500 END
 $$;
 
 -- One step of one table: changes first, then the next page of what is gone through. Returns whether
@@ -233,10 +267,11 @@ BEGIN
                 FROM (SELECT id, row_keys FROM pgclip.row_change
                       WHERE table_id = p_table.id ORDER BY id LIMIT v_page) oldest) o
             WHERE nth = 1 OR keys <= v_page)
-        RETURNING row_keys
+        RETURNING row_keys, key_columns = pgclip._key_columns(p_table.relation) AS is_known
     )
-    SELECT count(*) > 0, bool_or(row_keys IS NULL),
-           ARRAY(SELECT DISTINCT key FROM taken t CROSS JOIN unnest(t.row_keys) key)
+    SELECT count(*) > 0, bool_or(row_keys IS NULL OR is_known IS NOT true),
+           ARRAY(SELECT DISTINCT key FROM taken t CROSS JOIN unnest(t.row_keys) key
+                 WHERE t.is_known)
     INTO did, v_any, v_keys FROM taken;
     IF v_any THEN
         PERFORM pgclip._begin_table_walk(p_table.id);
@@ -337,8 +372,9 @@ CREATE FUNCTION pgclip.follow_tables(
 )
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET row_security = off
 SET DateStyle = ISO SET IntervalStyle = postgres SET TimeZone = UTC SET extra_float_digits = 1
-SET bytea_output = hex AS $$
+SET bytea_output = hex SET lock_timeout = '1s' AS $$
 DECLARE
+    v_id      int;
     v_table   pgclip.indexed_table;
     v_step    record;
     v_trouble text;
@@ -347,25 +383,29 @@ BEGIN
     submitted := 0;
     tables := 0;
     queues := pgclip.ticket_queues();
-    FOR v_table IN SELECT * FROM pgclip.indexed_table ORDER BY id LOOP
+    FOR v_id IN SELECT id FROM pgclip.indexed_table ORDER BY id LOOP
         tables := tables + 1;
         BEGIN
+            -- As it is now, and until this is committed: one who changes it waits for the page.
+            SELECT * INTO v_table FROM pgclip.indexed_table WHERE id = v_id FOR UPDATE SKIP LOCKED;
+            CONTINUE WHEN NOT FOUND;
             IF NOT v_table.is_leaving
                AND v_table.looked_at < clock_timestamp() - interval '10 s' THEN
                 v_trouble := pgclip._look_at_table(v_table);
                 UPDATE pgclip.indexed_table SET trouble = v_trouble
-                WHERE id = v_table.id AND trouble IS DISTINCT FROM v_trouble;
-                SELECT * INTO v_table FROM pgclip.indexed_table WHERE id = v_table.id;
+                WHERE id = v_id AND trouble IS DISTINCT FROM v_trouble;
+                SELECT * INTO v_table FROM pgclip.indexed_table WHERE id = v_id;
             END IF;
             v_step := pgclip._step_of_table(v_table);
             did := did OR v_step.did;
             submitted := submitted + v_step.submitted;
         EXCEPTION
-            WHEN transaction_rollback OR insufficient_resources OR lock_not_available
-                 OR operator_intervention OR system_error THEN
+            WHEN transaction_rollback OR insufficient_resources OR operator_intervention
+                 OR system_error THEN
                 RAISE;
-            WHEN OTHERS THEN
-                UPDATE pgclip.indexed_table SET trouble = SQLERRM WHERE id = v_table.id;
+            WHEN OTHERS THEN  -- a look that finds nothing wrong takes it back
+                UPDATE pgclip.indexed_table SET trouble = SQLERRM, looked_at = '-infinity'
+                WHERE id = v_id;
         END;
     END LOOP;
 END $$;
@@ -392,6 +432,11 @@ DECLARE
 BEGIN
     IF NOT has_table_privilege(pgclip._caller(), relation, 'SELECT') THEN
         RAISE EXCEPTION 'permission denied for table %', relation
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    IF (SELECT relrowsecurity FROM pg_class WHERE oid = relation) AND NOT (
+        SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = pgclip._caller()) THEN
+        RAISE EXCEPTION 'row-level security keeps rows of table % from you', relation
             USING ERRCODE = 'insufficient_privilege';
     END IF;
     FOR v_table IN

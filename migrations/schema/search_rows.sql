@@ -12,7 +12,8 @@ CREATE FUNCTION pgclip.search_rows(
     vector @vector@.halfvec DEFAULT NULL,
     OUT hit anyelement, OUT score real, OUT relevance real, OUT part text, OUT key text
 ) RETURNS SETOF record
-LANGUAGE plpgsql STABLE AS $$
+LANGUAGE plpgsql STABLE SET DateStyle = ISO SET IntervalStyle = postgres SET TimeZone = UTC
+SET extra_float_digits = 1 SET bytea_output = hex AS $$
 #variable_conflict use_column
 DECLARE
     v_table     pgclip.indexed_table;
@@ -21,6 +22,9 @@ DECLARE
     v_rows      int;
     v_statement text;
 BEGIN
+    IF search_rows.k IS NULL OR search_rows.k NOT BETWEEN 1 AND 10000 THEN
+        RAISE EXCEPTION 'k must be from 1 to 10000, not %', search_rows.k USING ERRCODE = 'PC001';
+    END IF;
     v_table := pgclip._table_searched(pg_typeof(of)::oid, search_rows.collection);
     IF num_nonnulls(search_rows.query, search_rows.image, search_rows.vector) <> 1 THEN
         RAISE EXCEPTION 'give a query, an image or a vector to search for' USING ERRCODE = 'PC001';
@@ -73,8 +77,7 @@ END $$;
 -- The statement that gives the rows of hits ($1), at most $2.
 CREATE FUNCTION pgclip._rows_statement(p_table pgclip.indexed_table, p_hits pgclip.hit[])
 RETURNS text
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET DateStyle = ISO
-SET IntervalStyle = postgres SET TimeZone = UTC AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_keys text[] := ARRAY(SELECT DISTINCT t.row_key FROM unnest(p_hits) h
                            JOIN pgclip.table_item t ON t.item_id = h.item_id
@@ -82,7 +85,8 @@ DECLARE
     v_key  record;
 BEGIN
     SELECT string_agg('c' || nth, ', ' ORDER BY nth) AS columns,
-           string_agg(format('r.%s = w.c%s', name, nth), ' AND ') AS same
+           string_agg(format('r.%s = w.c%s', name, nth), ' AND ')
+           || format(' AND %s = w.row_key', pgclip._key_expression(p_table.relation, 'r')) AS same
     INTO v_key FROM pgclip._key_of(p_table.relation);
     RETURN format($statement$
         SELECT r, b.score, b.relevance, b.part, w.row_key

@@ -6,28 +6,28 @@
 CREATE FUNCTION pgclip._columns_of(p_table pgclip.indexed_table) RETURNS smallint[]
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT coalesce(array_agg(DISTINCT number ORDER BY number), '{}')
-    FROM (SELECT m[1]::smallint
-          FROM (SELECT p ->> 'expression' FROM jsonb_array_elements(p_table.parts) p
-                UNION ALL SELECT p_table.condition) e(expression)
-          CROSS JOIN regexp_matches(e.expression, '"@([0-9]+)@"', 'g') m
+    FROM (SELECT unnest(p_table.columns)
           UNION ALL SELECT value::smallint FROM jsonb_each_text(p_table.metadata)) c(number)
 $$;
 
--- An expression as it reads today, over a row called r. Raises PC001 if a column of it is gone.
-CREATE FUNCTION pgclip._expression_now(p_relation regclass, p_expression text) RETURNS text
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    v_column record;
-    v_now    text := p_expression;
-BEGIN
-    FOR v_column IN
-        SELECT DISTINCT m[1] AS number FROM regexp_matches(p_expression, '"@([0-9]+)@"', 'g') m
-    LOOP
-        v_now := replace(v_now, format('"@%s@"', v_column.number),
-                         'r.' || pgclip._column_now(p_relation, v_column.number::smallint));
-    END LOOP;
-    RETURN v_now;
-END $$;
+-- The columns in which a change shows: of a virtual one those that it is computed of, since
+-- triggers are not shown its value.
+CREATE FUNCTION pgclip._compared_columns(p_table pgclip.indexed_table) RETURNS smallint[]
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce(array_agg(DISTINCT b.number ORDER BY b.number), '{}')
+    FROM pg_attribute a
+    LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+                          AND a.attgenerated = 'v'
+    CROSS JOIN LATERAL (
+        SELECT a.attnum WHERE d.oid IS NULL
+        UNION ALL
+        SELECT r.refobjsubid::smallint FROM pg_depend r
+        WHERE r.classid = 'pg_attrdef'::regclass AND r.objid = d.oid
+          AND r.refclassid = 'pg_class'::regclass AND r.refobjid = a.attrelid
+          AND r.refobjsubid <> a.attnum) b(number)
+    WHERE a.attrelid = p_table.relation AND NOT a.attisdropped
+      AND a.attnum = ANY(pgclip._columns_of(p_table))
+$$;
 
 -- What a column is called today, quoted. Raises PC001 if it is gone.
 CREATE FUNCTION pgclip._column_now(p_relation regclass, p_number smallint) RETURNS text
@@ -43,22 +43,22 @@ BEGIN
     RETURN v_name;
 END $$;
 
+-- What a domain is made of; another type itself.
+CREATE FUNCTION pgclip._base_type(p_type oid) RETURNS oid
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE typtype WHEN 'd' THEN pgclip._base_type(typbasetype) ELSE oid END
+    FROM pg_type WHERE oid = p_type
+$$;
+
 -- The columns of a table's primary key, in its order, with the types that their values are read as:
 -- a domain's is what it is made of, so that nobody's condition is evaluated.
 CREATE FUNCTION pgclip._key_of(
     p_relation regclass, OUT nth int, OUT number smallint, OUT name text, OUT type text
 ) RETURNS SETOF record
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT k.nth, a.attnum, quote_ident(a.attname), format_type(b.oid, -1)
+    SELECT k.nth, a.attnum, quote_ident(a.attname), format_type(pgclip._base_type(a.atttypid), -1)
     FROM unnest(pgclip._key_columns(p_relation)) WITH ORDINALITY k(number, nth)
     JOIN pg_attribute a ON a.attrelid = p_relation AND a.attnum = k.number
-    CROSS JOIN LATERAL (
-        WITH RECURSIVE base AS (
-            SELECT t.oid, t.typtype, t.typbasetype FROM pg_type t WHERE t.oid = a.atttypid
-            UNION ALL
-            SELECT t.oid, t.typtype, t.typbasetype
-            FROM base JOIN pg_type t ON t.oid = base.typbasetype WHERE base.typtype = 'd')
-        SELECT oid FROM base WHERE typtype <> 'd') b
     ORDER BY k.nth
 $$;
 
@@ -94,7 +94,8 @@ END $$;
 
 -- The statement that makes the function. Keys are read in a block of their own, which writes
 -- nothing, and so costs no transaction number. What counts is compared by the bytes of it (*<>), so
--- that every type can be, and nobody's operator is called.
+-- that every type can be, and nobody's operator is called. A statement that changes more than a
+-- million rows notes "any row", rather than keep all their keys in memory.
 CREATE FUNCTION pgclip._note_source(p_table pgclip.indexed_table) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -106,12 +107,16 @@ DECLARE
                       string_agg(format('o.%I', a.attname), ', ' ORDER BY a.attnum),
                       string_agg(format('n.%I', a.attname), ', ' ORDER BY a.attnum))
         FROM pg_attribute a WHERE a.attrelid = p_table.relation
-         AND a.attnum = ANY(pgclip._columns_of(p_table)) AND NOT a.attisdropped
+         AND a.attnum = ANY(pgclip._compared_columns(p_table))
         HAVING count(*) > 0);
 BEGIN
-    RETURN replace(replace(replace(replace(replace(replace(replace(replace($note$
-CREATE OR REPLACE FUNCTION pgclip.note_rows_@id() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp @settings AS $body$
+    RETURN format('CREATE OR REPLACE FUNCTION pgclip.note_rows_%s() RETURNS trigger '
+                  'LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp %s '
+                  'AS %L', p_table.id,
+        CASE WHEN pgclip._is_always_spelt_so(p_table.relation) THEN ''
+             ELSE 'SET DateStyle = ISO SET IntervalStyle = postgres SET TimeZone = UTC '
+                  'SET extra_float_digits = 1 SET bytea_output = hex' END,
+        format($body$
 DECLARE
     v_keys text[];
 BEGIN
@@ -120,39 +125,39 @@ BEGIN
             v_keys := NULL;
         ELSIF TG_LEVEL = 'ROW' THEN
             v_keys := CASE TG_OP
-                WHEN 'INSERT' THEN ARRAY(SELECT @new FROM (SELECT NEW.*) n)
-                WHEN 'DELETE' THEN ARRAY(SELECT @old FROM (SELECT OLD.*) o)
-                ELSE ARRAY(SELECT unnest(CASE WHEN @same THEN ARRAY[@new]
-                                         ELSE ARRAY[@old, @new] END)
+                WHEN 'INSERT' THEN ARRAY(SELECT %1$s FROM (SELECT NEW.*) n)
+                WHEN 'DELETE' THEN ARRAY(SELECT %2$s FROM (SELECT OLD.*) o)
+                ELSE ARRAY(SELECT unnest(CASE WHEN %2$s = %1$s THEN ARRAY[%1$s]
+                                         ELSE ARRAY[%2$s, %1$s] END)
                            FROM (SELECT OLD.*) o CROSS JOIN (SELECT NEW.*) n
-                           WHERE NOT (@same) OR @compared) END;
+                           WHERE %2$s <> %1$s OR %3$s) END;
         ELSIF TG_OP = 'INSERT' THEN
-            v_keys := ARRAY(SELECT @new FROM new_rows n);
+            v_keys := ARRAY(SELECT %1$s FROM new_rows n LIMIT 1000001);
         ELSIF TG_OP = 'DELETE' THEN
-            v_keys := ARRAY(SELECT @old FROM old_rows o);
+            v_keys := ARRAY(SELECT %2$s FROM old_rows o LIMIT 1000001);
         ELSE
-            v_keys := ARRAY(SELECT CASE WHEN n.@first IS NULL THEN @old ELSE @new END
-                            FROM old_rows o FULL JOIN new_rows n ON @same
-                            WHERE o.@first IS NULL OR n.@first IS NULL OR @compared);
+            v_keys := ARRAY(SELECT CASE WHEN n.%4$s IS NULL THEN %2$s ELSE %1$s END
+                            FROM old_rows o FULL JOIN new_rows n ON %2$s = %1$s
+                            WHERE o.%4$s IS NULL OR n.%4$s IS NULL OR %3$s LIMIT 1000001);
+        END IF;
+        IF cardinality(v_keys) > 1000000 THEN
+            v_keys := NULL;
         END IF;
     EXCEPTION WHEN OTHERS THEN
         v_keys := NULL;
     END;
-    IF cardinality(v_keys) > @page THEN
-        INSERT INTO pgclip.row_change (table_id, row_keys)
-        SELECT @id, array_agg(key) FROM unnest(v_keys) WITH ORDINALITY k(key, nth)
-        GROUP BY (nth - 1) / @page;
+    IF cardinality(v_keys) > %5$s THEN
+        INSERT INTO pgclip.row_change (table_id, key_columns, row_keys)
+        SELECT %6$s, %7$L, array_agg(key) FROM unnest(v_keys) WITH ORDINALITY k(key, nth)
+        GROUP BY (nth - 1) / %5$s;
     ELSIF v_keys IS DISTINCT FROM '{}' THEN
-        INSERT INTO pgclip.row_change (table_id, row_keys) VALUES (@id, v_keys);
+        INSERT INTO pgclip.row_change (table_id, key_columns, row_keys)
+        VALUES (%6$s, %7$L, v_keys);
     END IF;
     RETURN NULL;
-END $body$
-$note$, '@new', v_new), '@old', v_old), '@same', v_old || ' = ' || v_new), '@first', v_first),
-        '@compared', '(' || coalesce(v_compared, 'false') || ')'),
-        '@settings', CASE WHEN pgclip._is_always_spelt_so(p_table.relation) THEN ''
-            ELSE 'SET DateStyle = ISO SET IntervalStyle = postgres SET TimeZone = UTC '
-                 'SET extra_float_digits = 1 SET bytea_output = hex' END),
-        '@page', least(100, pgclip._page_of(p_table))::text), '@id', p_table.id::text);
+END $body$, v_new, v_old, coalesce(v_compared, 'false'), v_first,
+            least(100, pgclip._page_of(p_table)), p_table.id,
+            pgclip._key_columns(p_table.relation)));
 END $$;
 
 -- Whether no setting changes how a table's keys are spelt.
@@ -183,8 +188,9 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     WHERE e.suffix = 'truncate' OR e.by_row = pgclip._by_row(p_table)
 $$;
 
--- Sets the triggers that are lacking, with the caller's rights: those of the table's owner, or
--- TRIGGER. Nobody is waited for longer than two seconds.
+-- Sets the triggers, with the caller's rights: those of the table's owner, or TRIGGER. All of them
+-- anew, since that waits for whoever writes while the definition changes; nobody is waited for
+-- longer than two seconds.
 CREATE FUNCTION pgclip._set_triggers(p_table int) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -202,7 +208,7 @@ BEGIN
     LOOP
         EXECUTE format('DROP TRIGGER %I ON %s', v_trigger.tgname, v_table.relation);
     END LOOP;
-    FOR v_trigger IN SELECT * FROM pgclip._lacking_triggers(v_table) LOOP
+    FOR v_trigger IN SELECT * FROM pgclip._triggers_of(v_table) LOOP
         EXECUTE format('CREATE OR REPLACE TRIGGER %I AFTER %s ON %s %s '
                        'EXECUTE FUNCTION pgclip.note_rows_%s()',
             v_trigger.name, v_trigger.events, v_table.relation,
@@ -238,11 +244,14 @@ CREATE FUNCTION pgclip._drop_triggers(p_table int) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
     v_trigger record;
+    v_before  text := current_setting('lock_timeout');
 BEGIN
+    PERFORM set_config('lock_timeout', '2s', true);
     FOR v_trigger IN
         SELECT tgname, tgrelid::regclass AS relation FROM pg_trigger
         WHERE tgparentid = 0 AND tgfoid = to_regproc(format('pgclip.note_rows_%s', p_table))
     LOOP
         EXECUTE format('DROP TRIGGER %I ON %s', v_trigger.tgname, v_trigger.relation);
     END LOOP;
+    PERFORM set_config('lock_timeout', v_before, true);
 END $$;

@@ -49,8 +49,9 @@ BEGIN
             USING ERRCODE = 'PC001',
             HINT = 'Views, foreign and temporary tables have no rows that can be followed.';
     END IF;
-    IF v_class.relnamespace = 'pgclip'::regnamespace THEN
-        RAISE EXCEPTION '% is a table of pgclip itself', p_relation USING ERRCODE = 'PC001';
+    IF v_class.relnamespace IN ('pgclip'::regnamespace, 'pg_catalog'::regnamespace) THEN
+        RAISE EXCEPTION '% is a table of pgclip or Postgres itself', p_relation
+            USING ERRCODE = 'PC001';
     END IF;
     IF pgclip._key_columns(p_relation) = '{}' THEN
         RAISE EXCEPTION 'table % has no primary key, which tells its rows apart', p_relation
@@ -123,10 +124,17 @@ DECLARE
     v_labels    text[] := pgclip._labels_of(p_relation, p_images, p_texts);
     v_parts     jsonb;
     v_condition text;
+    v_columns   smallint[];
     v_fields    jsonb;
     v_table     int;
 BEGIN
     PERFORM pgclip._check_table(p_relation);
+    IF NOT (has_table_privilege(pgclip._caller(), p_relation, 'SELECT')
+            AND has_table_privilege(pgclip._caller(), p_relation, 'TRIGGER')) THEN
+        RAISE EXCEPTION 'table % can''t be indexed by %', p_relation, pgclip._caller()
+            USING ERRCODE = 'PC001', HINT = 'The table''s owner may, and whom he has granted '
+                'SELECT and TRIGGER.';
+    END IF;
     PERFORM pgclip._check_parsed(p_relation, v_parsed);
     SELECT jsonb_agg(jsonb_build_object(
                'label', v_labels[p.nth], 'type', format_type(a.atttypid, NULL), 'kind',
@@ -139,19 +147,26 @@ BEGIN
     SELECT pg_get_expr(d.adbin, d.adrelid) INTO v_condition
     FROM pg_attribute a JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
     WHERE a.attrelid = v_parsed AND a.attname = '@condition@';
+    SELECT coalesce(array_agg(DISTINCT r.attnum), '{}') INTO v_columns
+    FROM pg_attrdef d
+    JOIN pg_depend n ON n.classid = 'pg_attrdef'::regclass AND n.objid = d.oid
+                    AND n.refclassid = 'pg_class'::regclass AND n.refobjid = d.adrelid
+    JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = n.refobjsubid
+    JOIN pg_attribute r ON r.attrelid = p_relation AND a.attname = format('@%s@', r.attnum)
+    WHERE d.adrelid = v_parsed;
     SELECT coalesce(jsonb_object_agg(a.attname, a.attnum), '{}') INTO v_fields
     FROM pg_attribute a
     WHERE a.attrelid = p_relation AND a.attnum > 0 AND a.attname = ANY(p_metadata);
     PERFORM pgclip._check_definition(p_relation, p_collection, v_labels, p_metadata, v_fields,
                                      p_priority);
 
-    INSERT INTO pgclip.indexed_table AS t (relation, name, collection, parts, metadata, condition,
-                                           priority, replicated, walk)
-    VALUES (p_relation, p_relation, p_collection, v_parts, v_fields, v_condition, p_priority,
-            p_replicated, 'rows')
+    INSERT INTO pgclip.indexed_table AS t (relation, name, collection, parts, columns, metadata,
+                                           condition, priority, replicated, walk)
+    VALUES (p_relation, p_relation, p_collection, v_parts, v_columns, v_fields, v_condition,
+            p_priority, p_replicated, 'rows')
     ON CONFLICT (collection) DO UPDATE SET
         relation = excluded.relation, name = excluded.name, parts = excluded.parts,
-        metadata = excluded.metadata, condition = excluded.condition,
+        columns = excluded.columns, metadata = excluded.metadata, condition = excluded.condition,
         priority = excluded.priority, replicated = excluded.replicated, walk = 'rows',
         after_key = NULL, walked = 0, is_leaving = false, trouble = NULL, names = NULL,
         retired_fields = ARRAY(
@@ -195,7 +210,8 @@ BEGIN
         WHERE t.attrelid = p_parsed AND t.atttypid <> r.atttypid) OR EXISTS (
         SELECT FROM pg_attribute t
         WHERE t.attrelid = p_parsed AND (t.attname LIKE '@part%' OR t.attname = '@condition@')
-          AND t.atttypid NOT IN ('text'::regtype, 'bytea'::regtype, 'boolean'::regtype)) THEN
+          AND (t.attgenerated <> 's' OR t.atttypid NOT IN (
+                   'text'::regtype, 'bytea'::regtype, 'boolean'::regtype))) THEN
         RAISE EXCEPTION 'call pgclip.index_table' USING ERRCODE = 'PC001';
     END IF;
     SELECT pg_describe_object(d.refclassid, d.refobjid, d.refobjsubid) INTO v_what
@@ -204,26 +220,38 @@ BEGIN
     WHERE a.adrelid = p_parsed AND d.refobjid >= 16384 AND d.refobjid <> p_parsed
       AND NOT (d.refclassid = 'pg_collation'::regclass
                OR d.refclassid = 'pg_type'::regclass AND pgclip._is_plain(d.refobjid)
-               OR EXISTS (SELECT FROM pg_depend e
-                          WHERE e.classid = d.refclassid AND e.objid = d.refobjid
-                            AND e.deptype = 'e')) LIMIT 1;
+                  AND (SELECT typtype <> 'd' FROM pg_type WHERE oid = d.refobjid)
+               OR pgclip._is_trusted((
+                   SELECT proowner FROM pg_proc
+                   WHERE d.refclassid = 'pg_proc'::regclass AND oid = d.refobjid
+                   UNION ALL SELECT oprowner FROM pg_operator
+                   WHERE d.refclassid = 'pg_operator'::regclass AND oid = d.refobjid
+                   UNION ALL SELECT typowner FROM pg_type
+                   WHERE d.refclassid = 'pg_type'::regclass AND oid = d.refobjid))) LIMIT 1;
     IF FOUND THEN
         RAISE EXCEPTION 'table %: an expression uses %', p_relation, v_what
-            USING ERRCODE = 'PC001', HINT = 'Only what is built in, or of an extension, is '
+            USING ERRCODE = 'PC001', HINT = 'Only what is built in, or a superuser''s, is '
                 'evaluated later; put the rest into a generated column of the table.';
     END IF;
 END $$;
 
--- Whether values of a type are read and compared without code that somebody may have written: a
--- built-in type, an enum, or arrays and domains of these.
+-- Whether what a role has made is evaluated: a superuser may do anything anyway, and makes what
+-- extensions have.
+CREATE FUNCTION pgclip._is_trusted(p_owner oid) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT rolsuper OR oid = pgclip._owner() FROM pg_roles WHERE oid = p_owner
+$$;
+
+-- Whether values of a type are read without code that somebody may have written: a built-in type,
+-- an enum, a domain of these, an array of these but for domains.
 CREATE FUNCTION pgclip._is_plain(p_type oid) RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT p_type < 16384 OR CASE t.typtype
         WHEN 'e' THEN true
         WHEN 'd' THEN pgclip._is_plain(t.typbasetype)
         ELSE t.typelem <> 0 AND t.typlen = -1 AND pgclip._is_plain(t.typelem)
-             OR EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_type'::regclass
-                        AND e.objid = t.oid AND e.deptype = 'e') END
+                 AND (SELECT typtype <> 'd' FROM pg_type WHERE oid = t.typelem)
+             OR pgclip._is_trusted(t.typowner) END
     FROM pg_type t WHERE t.oid = p_type
 $$;
 

@@ -58,6 +58,7 @@ CREATE TABLE pgclip.indexed_table (
     collection     text NOT NULL UNIQUE,
     -- For each part of a row: label, kind, type of the expression, the expression.
     parts          jsonb NOT NULL,
+    columns        smallint[] NOT NULL,        -- that expressions and the condition read
     metadata       jsonb NOT NULL,             -- field: number of the column
     retired_fields text[] NOT NULL DEFAULT '{}',
     condition      text NOT NULL,
@@ -88,22 +89,25 @@ CREATE TABLE pgclip.table_item (
 CREATE INDEX table_item_row ON pgclip.table_item (table_id, row_key);
 
 -- Rows that have changed and have not been looked at since: those of one statement, in portions. No
--- keys: any row may have.
+-- keys: any row may have. key_columns: the primary key of which the keys are.
 CREATE TABLE pgclip.row_change (
-    id       bigint GENERATED ALWAYS AS IDENTITY,
-    table_id int NOT NULL,
-    row_keys text[],
-    noted_at timestamptz NOT NULL DEFAULT now(),
+    id          bigint GENERATED ALWAYS AS IDENTITY,
+    table_id    int NOT NULL,
+    row_keys    text[],
+    key_columns smallint[],
+    noted_at    timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (table_id, id)
 );
 
 -- What a row has that can't become an item.
 CREATE TABLE pgclip.row_failure (
+    id        bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     table_id  int NOT NULL REFERENCES pgclip.indexed_table ON DELETE CASCADE,
     row_key   text COLLATE "C" NOT NULL,
     part      text NOT NULL,
     reason    text NOT NULL,
     message   text NOT NULL,
-    failed_at timestamptz NOT NULL DEFAULT now(),
-    PRIMARY KEY (table_id, row_key, part)
+    failed_at timestamptz NOT NULL DEFAULT now()
 );
+-- A key may be longer than an entry of an index.
+CREATE UNIQUE INDEX row_failure_row ON pgclip.row_failure (table_id, md5(row_key), part);

@@ -18,7 +18,7 @@ def test_rows_that_are_there_are_filled_in(sql: Sql, product: None, follow: Foll
     assert state(sql, "state", "items", "filled", "columns") == (
         "followed", 8, 1.0, ["photo", "text"]
     )  # fmt: skip
-    assert texts(sql) == {f"{n}/text": f"TITLE {n}" for n in (1, 2, 4, 5)}
+    assert texts(sql) == {f"{n} # text": f"TITLE {n}" for n in (1, 2, 4, 5)}
     found = sql("SELECT source, metadata FROM pgclip.item WHERE key = '2'")
     assert found == [("file:///photos/2.jpg", {"price": 2})]
 
@@ -44,7 +44,7 @@ def test_a_price_is_metadata_and_no_content(sql: Sql, product: None, follow: Fol
     sql("UPDATE shop.product SET price = 99 WHERE id = 2")
     follow()
     assert sql("SELECT key, generation FROM pgclip.item ORDER BY id") == before
-    found = sql("SELECT metadata FROM pgclip.item WHERE key IN ('2', '2/text') ORDER BY id")
+    found = sql("SELECT metadata FROM pgclip.item WHERE key IN ('2', '2 # text') ORDER BY id")
     assert found == [({"price": 99, "mine": 1},), ({"price": 99},)]
 
 
@@ -60,7 +60,7 @@ def test_insert_update_delete(sql: Sql, product: None, follow: Follow) -> None:
     sql("DELETE FROM shop.product WHERE id = 1")
     follow()
     assert texts(sql) == {
-        "2/text": "TWO", "3/text": "TITLE 3", "6/text": "SIX", "50/text": "TITLE 5"
+        "2 # text": "TWO", "3 # text": "TITLE 3", "6 # text": "SIX", "50 # text": "TITLE 5"
     }  # fmt: skip
     pictures = sql("SELECT key FROM pgclip.item WHERE kind = 'image' ORDER BY key")
     assert pictures == [("2",), ("3",)]
@@ -187,11 +187,50 @@ def test_values_that_can_t_be_taken(sql: Sql, follow: Follow) -> None:
     assert "blank" in failed["blank"]
     assert "division by zero" in failed["zero"]
     assert set(failed) == {*bad, "zero"}
-    assert texts(sql, "t")["good/body"] == "good"
+    assert texts(sql, "t")["good # body"] == "good"
     assert state(sql, "state", "failed") == ("followed", {"unacceptable": 5, "unreadable": 2})
     sql("UPDATE t SET n = 1, photo = NULL, body = 'mended', about = '{}'")
     follow()
     assert state(sql, "failed") == {"unacceptable": 2}  # both texts of the key
+
+
+def test_keys_that_may_be_taken_for_others(sql: Sql, follow: Follow) -> None:
+    plain_table(sql, "slug text PRIMARY KEY, body text, about text")
+    sql("SELECT pgclip.index_table('t', texts => '{body,about}')")
+    sql("INSERT INTO t VALUES ('x', 'x body', 'x about'), ('x # about', 'refused', NULL), "
+        "('x/about', 'page', 'blah'), ('x # ', 'other', NULL)")  # fmt: skip
+    follow()
+    assert texts(sql, "t") == {
+        "x": "x body", "x # about": "x about", "x/about": "page", "x/about # about": "blah",
+        "x # ": "other",
+    }  # fmt: skip
+    failed = sql("SELECT row_key, message FROM pgclip.row_failure")
+    assert failed == [("x # about", "the key ends as that of a further column of another row does")]
+
+
+def test_keys_that_are_equal_and_spelt_differently(sql: Sql, follow: Follow) -> None:
+    plain_table(sql, "id numeric PRIMARY KEY, body text")
+    sql("INSERT INTO t VALUES (1.0, 'one')")
+    follow()
+    sql("UPDATE t SET id = 1.00, body = 'two'")
+    follow()
+    assert texts(sql, "t") == {"1.00": "two"}
+
+
+def test_failures_of_rows_that_are_gone_go(sql: Sql, follow: Follow) -> None:
+    """Also of keys that no index would take."""
+    plain_table(sql, "id bytea PRIMARY KEY, body text")
+    hashes = "string_agg(sha256(n::text::bytea), '' ORDER BY n)"
+    sql(f"INSERT INTO t SELECT {hashes}, 'long' FROM generate_series(1, 60) n")
+    sql("INSERT INTO t VALUES ('a', 'short')")
+    follow()
+    assert sql("SELECT count(*) FROM pgclip.row_failure") == [(1,)]
+    assert list(texts(sql, "t").values()) == ["short"]
+    sql("SET session_replication_role = replica; DELETE FROM t WHERE body = 'long'; "
+        "RESET session_replication_role")  # fmt: skip
+    sql("SELECT pgclip.heal()")
+    follow()
+    assert sql("SELECT count(*) FROM pgclip.row_failure") == [(0,)]
 
 
 def test_bytes(sql: Sql, follow: Follow, hand: NewHand) -> None:
@@ -200,7 +239,7 @@ def test_bytes(sql: Sql, follow: Follow, hand: NewHand) -> None:
     sql("INSERT INTO t VALUES (1, 'abc', 'defg'), (2, '', NULL)")
     follow()
     found = sql("SELECT key, size FROM pgclip.item JOIN pgclip.content ON hash = content_hash")
-    assert sorted(found) == [("1", 3), ("1/large", 4)]
+    assert sorted(found) == [("1", 3), ("1 # large", 4)]
 
 
 def test_the_same_content_is_not_encoded_again(sql: Sql, follow: Follow, hand: NewHand) -> None:
@@ -228,6 +267,16 @@ def test_columns_of_types_that_can_t_be_compared(sql: Sql, follow: Follow, colum
     assert noted(sql) == ["1"]
     follow()
     assert sql("SELECT metadata FROM pgclip.item") == [({"other": None},)]
+
+
+def test_columns_with_odd_names(sql: Sql, follow: Follow) -> None:
+    columns = '"@id" int, "a$body$b" int, body text, "a@2" text, PRIMARY KEY ("@id", "a$body$b")'
+    sql(f"CREATE TABLE t ({columns})")
+    sql("""SELECT pgclip.index_table('t', text => $$body || '"@3@"' || "a@2"$$)""")
+    sql("INSERT INTO t VALUES (1, 2, 'one', 'two')")
+    assert noted(sql) == ['["1", "2"]']
+    follow()
+    assert list(texts(sql, "t").values()) == ['one"@3@"two']
 
 
 def test_generated_columns_and_deferred_constraints(sql: Sql, follow: Follow) -> None:

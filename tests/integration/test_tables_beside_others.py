@@ -222,9 +222,13 @@ def test_nobody_runs_code_with_the_owner_s_rights(ordinary: Roles) -> None:
         """SET search_path = app;
         CREATE TABLE product (id int PRIMARY KEY, title text);
         CREATE FUNCTION mine(text) RETURNS text LANGUAGE plpgsql IMMUTABLE
-            AS 'BEGIN RETURN current_user; END'""",
+            AS 'BEGIN RETURN current_user; END';
+        CREATE DOMAIN checked AS text CHECK (mine(value) <> '');
+        CREATE TABLE keys (id checked[] PRIMARY KEY, title text)""",
     )
-    for expression in ("app.mine(title)", "title OPERATOR(app.+++) title"):
+    with pytest.raises(psycopg2.Error, match="which is not built in"):
+        run_sql(as_app, "SELECT pgclip.index_table('app.keys', text => 'title')")
+    for expression in ("app.mine(title)", "title OPERATOR(app.+++) title", "title::app.checked"):
         with pytest.raises(psycopg2.Error, match=r"an expression uses|can't be indexed"):
             run_sql(as_app, f"SELECT pgclip.index_table('app.product', text => '{expression}')")
     injected = "title)::text) STORED; DROP TABLE pgclip.item; --"
@@ -236,3 +240,22 @@ def test_nobody_runs_code_with_the_owner_s_rights(ordinary: Roles) -> None:
     run_sql(as_app, "SELECT pgclip.index_table('app.product', text => 'title')")
     with pytest.raises(psycopg2.Error, match=r"call pgclip\.unindex_table"):
         run_sql(as_app, "SELECT pgclip._leave_table(id, false) FROM pgclip.indexed_table")
+
+
+@pytest.mark.parametrize(
+    "column",
+    ["text DEFAULT pg_read_file('/etc/hostname')", "name GENERATED ALWAYS AS ('a'::name) STORED"],
+)
+def test_what_was_parsed_can_t_be_forged(ordinary: Roles, column: str) -> None:
+    grant_indexing(ordinary)
+    as_app = ordinary.of("client")
+    run_sql(ordinary.url, f"CREATE SCHEMA app AUTHORIZATION {ordinary.client}")
+    run_sql(as_app, "CREATE TABLE app.product (id int PRIMARY KEY, title text)")
+    define = "SELECT pgclip._define_table('{}', 'c', '{{}}', '{{title}}', '{{}}', 1, false)"
+    forged = f"""CREATE TEMP TABLE pgclip_columns ("@1@" int, "@2@" text, "@part 1@" {column},
+        "@condition@" boolean GENERATED ALWAYS AS (true) STORED)"""
+    with pytest.raises(psycopg2.Error, match=r"call pgclip\.index_table"):
+        run_sql(as_app, f"{forged}; {define.format('app.product')}")
+    for table in ("pg_authid", "pgclip.item"):
+        with pytest.raises(psycopg2.Error, match="pgclip or Postgres itself"):
+            run_sql(as_app, f"{forged}; {define.format(table)}")

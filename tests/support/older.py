@@ -57,6 +57,7 @@ def forget_what_is_new() -> None:
         copy_in(cursor, target, (row[:-1] for row in rows) if target == statements.STAGED else rows)
 
     binarycopy.copy_in = copy_in_less
+    of_workers.FOLLOW_TABLES = "SELECT 0, false, 0, '{}'::text[]"
     join = "LEFT JOIN pgclip.delayed d ON d.item_id = i.id"
     for name in ("LIST_ITEMS", "GET_ITEM"):
         statement = getattr(statements, name).replace("d.retry_at", "NULL")
