@@ -342,16 +342,23 @@ END $$;
 CREATE FUNCTION pgclip._look_at_table(p_table pgclip.indexed_table) RETURNS text
 LANGUAGE plpgsql AS $$
 DECLARE
-    v_place text := (
+    v_relation oid := CASE WHEN p_table.home = pgclip._home() THEN p_table.relation
+                           ELSE pgclip._restored_relation(p_table) END;
+    v_place    text := (
         SELECT md5(string_agg(format('%s %s', c.oid, c.relfilenode), ',' ORDER BY c.oid))
-        FROM (SELECT p_table.relation AS relid
-              UNION SELECT relid FROM pg_partition_tree(p_table.relation)) t
+        FROM (SELECT v_relation AS relid
+              UNION SELECT relid FROM pg_partition_tree(v_relation)) t
         JOIN pg_class c ON c.oid = t.relid);
 BEGIN
-    IF v_place IS NULL THEN
+    IF v_place IS NULL AND p_table.home <> pgclip._home() THEN
+        RETURN format('table %s has not been restored; its items stay', p_table.name);
+    ELSIF v_place IS NULL THEN
         UPDATE pgclip.indexed_table SET is_leaving = true, walk = NULL WHERE id = p_table.id;
         RETURN format('table %s is gone', p_table.name);
     END IF;
+    UPDATE pgclip.indexed_table SET relation = v_relation, home = pgclip._home()
+    WHERE id = p_table.id AND home <> pgclip._home();
+    p_table.relation := v_relation;
     IF pgclip._follow_columns(p_table.id) OR v_place <> p_table.place THEN
         PERFORM pgclip._begin_table_walk(p_table.id);
     END IF;
@@ -359,10 +366,20 @@ BEGIN
     WHERE id = p_table.id;
     IF EXISTS (SELECT FROM pgclip._lacking_triggers(p_table)) THEN
         RETURN format('table %s lacks triggers, or they are switched off: changes are not seen. '
-                      'SELECT pgclip.index_table(…) sets them again', p_table.relation);
+                      'SELECT pgclip.index_table(…) sets them again', v_relation::regclass);
     END IF;
     RETURN NULL;
 END $$;
+
+-- Which table it is in another database than it was indexed in: the one that has the triggers, or
+-- the one of that name.
+CREATE FUNCTION pgclip._restored_relation(p_table pgclip.indexed_table) RETURNS oid
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce((
+        SELECT min(tgrelid) FROM pg_trigger
+        WHERE tgfoid = to_regproc(format('pgclip.note_rows_%s', p_table.id)) AND tgparentid = 0),
+        to_regclass(p_table.name))
+$$;
 
 -- Follows every table one step. A table that can't be followed says why, and keeps its changes.
 -- Returns how many tables there are, whether there may be more to do now, how many items were
@@ -395,6 +412,7 @@ BEGIN
                 UPDATE pgclip.indexed_table SET trouble = v_trouble
                 WHERE id = v_id AND trouble IS DISTINCT FROM v_trouble;
                 SELECT * INTO v_table FROM pgclip.indexed_table WHERE id = v_id;
+                CONTINUE WHEN v_table.home <> pgclip._home();
             END IF;
             v_step := pgclip._step_of_table(v_table);
             did := did OR v_step.did;

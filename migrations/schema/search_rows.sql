@@ -65,7 +65,7 @@ DECLARE
 BEGIN
     IF cardinality(v_tables) > 1 THEN
         RAISE EXCEPTION 'table % is indexed in several collections; name one',
-            v_tables[1].relation USING ERRCODE = 'PC001';
+            v_tables[1].relation::regclass USING ERRCODE = 'PC001';
     ELSIF v_tables = '{}' THEN
         RAISE EXCEPTION '% is no table that is indexed%', p_type::regtype,
             coalesce(' in collection ' || p_collection, '') USING ERRCODE = 'PC002',

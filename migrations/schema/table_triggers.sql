@@ -88,7 +88,8 @@ BEGIN
     END IF;
     EXECUTE v_source;
     EXECUTE format('REVOKE ALL ON FUNCTION pgclip.note_rows_%s() FROM PUBLIC', p_table);
-    UPDATE pgclip.indexed_table SET names = md5(v_source), name = relation WHERE id = p_table;
+    UPDATE pgclip.indexed_table SET names = md5(v_source), name = relation::regclass
+    WHERE id = p_table;
     RETURN true;
 END $$;
 
@@ -195,10 +196,12 @@ CREATE FUNCTION pgclip._set_triggers(p_table int) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
     v_table   pgclip.indexed_table;
+    v_name    regclass;
     v_trigger record;
     v_before  text := current_setting('lock_timeout');
 BEGIN
     SELECT * INTO v_table FROM pgclip.indexed_table WHERE id = p_table;
+    v_name := v_table.relation;
     PERFORM set_config('lock_timeout', '2s', true);
     FOR v_trigger IN
         SELECT tgname FROM pg_trigger
@@ -206,24 +209,24 @@ BEGIN
           AND tgfoid = to_regproc(format('pgclip.note_rows_%s', p_table))
           AND tgname NOT IN (SELECT name FROM pgclip._triggers_of(v_table))
     LOOP
-        EXECUTE format('DROP TRIGGER %I ON %s', v_trigger.tgname, v_table.relation);
+        EXECUTE format('DROP TRIGGER %I ON %s', v_trigger.tgname, v_name);
     END LOOP;
     FOR v_trigger IN SELECT * FROM pgclip._triggers_of(v_table) LOOP
         EXECUTE format('CREATE OR REPLACE TRIGGER %I AFTER %s ON %s %s '
                        'EXECUTE FUNCTION pgclip.note_rows_%s()',
-            v_trigger.name, v_trigger.events, v_table.relation,
+            v_trigger.name, v_trigger.events, v_name,
             CASE WHEN v_trigger.by_row THEN 'FOR EACH ROW'
                  ELSE CASE v_trigger.events
                      WHEN 'INSERT' THEN 'REFERENCING NEW TABLE AS new_rows'
                      WHEN 'UPDATE' THEN 'REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows'
                      WHEN 'DELETE' THEN 'REFERENCING OLD TABLE AS old_rows' ELSE '' END
                  || ' FOR EACH STATEMENT' END, p_table);
-        EXECUTE format('ALTER TABLE %s ENABLE %s TRIGGER %I', v_table.relation,
+        EXECUTE format('ALTER TABLE %s ENABLE %s TRIGGER %I', v_name,
                        CASE WHEN v_table.replicated THEN 'ALWAYS' ELSE '' END, v_trigger.name);
     END LOOP;
     PERFORM set_config('lock_timeout', v_before, true);
 EXCEPTION WHEN insufficient_privilege THEN
-    RAISE EXCEPTION 'table % can''t be indexed by %: %', v_table.relation, current_user, SQLERRM
+    RAISE EXCEPTION 'table % can''t be indexed by %: %', v_name, current_user, SQLERRM
         USING ERRCODE = 'PC001', HINT = 'The table''s owner may, and whom he has granted TRIGGER.';
 END $$;
 

@@ -160,12 +160,13 @@ BEGIN
     PERFORM pgclip._check_definition(p_relation, p_collection, v_labels, p_metadata, v_fields,
                                      p_priority);
 
-    INSERT INTO pgclip.indexed_table AS t (relation, name, collection, parts, columns, metadata,
-                                           condition, priority, replicated, walk)
-    VALUES (p_relation, p_relation, p_collection, v_parts, v_columns, v_fields, v_condition,
-            p_priority, p_replicated, 'rows')
+    INSERT INTO pgclip.indexed_table AS t (relation, name, home, collection, parts, columns,
+                                           metadata, condition, priority, replicated, walk)
+    VALUES (p_relation, p_relation, pgclip._home(), p_collection, v_parts, v_columns, v_fields,
+            v_condition, p_priority, p_replicated, 'rows')
     ON CONFLICT (collection) DO UPDATE SET
-        relation = excluded.relation, name = excluded.name, parts = excluded.parts,
+        relation = excluded.relation, name = excluded.name, home = excluded.home,
+        parts = excluded.parts,
         columns = excluded.columns, metadata = excluded.metadata, condition = excluded.condition,
         priority = excluded.priority, replicated = excluded.replicated, walk = 'rows',
         after_key = NULL, walked = 0, is_leaving = false, trouble = NULL, names = NULL,
@@ -180,6 +181,13 @@ BEGIN
                    pgclip._caller());
     RETURN v_table;
 END $$;
+
+-- Where numbers of relations are what they were: another database, also a restored one, has others.
+CREATE FUNCTION pgclip._home() RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT format('%s %s', oid, 'pgclip.indexed_table'::regclass::oid)
+    FROM pg_database WHERE datname = current_database()
+$$;
 
 -- What the parts of a row are called: a column by its name, expressions text, text2 …
 CREATE FUNCTION pgclip._labels_of(p_relation regclass, p_images text[], p_texts text[])
@@ -310,8 +318,10 @@ DECLARE
     v_owner name := pgclip._owner()::regrole;
     v_space name;
     v_names text;
+    v_name  regclass;
 BEGIN
     SELECT * INTO v_table FROM pgclip.indexed_table WHERE id = p_table;
+    v_name := v_table.relation;
     SELECT n.nspname INTO v_space FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.oid = v_table.relation;
     IF NOT has_schema_privilege(v_owner, v_space, 'USAGE') THEN
@@ -322,12 +332,12 @@ BEGIN
      AND a.attnum = ANY(pgclip._key_columns(v_table.relation) || pgclip._columns_of(v_table))
      AND NOT has_column_privilege(v_owner, v_table.relation, a.attnum, 'SELECT');
     IF v_names IS NOT NULL THEN
-        EXECUTE format('GRANT SELECT (%s) ON %s TO %I', v_names, v_table.relation, v_owner);
+        EXECUTE format('GRANT SELECT (%s) ON %s TO %I', v_names, v_name, v_owner);
         IF NOT has_column_privilege(v_owner, v_table.relation,
                                     (pgclip._key_columns(v_table.relation))[1], 'SELECT') THEN
-            RAISE EXCEPTION 'pgclip''s owner % may not read table %', v_owner, v_table.relation
+            RAISE EXCEPTION 'pgclip''s owner % may not read table %', v_owner, v_name
                 USING ERRCODE = 'PC001', HINT = format('The table''s owner grants it: '
-                    'GRANT SELECT (%s) ON %s TO %I;', v_names, v_table.relation, v_owner);
+                    'GRANT SELECT (%s) ON %s TO %I;', v_names, v_name, v_owner);
         END IF;
     END IF;
 END $$;
@@ -381,7 +391,7 @@ $$;
 -- for a worker (waiting) or have failed, by reason; changes: rows that have changed and have not
 -- been looked at, since oldest_change. filled: the share of the rows that was gone through.
 CREATE VIEW pgclip.tables AS
-SELECT t.id, t.relation, t.collection,
+SELECT t.id, t.relation::regclass AS relation, t.collection,
        ARRAY(SELECT p ->> 'label' FROM jsonb_array_elements(t.parts) p) AS columns,
        CASE WHEN t.is_leaving THEN 'leaving' WHEN t.trouble IS NOT NULL THEN 'troubled'
             WHEN t.walk IS NOT NULL THEN 'filling' ELSE 'followed' END AS state,

@@ -53,8 +53,10 @@ ALTER TABLE pgclip.access
 -- column of the table, whatever that is called meanwhile.
 CREATE TABLE pgclip.indexed_table (
     id             int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    relation       regclass NOT NULL,
-    name           text NOT NULL,              -- of the relation, for when it is gone
+    -- By its number, in the database called home; in a restored one by its triggers, or its name.
+    relation       oid NOT NULL,
+    name           text NOT NULL,
+    home           text NOT NULL,
     collection     text NOT NULL UNIQUE,
     -- For each part of a row: label, kind, type of the expression, the expression.
     parts          jsonb NOT NULL,

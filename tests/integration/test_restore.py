@@ -11,6 +11,7 @@ from support.clusters import Cluster, place, programs
 from support.commands import pgclip
 from support.databases import run_sql, with_database
 from support.roles import as_role
+from support.tables import followed, plain_table, texts
 from upgrades import filled
 
 from pgclip import Client
@@ -97,6 +98,34 @@ def test_what_a_restore_left_out_is_repaired(
     assert "lay function _nearest_by_index: it is missing" in found.stdout
     migrate(owner)
     finds(owner, services.redis_url)
+
+
+def test_tables_that_are_kept_in_step(
+    database_url: str, sql: Sql, owner: str, services: LocalServices
+) -> None:
+    """Restored with their tables they are followed on; without them their items stay."""
+    sql("SELECT pgclip.register_model('m', 2, 10, '{\"fatal\": {}}')")
+    plain_table(sql, "id int PRIMARY KEY, body text")
+    sql("INSERT INTO t VALUES (1, 'one'), (2, 'two')")
+    followed(sql)
+    sql("INSERT INTO t VALUES (3, 'noted')")
+
+    def there(statement: str, *arguments: Any) -> list[Any]:
+        return run_sql(owner, statement, *arguments)
+
+    assert restored(database_url, owner, "--no-owner", "--no-privileges") == ""
+    migrate(owner)
+    followed(there)
+    (state,) = there("SELECT state, trouble, items FROM pgclip.tables")
+    assert state == ("troubled", "table public.t has not been restored; its items stay", 2)
+    there("CREATE TABLE t (id int PRIMARY KEY, body text); INSERT INTO t VALUES (2, 'TWO')")
+    followed(there)
+    assert texts(there, "t") == {"2": "TWO"}
+    assert "lacks triggers" in there("SELECT trouble FROM pgclip.tables")[0][0]
+    there("SELECT pgclip.index_table('t', text => 'body')")
+    there("INSERT INTO t VALUES (4, 'four')")
+    followed(there)
+    assert texts(there, "t") == {"2": "TWO", "4": "four"}
 
 
 def test_a_copy_gets_an_installation_of_its_own(filled_url: str, owner: str) -> None:

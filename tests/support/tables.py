@@ -16,14 +16,14 @@ INDEX_PRODUCT = """SELECT pgclip.index_table('shop.product', image => 'photo',
 
 @pytest.fixture
 def follow(sql: Sql) -> Follow:
+    return lambda: followed(sql)
+
+
+def followed(sql: Sql) -> None:
     """As a worker does, until there is nothing more to do; tables are looked at anew."""
-
-    def work() -> None:
-        sql("UPDATE pgclip.indexed_table SET looked_at = '-infinity'")
-        while sql("SELECT did FROM pgclip.follow_tables()") == [(True,)]:
-            pass
-
-    return work
+    sql("UPDATE pgclip.indexed_table SET looked_at = '-infinity'")
+    while sql("SELECT did FROM pgclip.follow_tables()") == [(True,)]:
+        pass
 
 
 @pytest.fixture
