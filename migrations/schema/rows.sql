@@ -39,12 +39,12 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 -- The same with the columns that count, and those of the key, called by their numbers, as
--- expressions have them. Raises PC001 if one is gone.
+-- expressions have them, and the key as "@key@". Raises PC001 if a column is gone.
 CREATE FUNCTION pgclip._numbered(p_table pgclip.indexed_table) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT format('(SELECT %s FROM %s) r',
+    SELECT format('(SELECT %s, %s AS "@key@" FROM %s) r',
                   string_agg(format('r.%s AS "@%s@"', name, number), ', '),
-                  pgclip._from(p_table.relation))
+                  pgclip._key_expression(p_table.relation, 'r'), pgclip._from(p_table.relation))
     FROM (SELECT number, pgclip._column_now(p_table.relation, number) AS name
           FROM (SELECT unnest(pgclip._columns_of(p_table))
           UNION SELECT unnest(pgclip._key_columns(p_table.relation))) n(number)) c
@@ -98,11 +98,7 @@ DECLARE
     v_key    record;
 BEGIN
     SELECT string_agg(format('r."@%s@" = k.c%s', number, nth), ' AND ') AS same,
-           string_agg('c' || nth, ', ' ORDER BY nth) AS columns,
-           CASE WHEN count(*) = 1 THEN min(format('concat(r."@%s@")', number))
-                ELSE format('jsonb_build_array(%s)::text',
-                            string_agg(format('concat(r."@%s@")', number), ', ' ORDER BY nth))
-                END AS spelt
+           string_agg('c' || nth, ', ' ORDER BY nth) AS columns
     INTO v_key FROM pgclip._key_of(p_table.relation);
     RETURN QUERY EXECUTE format($query$
         SELECT w.row_key, w.part, w.key, w.kind, w.data, w.source, w.metadata,
@@ -137,12 +133,12 @@ BEGIN
                                       OR coalesce(octet_length(v.data) > 67108864, false)
                                  ) l(is_long)
               JOIN jsonb_array_elements(%1$L::jsonb) WITH ORDINALITY e(p, nth) ON e.nth = v.nth
-              WHERE (%9$s) AND %10$s = k.row_key
+              WHERE (%9$s) AND r."@key@" = k.row_key
                 AND (v.value <> '' OR octet_length(v.data) > 0)
              ) w(row_key, part, key, kind, data, source, metadata, is_long)
         $query$, p_table.parts, p_table.collection, pgclip._metadata_expression(p_table),
         pgclip._key_values(p_table.relation, p_keys), v_key.columns, pgclip._numbered(p_table),
-        v_key.same, v_values, p_table.condition, v_key.spelt);
+        v_key.same, v_values, p_table.condition);
 END $$;
 
 -- The expression that makes an item's metadata. A type that somebody has made, and so may have a
@@ -514,7 +510,7 @@ BEGIN
     WHERE w.problem IS NOT NULL
        OR (i.kind, i.source, i.content_hash) IS DISTINCT FROM (w.kind, w.source, sha256(w.data))
        OR i.metadata <> i.metadata || w.metadata;
-EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
+EXCEPTION WHEN data_exception OR program_limit_exceeded OR raise_exception THEN
     IF v_half > 0 THEN
         RETURN QUERY SELECT * FROM pgclip._differences(p_table, p_keys[:v_half])
             UNION ALL SELECT * FROM pgclip._differences(p_table, p_keys[v_half + 1:]);

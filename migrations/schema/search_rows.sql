@@ -29,22 +29,19 @@ BEGIN
     IF num_nonnulls(search_rows.query, search_rows.image, search_rows.vector) <> 1 THEN
         RAISE EXCEPTION 'give a query, an image or a vector to search for' USING ERRCODE = 'PC001';
     END IF;
+    -- No variable of its type, which the caller may not be able to name.
+    vector := coalesce(search_rows.vector,
+                       pgclip.query_embedding(search_rows.query, search_rows.image));
     -- Some rows have several items, and some are gone or not to be seen.
     LOOP
         v_items := least(10000, v_items * greatest(2, jsonb_array_length(v_table.parts)));
-        v_hits := CASE
-            WHEN search_rows.query IS NOT NULL THEN ARRAY(
-                SELECT h FROM pgclip.search(search_rows.query, v_items, v_table.collection,
-                    search_rows.kind, search_rows.filter, search_rows.min_score,
-                    search_rows.min_relevance, recall => search_rows.recall) h)
-            WHEN search_rows.image IS NOT NULL THEN ARRAY(
-                SELECT h FROM pgclip.search_image(search_rows.image, v_items, v_table.collection,
-                    search_rows.kind, search_rows.filter, search_rows.min_score,
-                    search_rows.min_relevance, recall => search_rows.recall) h)
-            ELSE ARRAY(
-                SELECT h FROM pgclip.search_vector(search_rows.vector, v_items, v_table.collection,
-                    search_rows.kind, search_rows.filter, search_rows.min_score,
-                    search_rows.min_relevance, recall => search_rows.recall) h) END;
+        v_hits := ARRAY(
+            SELECT h FROM pgclip.search_vector(
+                search_rows.vector, v_items, v_table.collection, search_rows.kind,
+                search_rows.filter, search_rows.min_score, search_rows.min_relevance, recall => search_rows.recall,
+                query_kind => CASE WHEN search_rows.query IS NOT NULL THEN 'text'
+                                   WHEN search_rows.image IS NOT NULL THEN 'image'
+                                   END::pgclip.kind) h);
         v_statement := pgclip._rows_statement(v_table, v_hits);
         EXIT WHEN cardinality(v_hits) < v_items OR v_items = 10000;
         EXECUTE format('SELECT count(*) FROM (%s) found', v_statement) INTO v_rows

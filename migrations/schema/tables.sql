@@ -6,9 +6,6 @@
 -- expressions are what Postgres took for a generated column, which is to say immutable, and call
 -- built-in functions alone.
 
--- One kind of item of each row.
-CREATE TYPE pgclip.row_part AS (label text, kind pgclip.kind, type text, expression text);
-
 -- Keeps a table in step: each row that meets the condition has an item for each of the columns or
 -- expressions named, with the metadata named; rows that are there are filled in behind other work.
 -- A picture is bytes, an absolute path or a URL. Called again with the same collection it changes
@@ -166,9 +163,9 @@ BEGIN
             v_condition, p_priority, p_replicated, 'rows')
     ON CONFLICT (collection) DO UPDATE SET
         relation = excluded.relation, name = excluded.name, home = excluded.home,
-        parts = excluded.parts,
-        columns = excluded.columns, metadata = excluded.metadata, condition = excluded.condition,
-        priority = excluded.priority, replicated = excluded.replicated, walk = 'rows',
+        parts = excluded.parts, columns = excluded.columns, metadata = excluded.metadata,
+        condition = excluded.condition, priority = excluded.priority,
+        replicated = excluded.replicated, walk = 'rows',
         after_key = NULL, walked = 0, is_leaving = false, trouble = NULL, names = NULL,
         retired_fields = ARRAY(
             SELECT DISTINCT f FROM (SELECT unnest(t.retired_fields) UNION ALL
@@ -373,10 +370,11 @@ BEGIN
                WHERE tgfoid = to_regproc(format('pgclip.note_rows_%s', p_table))) THEN
         RAISE EXCEPTION 'call pgclip.unindex_table' USING ERRCODE = 'PC001';
     END IF;
+    -- First, since it waits for a page under way, which may note items.
+    UPDATE pgclip.indexed_table SET is_leaving = true, walk = NULL WHERE id = p_table;
     IF p_keep THEN
         DELETE FROM pgclip.table_item WHERE table_id = p_table;
     END IF;
-    UPDATE pgclip.indexed_table SET is_leaving = true, walk = NULL WHERE id = p_table;
 END $$;
 
 CREATE FUNCTION pgclip._rows_reckoned(p_relation regclass) RETURNS bigint

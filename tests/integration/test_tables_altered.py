@@ -1,8 +1,12 @@
 """Indexed tables to which something happens: columns, keys, partitions, triggers, definitions."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import psycopg2
 import pytest
+from support.databases import run_sql
 from support.hand import NewHand
+from support.processes import eventually
 from support.tables import (
     INDEX_PRODUCT,
     Follow,
@@ -277,6 +281,25 @@ def test_unindexed_and_indexed_again(
     assert sql("SELECT FROM pgclip.item") == sql("SELECT FROM pgclip.tables") == []
     with pytest.raises(psycopg2.Error, match=r"shop\.product is not indexed"):
         sql("SELECT pgclip.unindex_table('shop.product')")
+
+
+def test_items_are_kept_beside_a_page_under_way(
+    sql: Sql, follow: Follow, database_url: str
+) -> None:
+    plain_table(sql, "id int PRIMARY KEY, body text")
+    sql("INSERT INTO t VALUES (1, 'one')")
+    follower = psycopg2.connect(database_url)
+    follower.cursor().execute("SELECT pgclip.follow_tables()")  # what it noted is not committed
+    with ThreadPoolExecutor() as pool:
+        unindex = "SELECT pgclip.unindex_table('t', keep => true)"
+        leaving = pool.submit(run_sql, database_url, unindex)
+        eventually(lambda: leaving.done() or sql("SELECT 1 FROM pg_locks WHERE NOT granted"), 10)
+        follower.commit()
+        leaving.result()
+    follower.close()
+    follow()
+    assert sql("SELECT 1 FROM pgclip.tables") == []
+    assert texts(sql, "t") == {"1": "one"}
 
 
 @pytest.mark.parametrize(
