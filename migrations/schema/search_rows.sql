@@ -38,7 +38,8 @@ BEGIN
         v_hits := ARRAY(
             SELECT h FROM pgclip.search_vector(
                 search_rows.vector, v_items, v_table.collection, search_rows.kind,
-                search_rows.filter, search_rows.min_score, search_rows.min_relevance, recall => search_rows.recall,
+                search_rows.filter, search_rows.min_score, search_rows.min_relevance,
+                recall => search_rows.recall,
                 query_kind => CASE WHEN search_rows.query IS NOT NULL THEN 'text'
                                    WHEN search_rows.image IS NOT NULL THEN 'image'
                                    END::pgclip.kind) h);
