@@ -287,8 +287,8 @@ TABLES = """
     FROM pgclip.tables ORDER BY relation::text, collection
 """
 MISSING_ROWS = """
-    SELECT in_collection, key, part, reason
-    FROM pgclip.missing_rows(%s::regclass, %s, "limit" => %s)
+    SELECT in_collection, key, part, reason, place::text
+    FROM pgclip._missing_page(%s::regclass, %s, %s::jsonb)
 """
 TABLE_NAMED = "SELECT to_regclass(%s)::text"
 SEARCH_ROWS = f"""

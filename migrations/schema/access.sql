@@ -21,8 +21,8 @@ LANGUAGE sql IMMUTABLE AS $$
         'hybrid', 'prompts', 'question_prompts', 'embed_many', 'similarity', 'classify', 'answer',
         'captions',
         'duplicates_of', 'duplicate_groups', 'labels_of', 'failure_of', 'vectors_of', 'heal',
-        'search_rows', 'missing_rows', '_key_columns', '_key_of', '_key_values', '_from',
-        '_key_expression', '_base_type', '_table_searched', '_rows_statement']
+        'search_rows', 'missing_rows', '_missing_page', '_key_columns', '_key_of', '_key_values',
+        '_from', '_key_expression', '_base_type', '_table_searched', '_rows_statement']
            WHEN 'indexer' THEN ARRAY[
         'index_table', 'unindex_table', '_check_table', '_parse_columns', '_define_table',
         '_grant_reading', '_leave_table', '_set_triggers', '_drop_triggers', '_triggers_of',

@@ -1,6 +1,7 @@
 """A client's calls for tables: by name, by models of SQLAlchemy and Django, in migrations."""
 
 import asyncio
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -94,12 +95,44 @@ def test_status_and_doctor_tell(client: Client, database_url: str, services: Loc
     line = f"table {QUOTED} in Product (followed): 5 items, 0 waiting, 1 failed, unacceptable"
     assert line in told("status")
     assert f"{QUOTED} in Product: 5 items, 0 waiting, 0 changes" in told("doctor")
+    listed = pgclip("missing", "--table", QUOTED, "--json", **urls)
+    assert [tuple(one.values()) for one in json.loads(listed.stdout)] == [
+        ("Product", '["s", "9"]', "title", "the text has more than 256 KiB")
+    ]
+    assert 'Product ["s", "9"] title the text has more' in " ".join(
+        pgclip("missing", "--table", QUOTED, **urls).stdout.split()
+    )
     run_sql(
         database_url, "UPDATE pgclip.indexed_table SET trouble = 'planted', looked_at = 'infinity'"
     )
     assert "followed): 5 items" not in told("status")
     assert "(troubled): 5 items, 0 waiting, 1 failed, unacceptable, planted" in told("status")
     assert f"{QUOTED} in Product: planted" in told("doctor")
+
+
+def test_more_than_a_page_is_missing(client: Client, database_url: str) -> None:
+    """Of two definitions on a table of 21,000 rows, gone through with the client's time limit."""
+    run_sql(database_url, "CREATE TABLE many (id int PRIMARY KEY, body text, title text)")
+    client.index_table("many", text="body", collection="bodies")
+    client.index_table("many", text="title", collection="titles")
+    eventually(lambda: all(table.state == "followed" for table in client.tables()))
+    run_sql(
+        database_url,
+        "SET session_replication_role = replica; INSERT INTO many (id) "
+        "SELECT generate_series(1, 21000); UPDATE many SET body = 'text' WHERE id IN (1, 20999); "
+        "UPDATE many SET title = 'text' WHERE id > 20997",
+    )
+    lacking = [(one.collection, one.key) for one in client.missing_rows("many")]
+    titles = [("titles", key) for key in ("20998", "20999", "21000")]
+    assert sorted(lacking) == [("bodies", "1"), ("bodies", "20999"), *titles]
+    assert len(client.missing_rows("many", limit=4)) == 4
+    of_titles = client.missing_rows("many", collection="titles")
+    assert sorted((one.collection, one.key) for one in of_titles) == titles
+    in_sql = run_sql(
+        database_url, "SELECT in_collection, key FROM pgclip.missing_rows('many', \"limit\" => 4)"
+    )
+    assert len(in_sql) == 4
+    assert set(in_sql) < set(lacking)
 
 
 def test_in_the_caller_s_transaction(client: Client, database_url: str) -> None:

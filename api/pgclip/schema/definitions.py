@@ -30,6 +30,7 @@ FILES = (
     "tables",
     "table_triggers",
     "rows",
+    "missing_rows",
     "queries",
     "vectors",
     "calibration",
