@@ -23,7 +23,6 @@ DEFAULTS = {
         "statement_timeout": "300ms",
         "lock_timeout": "50ms",
         "idle_in_transaction_session_timeout": "150ms",
-        "transaction_timeout": "0",
     },
     "spelled otherwise": {
         "search_path": "nowhere",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.clusters import Cluster, place, programs
+from support.clusters import TESTED, Cluster, place, programs
 from support.commands import pgclip
 from support.databases import run_sql, with_database
 from support.roles import as_role
@@ -48,10 +48,10 @@ def owner(services: LocalServices, sql: Sql) -> Iterator[str]:
 def restored(source: str, target: str, *options: str) -> str:
     """As people do it; what psql complained about."""
     dumped = subprocess.run(
-        [programs() / "pg_dump", "-n", "pgclip", *options, source], capture_output=True, check=True
+        [programs(TESTED) / "pg_dump", "-n", "pgclip", *options, source], capture_output=True, check=True
     )
     done = subprocess.run(
-        [programs() / "psql", "-q", target], input=dumped.stdout, capture_output=True, check=True
+        [programs(TESTED) / "psql", "-q", target], input=dumped.stdout, capture_output=True, check=True
     )
     return done.stderr.decode()
 

@@ -13,6 +13,7 @@ from pgclip.local.programs import run_as, server_account
 
 # By major version, in the package that brings the embedded Postgres.
 INSTALLS = {16: "pginstall", 18: "pginstall18"}
+TESTED = int(os.environ.get("PGCLIP_TEST_POSTGRES", "18"))
 SETTINGS = ("fsync=on", "unix_socket_directories=", "max_connections=60")
 
 
