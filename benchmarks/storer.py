@@ -13,7 +13,7 @@ from stub_worker import StubEncoder
 
 from pgclip.database import Database
 from pgclip.settings import Settings
-from pgclip_workers.labelling.labels import LabelShelf
+from pgclip_workers.labelling.shelf import LabelShelf
 from pgclip_workers.pipeline.batch import Batch, ContentId
 from pgclip_workers.pipeline.leases import Leases
 from pgclip_workers.pipeline.store import Store

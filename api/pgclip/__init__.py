@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         Hit,
         Item,
         ItemInfo,
+        Judgement,
         Label,
         LabelSet,
         Missing,
@@ -65,6 +66,7 @@ __all__ = [
     "ItemFailure",
     "ItemInfo",
     "Job",
+    "Judgement",
     "Label",
     "LabelSet",
     "Like",
@@ -99,7 +101,7 @@ def __getattr__(name: str) -> Any:
             if hasattr(module, name):
                 globals()[name] = found = getattr(module, name)
                 return found
-    if name in ("settings", "submitting", "searching", "tables", *_HOMES):
+    if name in ("settings", "submitting", "searching", "tables", "labelling", *_HOMES):
         return import_module(f"pgclip.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -101,6 +101,12 @@ class AsyncClient:
     label_sets = _awaited(Client.label_sets)
     define_label_set = _awaited(Client.define_label_set)
     drop_label_set = _awaited(Client.drop_label_set)
+    relabel = _awaited(Client.relabel)
+    judge = _awaited(Client.judge)
+    judge_many = _awaited(Client.judge_many)
+    judgements = _awaited(Client.judgements)
+    teach = _awaited(Client.teach)
+    evaluate = _awaited(Client.evaluate)
 
     async def items(
         self,

@@ -42,15 +42,11 @@ def copy_in_encoded(cursor: "Cursor", target: str, rows: bytes) -> None:
 
 def copy_out(cursor: "Cursor", query: str) -> Iterator[list[bytes | None]]:
     """COPYs the result of `query` out, and yields each row as its encoded fields."""
-    received = io.BytesIO()
-    cursor.copy_expert(f"COPY ({query}) TO STDOUT (FORMAT binary)", received)
-    data = received.getbuffer()
-    at = len(SIGNATURE)
-    while True:
+    data = copy_out_encoded(cursor, query)
+    at = 0
+    while at < len(data):
         (count,) = _COUNT.unpack_from(data, at)
         at += 2
-        if count < 0:
-            return
         row: list[bytes | None] = []
         for _ in range(count):
             (length,) = _LENGTH.unpack_from(data, at)
@@ -58,6 +54,13 @@ def copy_out(cursor: "Cursor", query: str) -> Iterator[list[bytes | None]]:
             row.append(None if length < 0 else bytes(data[at : at + length]))
             at += max(length, 0)
         yield row
+
+
+def copy_out_encoded(cursor: "Cursor", query: str) -> memoryview:
+    """COPYs the result of `query` out, as the rows are: field counts and lengths included."""
+    received = io.BytesIO()
+    cursor.copy_expert(f"COPY ({query}) TO STDOUT (FORMAT binary)", received)
+    return received.getbuffer()[len(SIGNATURE) : -len(TRAILER)]
 
 
 def _encoded(rows: Iterable[Sequence[bytes | None]]) -> Iterator[bytes]:

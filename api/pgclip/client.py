@@ -14,7 +14,8 @@ from pgclip.items import (
     info_from,
     labels_from,
 )
-from pgclip.labelling import Labelling
+from pgclip.labelling.judging import Judging
+from pgclip.labelling.sets import Labelling
 from pgclip.searching.asking import Asking
 from pgclip.settings import Settings
 from pgclip.submitting.following import Follower
@@ -25,7 +26,7 @@ from pgclip.submitting.tickets import TicketOffice
 from pgclip.tables.calls import Tables
 
 
-class Client(Controlling, Labelling, Asking, Tables):
+class Client(Controlling, Labelling, Judging, Asking, Tables):
     """Submits images and texts, and searches them.
 
     Settings are keyword arguments (see pgclip.settings) or PGCLIP_* variables; database_url and

@@ -174,6 +174,30 @@ class LabelSet:
     applies_to: Literal["image", "text", "both"]
     active: bool
     version: int
+    exclusive: bool
+    background: tuple[str, ...]
+    forms: Mapping[str, tuple[str, ...]]
+    collections: tuple[str, ...] | None
+    relabel: bool
+    taught: int
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a person said of a label for an item. `counts` says whether the item still has the
+    content that was judged; `is_archived` whether the set has left the label out."""
+
+    set: str
+    label: str
+    collection: str
+    key: str
+    kind: Kind
+    value: bool
+    judge: str
+    judged_at: datetime
+    content_hash: str
+    counts: bool
+    is_archived: bool
 
 
 def info_from(row: Sequence[Any]) -> dict[str, Any]:

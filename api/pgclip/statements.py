@@ -145,18 +145,38 @@ CONFIGURE_TEXT_SEARCH = "SELECT pgclip.configure_text_search(%s::regconfig, %s::
 # Milliseconds, for the transaction.
 LOCAL_TIMEOUT = "SELECT set_config('statement_timeout', %s, true)"
 DEFINE_LABEL_SET = """
-    SELECT pgclip.define_label_set(%s, %s, coalesce(%s, ARRAY['a photo of a {}']), %s, %s, %s, %s)
+    SELECT pgclip.define_label_set(
+        %s, %s, coalesce(%s, ARRAY['a photo of a {}']), %s, %s, %s, %s, %s, %s, %s::jsonb, %s, %s)
 """
 LABEL_SETS = """
-    SELECT s.name, array_agg(l.name ORDER BY l.position), s.templates, s.top_k, s.threshold,
-           s.applies_to, s.active, s.version
-    FROM pgclip.label_set s JOIN pgclip.label l ON l.set_id = s.id GROUP BY s.id ORDER BY s.name
+    SELECT s.name, array_agg(l.name ORDER BY l.position) FILTER (WHERE NOT l.is_background),
+           s.templates, s.top_k, s.threshold, s.applies_to, s.active, s.version, s.exclusive,
+           coalesce(array_agg(l.name ORDER BY l.position) FILTER (WHERE l.is_background), '{}'),
+           coalesce(jsonb_object_agg(l.name, l.forms) FILTER (WHERE l.forms <> '{}'), '{}'),
+           s.collections, s.relabels, s.teaching
+    FROM pgclip.label_set s JOIN pgclip.label l ON l.set_id = s.id AND l.archived_at IS NULL
+    GROUP BY s.id ORDER BY s.name
 """
+LABEL_TEMPLATES = "SELECT pgclip.label_templates(%s)"
+BACKGROUND_WORDS = "SELECT pgclip.background_words()"
+RELABEL = "SELECT pgclip.relabel(%s, %s)"
+JUDGE = "SELECT pgclip.judge(%s, %s, %s, %s, %s, %s)"
+JUDGE_MANY = "SELECT place, refused FROM pgclip.judge_many(%s::jsonb)"
+JUDGEMENTS = """
+    SELECT set, label, collection, key, kind, value, judge, judged_at,
+           encode(content_hash, 'hex'), counts, is_archived
+    FROM pgclip.judgements
+    WHERE (%s::text IS NULL OR set = %s) ORDER BY judged_at, set, label, collection, key, judge
+"""
+REQUEST_TEACHING = "SELECT pgclip.request_teaching(%s, %s, %s, %s)"
+REQUEST_EVALUATION = "SELECT pgclip.request_evaluation(%s, %s, %s, %s)"
+LABEL_RESULT = "SELECT pgclip.label_result(%s)"
 DROP_LABEL_SET = "SELECT pgclip.drop_label_set(%s)"
 KEYS = "SELECT id, key FROM pgclip.item WHERE id = ANY(%s)"
 
 # For `pgclip up`, `status` and `doctor`.
 WORKER_ALIVE = "SELECT EXISTS (SELECT FROM pgclip.workers WHERE pid = %s AND alive)"
+STATUS_RELABELINGS = "SELECT model, labelled, share FROM pgclip.relabelings ORDER BY model"
 STATUS_QUEUE = """
     SELECT model, state, jobs, greatest(0, extract(epoch FROM now() - oldest))::float
     FROM pgclip.queue ORDER BY model, state

@@ -22,7 +22,9 @@ LANGUAGE sql IMMUTABLE AS $$
         'captions',
         'duplicates_of', 'duplicate_groups', 'labels_of', 'failure_of', 'vectors_of', 'heal',
         'search_rows', 'missing_rows', '_missing_page', '_key_columns', '_key_of', '_key_values',
-        '_from', '_key_expression', '_base_type', '_table_searched', '_rows_statement']
+        '_from', '_key_expression', '_base_type', '_table_searched', '_rows_statement',
+        'judge', 'judge_many', 'request_evaluation', 'label_result', 'evaluate',
+        '_await_label_task', 'label_templates', 'background_words']
            WHEN 'indexer' THEN ARRAY[
         'index_table', 'unindex_table', '_check_table', '_parse_columns', '_define_table',
         '_grant_reading', '_leave_table', '_set_triggers', '_drop_triggers', '_triggers_of',
@@ -35,22 +37,25 @@ LANGUAGE sql IMMUTABLE AS $$
         'expire_queries', 'backlog', 'retired_queues',
         'query_waits', 'take_queries', 'answer_query', 'refuse_query', 'unindexed',
         'close_segment', 'next_build', 'build_segment', 'announce_segments',
-        'exchange_segments', 'drop_retired', 'measure_recall', 'next_relabeling',
-        'store_labels', 'follow_tables'] END
+        'exchange_segments', 'drop_retired', 'measure_recall', 'labels_due',
+        'store_labels', 'follow_tables', 'take_label_task', 'label_examples', 'keep_teaching',
+        'end_label_task'] END
 $$;
 
 CREATE FUNCTION pgclip._readable_by(p_access text) RETURNS text[]
 LANGUAGE sql IMMUTABLE AS $$
     SELECT ARRAY['schema_version', 'definition', 'access', 'installation', 'items', 'labels',
                  'collections', 'queue', 'delayed', 'workers', 'models', 'segments',
-                 'calibrations', 'recall', 'tables']
+                 'calibrations', 'recall', 'tables', 'relabelings']
         || CASE p_access
            WHEN 'client' THEN ARRAY['item', 'label_set', 'label', 'embedding_set', 'query_vector',
                                     'worker', 'query_request (model_id, kind, hash, error)',
-                                    'missing', 'indexed_table', 'table_item']
+                                    'missing', 'indexed_table', 'table_item',
+                                    'judgements', 'label_teaching']
            WHEN 'indexer' THEN ARRAY['indexed_table']
            WHEN 'worker' THEN ARRAY['model', 'segment', 'job', 'content', 'label_epoch',
-                                    'label_set', 'label', 'label_vector'] END
+                                    'label_set', 'label', 'label_vector', 'label_head',
+                                    'label_teaching'] END
 $$;
 
 -- Who owns all of this.

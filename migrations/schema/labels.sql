@@ -1,15 +1,17 @@
--- Label sets, labels of items, and labelling anew from the vectors that are stored.
+-- Label sets, and labels of items.
 
--- One row for each label of an item by the live model.
+-- One row for each label of an item by the live model. "version" is the set's when the score was
+-- found first; it is current if the set gives it still.
 CREATE VIEW pgclip.labels AS
 SELECT il.item_id, c.name AS collection, i.key, s.name AS set, l.name AS label, il.score,
-       il.version = s.version AS current
+       coalesce(e.label_epoch >= s.epoch, false) AS current, il.version
 FROM pgclip.item_label il
 JOIN pgclip.model m ON m.id = il.model_id AND m.state = 'live'
-JOIN pgclip.label l ON l.id = il.label_id
+JOIN pgclip.label l ON l.id = il.label_id AND l.archived_at IS NULL
 JOIN pgclip.label_set s ON s.id = l.set_id
 JOIN pgclip.item i ON i.id = il.item_id
-JOIN pgclip.collection c ON c.id = i.collection_id;
+JOIN pgclip.collection c ON c.id = i.collection_id
+LEFT JOIN pgclip.embedding_set e ON e.item_id = il.item_id AND e.model_id = il.model_id;
 
 -- An item's labels by the live model, best first: [{"set", "label", "score"}].
 CREATE FUNCTION pgclip.labels_of(p_item bigint) RETURNS jsonb
@@ -19,7 +21,7 @@ LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog,
                               ORDER BY s.name, il.score DESC), '[]')
     FROM pgclip.item_label il
     JOIN pgclip.model m ON m.id = il.model_id AND m.state = 'live'
-    JOIN pgclip.label l ON l.id = il.label_id
+    JOIN pgclip.label l ON l.id = il.label_id AND l.archived_at IS NULL
     JOIN pgclip.label_set s ON s.id = l.set_id
     WHERE il.item_id = p_item
 $$;
@@ -33,7 +35,7 @@ BEGIN
     RETURN NEW;
 END $$;
 
-CREATE TRIGGER label_set_stamped BEFORE INSERT OR UPDATE ON pgclip.label_set
+CREATE TRIGGER label_set_stamped BEFORE INSERT OR UPDATE OF version, active ON pgclip.label_set
     FOR EACH ROW EXECUTE FUNCTION pgclip._stamp_label_set();
 
 CREATE FUNCTION pgclip._raise_label_epoch() RETURNS trigger
@@ -71,45 +73,145 @@ CREATE TRIGGER embedding_set_deleted AFTER DELETE ON pgclip.embedding_set
     FOR EACH STATEMENT EXECUTE FUNCTION pgclip._forget_item_labels();
 
 -- Creates a label set or replaces its definition. A template contains {} where the label goes.
--- Items encoded from now on are labelled with it; the labels of earlier ones keep the version
--- of the set that they were made with. Returns the set's id.
+--
+--   exclusive    the labels' probabilities make 1, with those of the background; if not, each label
+--                is a question of its own against the background
+--   background   words that take part and are never given, without those that are labels; those of
+--                pgclip.background_words() where the labels don't exclude each other and no others
+--                are given
+--   forms        {"sofa": ["couch", "settee"]}: other words for a label, and descriptions
+--   collections  those whose items are labelled; NULL: all
+--   relabel      whether items that are there are labelled anew when the set changes
+--
+-- Labels that are left out are archived with what people said of them, and come back with it. The
+-- same definition once more changes nothing. Returns the set's id. Raises PC001.
 CREATE FUNCTION pgclip.define_label_set(
     name text, labels text[], templates text[] DEFAULT ARRAY['a photo of a {}'],
     top_k int DEFAULT 3, threshold real DEFAULT 0.1, applies_to text DEFAULT 'both',
-    active boolean DEFAULT true
+    active boolean DEFAULT true, exclusive boolean DEFAULT true, background text[] DEFAULT '{}',
+    forms jsonb DEFAULT '{}', collections text[] DEFAULT NULL, relabel boolean DEFAULT true
 ) RETURNS int
 LANGUAGE plpgsql AS $$
-#variable_conflict use_column
 DECLARE
-    v_set int;
+    v_background text[] := ARRAY(  -- without the labels and their other words
+        SELECT w FROM unnest(CASE WHEN exclusive OR background <> '{}' THEN background
+                             ELSE pgclip.background_words() END) WITH ORDINALITY b(w, nth)
+        WHERE w IS NULL OR lower(w) NOT IN (
+            SELECT lower(l) FROM unnest(labels) l WHERE l IS NOT NULL
+            UNION ALL
+            SELECT lower(f #>> '{}') FROM jsonb_path_query(forms, '$.*[*]') f
+            WHERE jsonb_typeof(f) = 'string')
+        ORDER BY nth);
+    v_words      text[] := labels || v_background;
+    v_is_new     boolean := false;
+    v_set        int;
+    v_version    int;
+    v_changed    boolean;
+    v_reworded   boolean;
 BEGIN
-    IF coalesce(cardinality(labels), 0) < 2 OR array_position(labels, NULL) IS NOT NULL
-       OR '' = ANY(labels)
-       OR cardinality(labels) <> (SELECT count(DISTINCT l) FROM unnest(labels) l) THEN
-        RAISE EXCEPTION 'label set % needs at least two labels, all different and not empty', name
+    IF exclusive IS NULL OR relabel IS NULL THEN
+        RAISE EXCEPTION 'label set %: exclusive and relabel are true or false', name
             USING ERRCODE = 'PC001';
     END IF;
-    IF coalesce(cardinality(templates), 0) = 0
-       OR EXISTS (SELECT FROM unnest(templates) t WHERE t IS NULL OR position('{}' IN t) = 0) THEN
-        RAISE EXCEPTION 'label set % needs templates that contain {}', name
-            USING ERRCODE = 'PC001';
+    PERFORM pgclip._check_label_words(name, labels, v_background, templates, forms);
+    PERFORM FROM pgclip.label_epoch FOR UPDATE;  -- first, as one who drops a set does
+    IF NOT EXISTS (SELECT FROM pgclip.label_set s WHERE s.name = define_label_set.name) THEN
+        v_is_new := true;
+        INSERT INTO pgclip.label_set (name, templates, top_k, threshold, applies_to, active,
+                                      exclusive, collections, relabels)
+        VALUES (define_label_set.name, define_label_set.templates, define_label_set.top_k,
+                define_label_set.threshold, define_label_set.applies_to, define_label_set.active,
+                define_label_set.exclusive, define_label_set.collections,
+                define_label_set.relabel);
     END IF;
-    INSERT INTO pgclip.label_set AS old
-           (name, templates, top_k, threshold, applies_to, active)
-    VALUES (define_label_set.name, define_label_set.templates, define_label_set.top_k,
-            define_label_set.threshold, define_label_set.applies_to, define_label_set.active)
-    ON CONFLICT (name) DO UPDATE SET templates = excluded.templates, top_k = excluded.top_k,
-        threshold = excluded.threshold, applies_to = excluded.applies_to,
-        active = excluded.active, version = old.version + 1
-    RETURNING id INTO v_set;
-    DELETE FROM pgclip.label l WHERE l.set_id = v_set AND l.name <> ALL(labels);
-    INSERT INTO pgclip.label (set_id, name, position)
-    SELECT v_set, l.name, l.position FROM unnest(labels) WITH ORDINALITY AS l(name, position)
-    ON CONFLICT (set_id, name) DO UPDATE SET position = excluded.position;
+    SELECT s.id, s.version,
+           (s.top_k, s.threshold, s.applies_to, s.exclusive, s.collections) IS DISTINCT FROM
+           (define_label_set.top_k, define_label_set.threshold, define_label_set.applies_to,
+            define_label_set.exclusive, define_label_set.collections),
+           s.templates <> define_label_set.templates
+    INTO v_set, v_version, v_changed, v_reworded
+    FROM pgclip.label_set s WHERE s.name = define_label_set.name FOR UPDATE;
+    WITH wanted AS (
+        SELECT w.name, w.position, w.position > cardinality(labels) AS is_background,
+               ARRAY(SELECT jsonb_array_elements_text(forms -> w.name)) AS forms
+        FROM unnest(v_words) WITH ORDINALITY w(name, position)
+    )
+    SELECT v_changed OR count(*) FILTER (
+               WHERE l.id IS NULL OR w.name IS NULL OR l.archived_at IS NOT NULL
+                  OR l.position <> w.position OR l.is_background <> w.is_background) > 0,
+           v_reworded OR count(*) FILTER (WHERE l.forms <> w.forms) > 0
+    INTO v_changed, v_reworded
+    FROM wanted w
+    FULL JOIN (SELECT * FROM pgclip.label WHERE set_id = v_set
+               AND (archived_at IS NULL OR label.name = ANY(v_words))) l ON l.name = w.name;
+    UPDATE pgclip.label SET archived_at = now()
+    WHERE set_id = v_set AND archived_at IS NULL AND label.name <> ALL(v_words);
+    INSERT INTO pgclip.label AS old (set_id, name, position, is_background, forms)
+    SELECT v_set, w.name, w.position, w.position > cardinality(labels),
+           ARRAY(SELECT jsonb_array_elements_text(define_label_set.forms -> w.name))
+    FROM unnest(v_words) WITH ORDINALITY w(name, position)
+    ON CONFLICT ON CONSTRAINT label_set_id_name_key DO UPDATE SET position = excluded.position,
+        is_background = excluded.is_background, forms = excluded.forms, archived_at = NULL
+        WHERE (old.position, old.is_background, old.forms, old.archived_at IS NULL)
+              <> (excluded.position, excluded.is_background, excluded.forms, true);
+    UPDATE pgclip.label_set s SET relabels = define_label_set.relabel
+    WHERE s.id = v_set AND s.relabels <> define_label_set.relabel;
+    IF v_is_new THEN
+        PERFORM pgclip._begin_relabeling();
+    ELSIF v_changed OR v_reworded THEN
+        UPDATE pgclip.label_set s SET templates = define_label_set.templates,
+            top_k = define_label_set.top_k, threshold = define_label_set.threshold,
+            applies_to = define_label_set.applies_to, active = define_label_set.active,
+            exclusive = define_label_set.exclusive, collections = define_label_set.collections,
+            version = v_version + 1,
+            prompts_version = CASE WHEN v_reworded THEN v_version + 1 ELSE s.prompts_version END
+        WHERE s.id = v_set;
+        PERFORM pgclip._begin_relabeling();
+    ELSE
+        UPDATE pgclip.label_set s SET active = define_label_set.active
+        WHERE s.id = v_set AND s.active <> define_label_set.active;
+        IF FOUND THEN
+            PERFORM pgclip._begin_relabeling();
+        END IF;
+    END IF;
     RETURN v_set;
 END $$;
 
--- Deletes a label set with all its labels on items. Returns whether it existed.
+-- Raises PC001 unless a label set can be made of this.
+CREATE FUNCTION pgclip._check_label_words(
+    p_name text, p_labels text[], p_background text[], p_templates text[], p_forms jsonb
+) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_words   text[] := p_labels || p_background;
+    v_needs   text;
+    v_unknown text := (SELECT key FROM jsonb_each(
+                           CASE jsonb_typeof(p_forms) WHEN 'object' THEN p_forms END)
+                       WHERE key <> ALL(v_words) LIMIT 1);
+BEGIN
+    v_needs := CASE
+        WHEN coalesce(cardinality(p_labels), 0) = 0 OR cardinality(v_words) < 2
+          OR cardinality(v_words) <> (SELECT count(DISTINCT w) FROM unnest(v_words) w
+                                      WHERE NOT pgclip._is_blank(w)) THEN
+            'at least two labels, or a label and background, all different and not empty'
+        WHEN cardinality(v_words) > 10000 THEN 'at most 10,000 labels and background words'
+        WHEN coalesce(cardinality(p_templates), 0) = 0
+          OR EXISTS (SELECT FROM unnest(p_templates) t
+                     WHERE t IS NULL OR position('{}' IN t) = 0) THEN
+            'templates that contain {}'
+        WHEN jsonb_typeof(p_forms) IS DISTINCT FROM 'object'
+          OR EXISTS (SELECT FROM jsonb_each(p_forms) f WHERE jsonb_typeof(f.value) <> 'array')
+          OR jsonb_path_exists(p_forms, '$.*[*] ? (@.type() != "string" || @ == "")') THEN
+            'forms as {"label": ["another word for it"]}'
+        WHEN v_unknown IS NOT NULL THEN format('label %L, which forms are given of', v_unknown)
+        END;
+    IF v_needs IS NOT NULL THEN
+        RAISE EXCEPTION 'label set % needs %', p_name, v_needs USING ERRCODE = 'PC001';
+    END IF;
+END $$;
+
+-- Deletes a label set with all its labels on items, and what people said of them. Returns whether
+-- it existed.
 CREATE FUNCTION pgclip.drop_label_set(name text) RETURNS boolean
 LANGUAGE plpgsql AS $$
 BEGIN
@@ -117,7 +219,7 @@ BEGIN
     RETURN FOUND;
 END $$;
 
--- Keeps a label's vector, unless there is one of a later version of its set.
+-- Keeps a label's vector, unless there is one of later prompts.
 CREATE FUNCTION pgclip.keep_label_vector(
     p_label int, p_model smallint, p_version int, p_embedding real[]
 ) RETURNS void
@@ -127,76 +229,3 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     ON CONFLICT (label_id, model_id) DO UPDATE SET version = excluded.version,
         embedding = excluded.embedding WHERE label_vector.version < excluded.version
 $$;
-
--- The epoch that labels have to be of.
-CREATE FUNCTION pgclip._wanted_label_epoch() RETURNS bigint
-LANGUAGE sql STABLE AS $$
-    SELECT coalesce(max(epoch), 0) FROM pgclip.label_set WHERE active
-$$;
-
--- For a worker: vectors of the next items whose labels are older than the sets, in order; at most
--- p_most items. None if nobody asked for it, if another worker is at it, or at the end. They stay
--- locked until the worker's transaction ends, which store_labels belongs to.
-CREATE FUNCTION pgclip.next_relabeling(p_model smallint, p_most int)
-RETURNS TABLE (item_id bigint, kind pgclip.kind, embedding real[])
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-#variable_conflict use_column
-DECLARE
-    v_after bigint;
-    v_items bigint[];
-BEGIN
-    SELECT after_item INTO v_after FROM pgclip.relabeling WHERE model_id = p_model
-    FOR UPDATE SKIP LOCKED;
-    IF NOT FOUND THEN
-        RETURN;
-    END IF;
-    v_items := ARRAY(
-        SELECT item_id FROM pgclip.embedding_set
-        WHERE model_id = p_model AND item_id > v_after
-          AND label_epoch < (SELECT pgclip._wanted_label_epoch())
-        ORDER BY item_id LIMIT p_most FOR NO KEY UPDATE);
-    IF v_items = '{}' AND v_after > 0 THEN
-        -- Once more from the beginning: a set may have changed on the way.
-        UPDATE pgclip.relabeling SET after_item = 0 WHERE model_id = p_model;
-        RETURN QUERY SELECT * FROM pgclip.next_relabeling(p_model, p_most);
-        RETURN;
-    ELSIF v_items = '{}' THEN
-        DELETE FROM pgclip.relabeling WHERE model_id = p_model;
-        RETURN;
-    END IF;
-    UPDATE pgclip.relabeling SET after_item = v_items[cardinality(v_items)]
-    WHERE model_id = p_model;
-    RETURN QUERY EXECUTE format($q$
-        SELECT s.item_id, s.kind, e.embedding::real[]
-        FROM pgclip.embedding_set s
-        CROSS JOIN LATERAL unnest(s.vector_ids) WITH ORDINALITY v(id, nth)
-        CROSS JOIN LATERAL (SELECT x.embedding FROM %2$s x WHERE x.id = v.id OFFSET 0) e
-        WHERE s.item_id = ANY($1) AND s.model_id = %1$s ORDER BY s.item_id, v.nth
-    $q$, p_model, pgclip._vectors(p_model)) USING v_items;
-END $$;
-
--- The staged labels in place of those that these items have; job_id of the staged ones is the
--- item's id here. Labels of sets that are not active stay. Raises PC007 if label sets have changed
--- since p_label_epoch.
-CREATE FUNCTION pgclip.store_labels(p_model smallint, p_label_epoch bigint, p_items bigint[])
-RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    v_labels int[];
-BEGIN
-    PERFORM pgclip._is_staged('staged_label');
-    IF (SELECT epoch FROM pgclip.label_epoch) <> p_label_epoch THEN
-        RAISE EXCEPTION 'label sets have changed' USING ERRCODE = 'PC007';
-    END IF;
-    v_labels := ARRAY(
-        SELECT id FROM pgclip.label WHERE id IN (SELECT label_id FROM pg_temp.staged_label)
-        ORDER BY id FOR KEY SHARE);
-    DELETE FROM pgclip.item_label WHERE item_id = ANY(p_items) AND model_id = p_model
-    AND label_id IN (SELECT l.id FROM pgclip.label l JOIN pgclip.label_set s ON s.id = l.set_id
-                     WHERE s.active);
-    INSERT INTO pgclip.item_label (item_id, model_id, label_id, version, score)
-    SELECT l.job_id, p_model, l.label_id, l.version, l.score FROM pg_temp.staged_label l
-    WHERE l.job_id = ANY(p_items) AND l.label_id = ANY(v_labels);
-    UPDATE pgclip.embedding_set SET label_epoch = p_label_epoch
-    WHERE item_id = ANY(p_items) AND model_id = p_model;
-END $$;

@@ -30,6 +30,7 @@ JOIN pgclip.item i ON i.id = e.item_id AND i.generation = e.generation
 JOIN pgclip.collection c ON c.id = i.collection_id
 JOIN pgclip.label_set s ON s.active AND s.applies_to IN ('both', i.kind::text)
                        AND s.epoch > e.label_epoch
+                       AND (s.collections IS NULL OR c.name = ANY(s.collections))
 LEFT JOIN pgclip.relabeling r ON r.model_id = m.id;
 
 -- Jobs for items that have neither a current vector, nor a failure, nor a job, but for a model that
@@ -61,10 +62,6 @@ BEGIN
         PERFORM pgclip._begin_table_walk(id) FROM pgclip.indexed_table;
     END IF;
     IF relabeled > 0 THEN
-        DELETE FROM pgclip.relabeling r USING pgclip.model m
-        WHERE m.id = r.model_id AND m.state = 'retired';
-        INSERT INTO pgclip.relabeling (model_id)
-        SELECT id FROM pgclip.model WHERE state <> 'retired' AND dimension IS NOT NULL
-        ON CONFLICT (model_id) DO UPDATE SET after_item = 0, requested_at = now();
+        PERFORM pgclip._begin_relabeling(pgclip._last_label_epoch());
     END IF;
 END $$;

@@ -109,6 +109,9 @@ BEGIN
             RETURN pgclip.drop_retired(p_model, '0') IS NOT NULL;
         END IF;
         DELETE FROM pgclip.label_vector WHERE model_id = p_model;
+        DELETE FROM pgclip.label_head WHERE model_id = p_model;
+        DELETE FROM pgclip.label_teaching WHERE model_id = p_model;
+        DELETE FROM pgclip.label_task WHERE model_id = p_model;
         DELETE FROM pgclip.query_request WHERE model_id = p_model;
         DELETE FROM pgclip.query_vector WHERE model_id = p_model;
         DELETE FROM pgclip.calibration WHERE model_id = p_model;

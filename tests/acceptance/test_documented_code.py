@@ -70,6 +70,35 @@ def test_the_sql_and_python_of_the_guide_to_tables_run(
     eventually(lambda: live.client.tables() == [])
 
 
+def test_the_sql_and_python_of_the_guide_to_labels_run(
+    live: Live, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = live.client
+    submitted = [client.submit_text(f"a scratch, {n}", key=f"p/{n}") for n in (17, 18, 19)]
+    for job in submitted:
+        job.wait(60)
+    found = re.findall(
+        r"```(sql|python)\n(.*?)```", (ROOT / "docs" / "labels.md").read_text(), re.DOTALL
+    )
+    assert len(found) == 9
+    names = {"client": client}
+    try:
+        for language, code in found:
+            if language == "python":
+                exec(compile(code, "labels.md", "exec"), names)
+                continue
+            for statement in code.split(";")[:-1]:
+                if "search(" in statement:
+                    client.embed("something soft")
+                run_sql(live.database_url, statement)
+    finally:
+        for name in ("pets", "defects"):
+            client.drop_label_set(name)
+    told = capsys.readouterr().out
+    assert "p/17 scratch True ana" in told
+    assert "right by prompts" in told
+
+
 def test_the_sql_in_the_quickstart_runs(live: Live) -> None:
     (code,) = blocks((ROOT / "docs" / "quickstart.md").read_text(), "sql")
     for statement in code.split(";")[:-1]:

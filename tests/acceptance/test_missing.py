@@ -129,8 +129,10 @@ def test_labels_older_than_their_set_are_made_anew_from_the_vectors(
     assert client.missing() == []
     stored = sql("SELECT item_id, vector_ids, stored_at FROM pgclip.embedding_set ORDER BY 1")
     before = labels_in(sql, "picture 0", "only pictures")
-    client.define_label_set("weather", WEATHER, top_k=3, threshold=0)
-    client.define_label_set("only pictures", ["dog", "fox"], applies_to="image", threshold=0)
+    client.define_label_set("weather", WEATHER, top_k=3, threshold=0, relabel=False)
+    client.define_label_set(
+        "only pictures", ["dog", "fox"], applies_to="image", threshold=0, relabel=False
+    )
     lacking = reasons(client)
     assert lacking == {
         **{
@@ -166,7 +168,7 @@ def test_labels_of_a_set_that_is_not_active_stay(
     client.define_label_set("weather", WEATHER, threshold=0)
     client.submit_text("a text", key="a").wait(60)
     client.define_label_set("weather", WEATHER, threshold=0, active=False)
-    client.define_label_set("other", ["one", "two"], threshold=0)
+    client.define_label_set("other", ["one", "two"], threshold=0, relabel=False)
     assert set(reasons(client)) == {("a", "other")}
     client.heal()
     eventually(lambda: client.missing() == [])
@@ -181,14 +183,12 @@ def test_labels_are_made_anew_while_items_are_replaced_and_deleted(
     start_worker(database_url)
     client.submit_many({"text": f"text {n}", "key": f"{n}"} for n in range(3000)).wait(120)
     client.define_label_set("weather", WEATHER, threshold=0)
-    assert client.heal().relabeled == 3000
     for n in range(0, 3000, 10):
         client.submit_text(f"another {n}", key=f"{n}")
         client.delete(f"{n + 1}")
         if n == 1000:
             client.define_label_set("weather", [*WEATHER, "foggy"], threshold=0, top_k=4)
     eventually(lambda: client.count()["done"] == 2700)
-    client.heal()
     eventually(lambda: client.missing() == [])
     counted = sql("SELECT count(*), count(DISTINCT item_id), bool_and(current) FROM pgclip.labels "
                   "WHERE set = 'weather'")  # fmt: skip
@@ -218,7 +218,7 @@ def test_the_command(
     start_worker(database_url)
     client.submit_text("a text", key="the key").wait(60)
     assert pgclip("missing") == "Nothing is missing.\n"
-    client.define_label_set("weather", WEATHER)
+    client.define_label_set("weather", WEATHER, relabel=False)
     told = pgclip("missing")
     assert "the key" in told
     assert "labels of weather" in told

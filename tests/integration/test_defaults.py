@@ -75,7 +75,7 @@ def test_the_whole_story(
         eventually(lambda: client.count()["failed"] == 1)
         assert client.retry() == 1
         client.delete("k2")
-        client.define_label_set("weather", ["sunny", "rainy"])
+        client.define_label_set("weather", ["sunny", "rainy"], relabel=False)
         assert client.heal().relabeled > 0
         eventually(
             lambda: client.missing() == [] or {m.key for m in client.missing()} == {"failed"}

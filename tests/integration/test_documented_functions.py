@@ -14,9 +14,10 @@ def test_every_public_function_is_documented(sql: Callable[..., list[Any]]) -> N
         "answer_query", "refuse_query", "expire_queries", "ticket_queues", "labels_of",
         "vectors_of", "notify_settled", "close_segment", "next_build", "build_segment",
         "announce_segments", "exchange_segments", "drop_retired", "unindexed", "keep_label_vector",
-        "next_relabeling", "store_labels", "serves", "walk_models", "index_words_anew",
+        "labels_due", "store_labels", "serves", "walk_models", "index_words_anew",
         "query_waits", "retired_queues", "measure_recall", "note_files", "prune_files",
         "files_below", "wake_jobs", "follow_tables",
+        "take_label_task", "label_examples", "keep_teaching", "end_label_task",
     }  # fmt: skip
     rows = sql("SELECT DISTINCT proname FROM pg_proc WHERE pronamespace = 'pgclip'::regnamespace")
     names = {name for (name,) in rows if not name.startswith("_")}

@@ -1,6 +1,7 @@
 """Zero-shot scores against the formula, and label sets as rows."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from support.processes import WorkerFactory, eventually
 
 from pgclip import Client, InvalidItem, NotFound
-from pgclip_workers.labelling.labels import LabelBook, LabelSet
+from pgclip_workers.labelling.labels import Heads, LabelBook, LabelSet, given
 
 Sql = Callable[..., list[Any]]
 
@@ -19,45 +20,72 @@ def unit(rows: Any) -> "np.ndarray[Any, np.dtype[np.float32]]":
     return np.asarray(values / np.linalg.norm(values, axis=-1, keepdims=True), np.float32)
 
 
-def label_set(**changes: Any) -> LabelSet:
-    vectors = unit(np.random.default_rng(1).standard_normal((5, 8)))
+def heads(count: int = 5, background: int = 0, none: float = -np.inf, scale: float = 20) -> Heads:
+    vectors = unit(np.random.default_rng(1).standard_normal((count + background, 8)))
+    return Heads(
+        vectors, np.zeros(len(vectors), np.float32), np.ones(count, np.float32),
+        np.ones((count, background), bool), scale, none,
+    )  # fmt: skip
+
+
+def label_set(heads: Heads, **changes: Any) -> LabelSet:
     values = {
-        "version": 3, "top_k": 2, "threshold": 0.0, "applies_to": "both",
-        "label_ids": np.array([10, 11, 12, 13, 14]), "vectors": vectors,
+        "id": 1, "version": 3, "epoch": 1, "top_k": 2, "threshold": 0.0, "applies_to": "both",
+        "exclusive": True, "word_ids": np.arange(10, 10 + len(heads.vectors)),
     }  # fmt: skip
-    return LabelSet(**{**values, **changes})
+    return LabelSet(**{**values, "heads": heads, **changes})
 
 
-def test_scores_are_the_softmax_over_scaled_cosines() -> None:
-    images = unit(np.random.default_rng(2).standard_normal((3, 8)))
-    one = label_set(top_k=5)
-    labels = LabelBook(1, (one,), 20.0, None).label(
-        ["image"] * 3, [image[None] for image in images]
-    )
-    logits = 20.0 * images.astype(np.float64) @ one.vectors.T.astype(np.float64)
-    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    for row in range(3):
-        mine = labels.rows == row
-        np.testing.assert_allclose(labels.scores[mine].sum(), 1, atol=1e-5)
-        order = np.argsort(-expected[row])
-        np.testing.assert_array_equal(labels.label_ids[mine], one.label_ids[order])
-        np.testing.assert_allclose(labels.scores[mine], expected[row][order], atol=1e-5)
-    assert set(labels.versions.tolist()) == {3}
+def images(count: int = 3) -> Any:
+    """As they are stored: in half precision."""
+    return unit(unit(np.random.default_rng(2).standard_normal((count, 8))).astype(np.float16))
 
 
-def test_of_a_model_with_a_bias_each_label_is_for_itself() -> None:
-    images = unit(np.random.default_rng(2).standard_normal((3, 8)))
-    one = label_set(top_k=5)
-    book = LabelBook(1, (one,), 20.0, -10.0)
-    with np.errstate(all="raise"):
-        labels = book.label(["image"] * 3, [image[None] for image in images])
-        (far,) = LabelBook(1, (one,), 1.0, -300.0).label(["image"], [images[:1]]).scores[:1]
-    logits = 20.0 * images.astype(np.float64) @ one.vectors.T.astype(np.float64) - 10
-    expected = 1 / (1 + np.exp(-logits))
-    for row in range(3):
-        found = labels.scores[labels.rows == row]
-        np.testing.assert_allclose(found, np.sort(expected[row])[::-1], atol=1e-5)
-    assert far == 0
+def scores_of(one: LabelSet, vectors: Any) -> Any:
+    """By label, (n, labels), through the whole of labelling."""
+    labels = LabelBook(1, (one,)).label(["image"] * len(vectors), [v[None] for v in vectors])
+    assert set(labels.versions.tolist()) <= {3}
+    found = np.full((len(vectors), one.heads.count), np.nan)
+    found[labels.rows, labels.label_ids - 10] = labels.scores
+    return found
+
+
+def test_labels_that_exclude_each_other_are_a_softmax_with_the_background() -> None:
+    for background in (0, 3):
+        one = label_set(heads(5, background), top_k=5)
+        logits = 20.0 * images().astype(np.float64) @ one.heads.vectors.T.astype(np.float64)
+        expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        np.testing.assert_allclose(scores_of(one, images()), expected[:, :5], atol=1e-5)
+
+
+def test_labels_that_stand_alone_are_sigmoids_against_the_background() -> None:
+    for none in (-np.inf, 4.0):  # of a model with a bias of -4
+        one = label_set(heads(5, 3, none), top_k=5, exclusive=False)
+        with np.errstate(all="raise", under="ignore"):
+            found = scores_of(one, images())
+        odds = np.exp(20.0 * images().astype(np.float64) @ one.heads.vectors.T.astype(np.float64))
+        against = odds[:, 5:].sum(axis=1, keepdims=True) + np.exp(none)
+        np.testing.assert_allclose(found, odds[:, :5] / (odds[:, :5] + against), atol=1e-5)
+
+
+def test_far_logits_overflow_nothing() -> None:
+    with np.errstate(over="raise", invalid="raise"):
+        for exclusive in (True, False):
+            one = label_set(heads(5, 3, 300.0, scale=1000), top_k=5, exclusive=exclusive)
+            assert np.isfinite(one.scores(images())).all()
+
+
+def test_a_word_that_may_mean_a_label_does_not_count_against_it() -> None:
+    plain = heads(2, 2)
+    apart = np.array([[True, False], [True, True]])
+    one = label_set(replace(plain, apart=apart), top_k=2, exclusive=False)
+    logits = plain.logits(images())
+    expected = 1 / (1 + np.exp(logits[:, 2] - logits[:, 0]))
+    np.testing.assert_allclose(scores_of(one, images())[:, 0], expected, atol=1e-5)
+    both = label_set(replace(plain, apart=apart), top_k=2)
+    odds = np.exp(logits[:, :3])  # the last word counts against neither
+    expected = odds[:, 0] / odds.sum(axis=1)
+    np.testing.assert_allclose(scores_of(both, images())[:, 0], expected, atol=1e-5)
 
 
 def test_without_a_label_set_items_are_stored_all_the_same(
@@ -72,23 +100,30 @@ def test_without_a_label_set_items_are_stored_all_the_same(
 
 
 def test_top_k_threshold_and_kinds() -> None:
-    images = unit(np.random.default_rng(3).standard_normal((4, 8)))
-    sets = (label_set(), label_set(threshold=2.0), label_set(applies_to="image", top_k=1))
+    same = heads()
+    sets = (label_set(same), label_set(same, threshold=2.0),
+            label_set(same, applies_to="image", top_k=1))  # fmt: skip
     kinds: list[Any] = ["image", "text", "image", "text"]
-    labels = LabelBook(1, sets, 20.0, None).label(kinds, [image[None] for image in images])
+    labels = LabelBook(1, sets).label(kinds, [image[None] for image in images(4)])
     assert np.bincount(labels.rows).tolist() == [3, 2, 3, 2]
+
+
+def test_the_best_are_given() -> None:
+    scores = np.array([[0.1, 0.4, 0.3, 0.2], [0.05, 0.05, 0.9, 0.0], [0.0, 0.0, 0.0, 0.1]])
+    row, column = given(scores, 2, 0.15)
+    assert list(zip(row, column, strict=True)) == [(0, 1), (0, 2), (1, 2)]
 
 
 def test_an_item_with_several_vectors_is_labelled_by_their_mean() -> None:
     vectors = unit(np.random.default_rng(4).standard_normal((2, 8)))
-    book = LabelBook(1, (label_set(top_k=5),), 20.0, None)
+    book = LabelBook(1, (label_set(heads(), top_k=5),))
     together = book.label(["text"], [vectors])
     mean = book.label(["text"], [unit(vectors.mean(axis=0))[None]])
-    np.testing.assert_allclose(together.scores, mean.scores, atol=1e-6)
+    np.testing.assert_allclose(together.scores, mean.scores, atol=1e-5)
 
 
 def test_no_label_set_no_labels() -> None:
-    assert len(LabelBook(1, (), 20.0, None).label(["image"], [unit(np.ones((1, 8)))]).rows) == 0
+    assert len(LabelBook(1, ()).label(["image"], [unit(np.ones((1, 8)))]).rows) == 0
 
 
 def test_the_shipped_sets(sql: Sql) -> None:
@@ -133,7 +168,9 @@ def test_defining_replacing_and_dropping(
     assert "moderation" not in labels("a", "one")
     client.define_label_set("mine", ["x", "y", "z"], top_k=3, threshold=0)
     assert labels("b", "two")["mine"] == {"x", "y", "z"}
-    client.define_label_set("mine", ["x", "w"], templates=["{}!"], top_k=3, threshold=0)
+    client.define_label_set(
+        "mine", ["x", "w"], templates=["{}!"], top_k=3, threshold=0, relabel=False
+    )
     assert labels("c", "three")["mine"] == {"x", "w"}
     assert {label.name for label in client.get("b").labels if label.set == "mine"} == {"x"}
     current = "SELECT current FROM pgclip.labels WHERE set = 'mine' AND key = %s"

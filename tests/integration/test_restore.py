@@ -48,10 +48,15 @@ def owner(services: LocalServices, sql: Sql) -> Iterator[str]:
 def restored(source: str, target: str, *options: str) -> str:
     """As people do it; what psql complained about."""
     dumped = subprocess.run(
-        [programs(TESTED) / "pg_dump", "-n", "pgclip", *options, source], capture_output=True, check=True
+        [programs(TESTED) / "pg_dump", "-n", "pgclip", *options, source],
+        capture_output=True,
+        check=True,
     )
     done = subprocess.run(
-        [programs(TESTED) / "psql", "-q", target], input=dumped.stdout, capture_output=True, check=True
+        [programs(TESTED) / "psql", "-q", target],
+        input=dumped.stdout,
+        capture_output=True,
+        check=True,
     )
     return done.stderr.decode()
 

@@ -165,14 +165,14 @@ class Queue(RuleBasedStateMachine):
     def _label_anew(self, end: str) -> int:
         """What a worker does where it was asked to heal; how many of at most two items."""
         self._sql("BEGIN")
-        items = self._sql("SELECT item_id FROM pgclip.next_relabeling(1::smallint, 2)")
+        items = self._sql("SELECT item_id FROM pgclip.labels_due(1::smallint, 2)")
         if items:
             self._sql("SELECT pgclip.open_results()")
             for (item,) in items:
                 self._stage_label(item)
             self._sql(
                 "SELECT pgclip.store_labels(1::smallint, (SELECT epoch FROM pgclip.label_epoch), "
-                "%s::bigint[])",
+                "%s::bigint[], (SELECT array_agg(id) FROM pgclip.label_set))",
                 [item for (item,) in items],
             )
         self._sql(end)

@@ -8,14 +8,13 @@ A load prints a JSON line for each thing that it did: what it was, the key, the 
 
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 from support.planted_worker import PlantedEncoder
 
-from pgclip import Client, PgclipError, binarycopy, database, statements
+from pgclip import Client, PgclipError, database
 from pgclip.settings import Settings
 
 
@@ -48,24 +47,19 @@ def _work(client: Client, key: str) -> dict[str, Callable[[], object]]:
 
 def forget_what_is_new() -> None:
     """Statements say no more than the version before could; arguments are the same."""
-    from pgclip_workers import statements as of_workers
+    from pgclip_workers import statements
 
-    statements.STAGED = statements.STAGED.replace(", merge)", ")")
-    copy_in = binarycopy.copy_in
-
-    def copy_in_less(cursor: Any, target: str, rows: Iterable[tuple[Any, ...]]) -> None:
-        copy_in(cursor, target, (row[:-1] for row in rows) if target == statements.STAGED else rows)
-
-    binarycopy.copy_in = copy_in_less
-    of_workers.FOLLOW_TABLES = "SELECT 0, false, 0, '{}'::text[]"
-    join = "LEFT JOIN pgclip.delayed d ON d.item_id = i.id"
-    for name in ("LIST_ITEMS", "GET_ITEM"):
-        statement = getattr(statements, name).replace("d.retry_at", "NULL")
-        setattr(statements, name, statement.replace(join, ""))
-    statements.SEARCH_VECTOR = statements.SEARCH_VECTOR.replace(
-        "pgclip.failure_of(item_id)", "NULL"
+    for name in ("LABEL_SET", "LABEL_SETS"):
+        statement = getattr(statements, name).replace("prompts_version", "version")
+        setattr(statements, name, statement.replace("exclusive", "true"))
+    words = statements.LABEL_WORDS.replace("AND archived_at IS NULL", "")
+    words = words.replace("is_background, position", "position")
+    statements.LABEL_WORDS = words.replace("forms, is_background", "'{}'::text[], false")
+    statements.LABEL_SCALES = statements.LABEL_HEADS = (
+        "SELECT 0, 0, 0, 0 WHERE %s < 0 AND %s = '{}'"
     )
-    of_workers.WAKE_JOBS = of_workers.INDEX_WORDS_ANEW = "SELECT 0 * %s"
+    statements.LABELS_DUE = "SELECT 0 WHERE false"
+    statements.TAKE_LABEL_TASK = "SELECT 0 WHERE %s < 0"
 
 
 def main(version: str, what: str, *more: str) -> int:

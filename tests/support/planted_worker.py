@@ -7,6 +7,7 @@
     not finite     a vector of NaN
     fail           an exception of the model
     end the thread FILE  an exception that no thread survives, if FILE does not exist yet
+    like WORD ...  the vector is near that of WORD
 
 PLANTED_PACE is what each text takes, in seconds; none unless it is set. Everything else is the
 product's own. Vectors depend on the content alone. With tests/planted on PYTHONPATH, the decoding
@@ -83,6 +84,9 @@ class PlantedEncoder:
             case ["end", "the", "thread", path] if not Path(path).exists():
                 Path(path).touch()
                 raise SystemExit
+            case ["like", word, *_]:
+                near = vector_of(word.encode()) + 0.6 * vector_of(text.encode())
+                return np.asarray(near / np.linalg.norm(near), np.float32)[None]
             case ["fail", *_]:
                 raise RuntimeError("the model failed")
         return vector_of(text.encode())[None]

@@ -142,6 +142,7 @@ def test_public_names() -> None:
         "ItemFailure",
         "ItemInfo",
         "Job",
+        "Judgement",
         "Label",
         "LabelSet",
         "Like",

@@ -16,21 +16,52 @@ FETCH = """
 """
 KNOWN = "SELECT content_hash, embedding FROM pgclip.known_embeddings(%s::smallint, %s, %s::bytea[])"
 
-# Label sets in force, with the vectors that are there already.
+# Label sets in force, their words, the vectors of these, and what was taught.
 LABEL_EPOCH = "SELECT epoch FROM pgclip.label_epoch"
-LABEL_SETS = """
-    SELECT s.id, s.name, s.version, s.templates, s.top_k, s.threshold, s.applies_to,
-           array_agg(l.id ORDER BY l.position), array_agg(l.name ORDER BY l.position)
-    FROM pgclip.label_set s JOIN pgclip.label l ON l.set_id = s.id
-    WHERE s.active GROUP BY s.id ORDER BY s.id
+_LABEL_SET = """
+    SELECT id, name, version, prompts_version, templates, epoch, top_k, threshold, applies_to,
+           exclusive
+    FROM pgclip.label_set
+"""
+LABEL_SET = f"{_LABEL_SET} WHERE id = %s"
+LABEL_SETS = f"{_LABEL_SET} WHERE active ORDER BY id"
+LABEL_WORDS = """
+    SELECT set_id, id, name, forms, is_background FROM pgclip.label
+    WHERE set_id = ANY(%s) AND archived_at IS NULL ORDER BY set_id, is_background, position
 """
 LABEL_VECTORS = """
-    SELECT v.label_id, v.version, v.embedding FROM pgclip.label_vector v WHERE v.model_id = %s
+    SELECT label_id, embedding FROM pgclip.label_vector
+    WHERE model_id = %s AND version >= %s AND label_id = ANY(%s)
+"""
+LABEL_SCALES = """
+    SELECT set_id, scale FROM pgclip.label_teaching WHERE model_id = %s AND set_id = ANY(%s)
+"""
+LABEL_HEADS = """
+    SELECT h.label_id, h.embedding, h.intercept, h.background
+    FROM pgclip.label_head h JOIN pgclip.label l ON l.id = h.label_id
+    WHERE h.model_id = %s AND l.set_id = ANY(%s)
 """
 KEEP_LABEL_VECTOR = "SELECT pgclip.keep_label_vector(%s, %s::smallint, %s, %s::real[])"
 
-NEXT_RELABELING = "SELECT item_id, kind, embedding FROM pgclip.next_relabeling(%s::smallint, %s)"
-STORE_LABELS = "SELECT pgclip.store_labels(%s::smallint, %s, %s::bigint[])"
+# By binary COPY.
+LABELS_DUE = """
+    SELECT item_id, kind = 'image', label_epoch, embedding
+    FROM pgclip.labels_due({model}::smallint, {most})
+"""
+STORE_LABELS = "SELECT pgclip.store_labels(%s::smallint, %s, %s::bigint[], %s)"
+IS_BUSY = "SELECT EXISTS (SELECT FROM pgclip.job WHERE model_id = %s AND not_before IS NULL)"
+
+TAKE_LABEL_TASK = "SELECT * FROM pgclip.take_label_task(%s::smallint)"
+LABEL_EXAMPLES = """
+    SELECT kind::text, content_hash, embedding, to_jsonb(label_ids)::text, to_jsonb("values")::text
+    FROM pgclip.label_examples(
+        {set}, {model}::smallint, {truth}, {collection}, {sample})
+"""
+TEACHING_OF = """
+    SELECT report FROM pgclip.label_teaching WHERE set_id = %s AND model_id = %s
+"""
+KEEP_TEACHING = "SELECT pgclip.keep_teaching(%s, %s, %s::real, %s::jsonb, %s::jsonb)"
+END_LABEL_TASK = "SELECT pgclip.end_label_task(%s, %s::jsonb, %s)"
 
 OPEN_RESULTS = "SELECT pgclip.open_results()"
 STAGED_VECTORS = "pg_temp.staged_vector (job_id, embedding)"

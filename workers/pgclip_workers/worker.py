@@ -12,8 +12,10 @@ from pgclip.settings import Settings
 from pgclip.submitting.tickets import TicketOffice
 from pgclip_workers import statements
 from pgclip_workers.consumer import Link, consume
-from pgclip_workers.labelling.labels import LabelShelf
 from pgclip_workers.labelling.relabeler import Relabeler
+from pgclip_workers.labelling.shelf import LabelShelf
+from pgclip_workers.labelling.tasks import LabelTasks
+from pgclip_workers.labelling.upkeep import LabelUpkeep
 from pgclip_workers.models.encoder import Encoder
 from pgclip_workers.pictures.pools import Pools
 from pgclip_workers.pipeline.batch import Batch
@@ -80,8 +82,12 @@ class Worker:
         )  # fmt: skip
         pipeline = self._pipeline(presence, shelf, sealer)
         parts.append(pipeline)
-        interval = self._settings.steward_interval
-        relabeler = Relabeler(database, shelf, self._model, interval, _exit_at_once)
+        labels = LabelUpkeep(
+            LabelTasks(database, shelf, self._model),
+            Relabeler(database, shelf, self._model, encoder.dimension),
+            self._settings.idle_poll,
+            _exit_at_once,
+        )
         desk = QueryDesk(
             self._answers, encoder, self._pools.queries, self._model, watchdog.encoding,
             _exit_at_once, self._observer.answered, self._settings.keep_queries > 0,
@@ -100,7 +106,7 @@ class Worker:
             idle.start()
             watchdog.guard(
                 pipeline.stopping,
-                *(*pipeline.threads, idle, desk.thread, relabeler.thread),
+                *(*pipeline.threads, idle, desk.thread, labels.thread),
                 *(steward.thread, sealer.thread, tables.thread),
             )  # fmt: skip
             name = f"pgclip-{os.getpid()}"
@@ -115,7 +121,7 @@ class Worker:
             idle.join()
             sealer.stop()  # before the last batch, which may be waiting for it
             pipeline.join()
-            relabeler.stop()
+            labels.stop()
             desk.stop()
             steward.stop()
             tables.stop()

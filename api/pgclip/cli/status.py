@@ -26,6 +26,7 @@ class Status:
     rate: float
     models: list[dict[str, Any]]
     recall: list[dict[str, Any]]
+    relabelings: list[dict[str, Any]]
     tables: list[dict[str, Any]]
     workers: list[dict[str, Any]]
 
@@ -87,6 +88,7 @@ def look(database: Database) -> Status:
             *("model", "query_kind", "kind", "share", "queries", "asked", "recall", "met_nothing"),
             *("effort", "promise", "looked_at"),
         )
+        relabelings = rows(statements.STATUS_RELABELINGS, "model", "labelled", "share")
         tables = rows(
             statements.STATUS_TABLES,
             *("table", "collection", "state", "rows", "items", "waiting", "changes"),
@@ -104,6 +106,7 @@ def look(database: Database) -> Status:
         rate=rate["rate"],
         models=[_with_segments(model, segments) for model in models],
         recall=recall,
+        relabelings=relabelings,
         tables=tables,
         workers=workers,
     )
@@ -145,6 +148,10 @@ def shown(found: Status) -> RenderableType:
         ]
         if found_of:
             parts.append(Text(f"  of the ten nearest, searches find: {', '.join(found_of)}"))
+    parts += [
+        Text(f"labels by {one['model']} are made anew: {one['labelled']} items, {one['share']:.0%}")
+        for one in found.relabelings
+    ]
     parts += [_table_line(table) for table in found.tables]
     if not found.workers:
         parts.append(Text("no worker; start one with: pgclip worker", style="yellow"))

@@ -1,34 +1,22 @@
-"""Zero-shot labels: probabilities from the model's own logits, for each label set in force.
+"""Labels of items: probabilities from logits, by the same code for prompts and taught heads.
 
-They are what the model was trained for: a softmax within the set, or, of a model with a bias, a
-sigmoid for each label by itself (section 3.2 of Zhai et al. 2023, arXiv:2303.15343).
-
-A label's vector is the normalised mean over the set's prompt templates of the normalised text
-vectors: the prompt ensemble of section 3.1.4 of Radford et al. 2021, arXiv:2103.00020.
+Of a set whose labels exclude each other they are a softmax over the labels and the background; of
+one whose labels stand alone, each a sigmoid of its logit against the background's.
 """
 
-import logging
-import threading
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pgclip import binarycopy
-from pgclip.database import Database
 from pgclip.items import Kind
 from pgclip_workers import statements
-from pgclip_workers.models.encoder import Encoder, Floats
+from pgclip_workers.models.encoder import Floats
 
 if TYPE_CHECKING:
     from psycopg2.extensions import cursor as Cursor
-
-log = logging.getLogger(__name__)
-
-# Prompts that the device gets at once.
-_AT_ONCE = 256
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -54,30 +42,98 @@ class Labels:
 
 
 @dataclass(frozen=True, slots=True)
-class LabelSet:
-    """A label set ready to use; `vectors` are float32 rows (labels, dimension) of unit norm."""
+class Heads:
+    """What decides: a logit is `scale` times the inner product with a row of `vectors`, plus its
+    intercept.
 
+    `vectors` are float32 (labels + background, dimension), `intercepts` (labels + background,).
+    `weights` (labels,) say how often the background counts against a label that stands alone;
+    `apart` (labels, background), bool, which of its words do: those that may mean a label don't.
+    `none` is one more logit of the background, or -inf: a model with a bias knows where a pair
+    does not belong together (section 3.2 of Zhai et al. 2023, arXiv:2303.15343).
+    """
+
+    vectors: Floats
+    intercepts: Floats
+    weights: Floats
+    apart: Any
+    scale: float
+    none: float = -np.inf
+
+    @property
+    def count(self) -> int:
+        """How many labels."""
+        return len(self.weights)
+
+    def logits(self, embeddings: Floats) -> Floats:
+        """Of unit vectors (n, dimension): (n, labels + background)."""
+        found: Floats = self.scale * (embeddings @ self.vectors.T) + self.intercepts
+        return found
+
+    def background(self, logits: Floats) -> Floats:
+        """The logarithm of what speaks against each label: (n, labels); -inf if nothing does."""
+        others = logits[:, self.count :]
+        top = np.maximum(others.max(axis=1, initial=-np.inf), self.none)
+        top = np.where(np.isfinite(top), top, 0)[:, None]
+        total = np.exp(others - top) @ self.apart.T.astype(others.dtype) + np.exp(self.none - top)
+        with np.errstate(divide="ignore"):
+            against: Floats = np.log(total) + top
+        return against
+
+    def exclusive(self, embeddings: Floats) -> Floats:
+        """Probabilities (n, labels) that with those of the background make 1."""
+        logits = self.logits(embeddings)
+        logits[:, self.count :][:, ~self.apart.all(axis=0)] = -np.inf
+        return _softmax(logits)[:, : self.count]
+
+    def alone(self, embeddings: Floats) -> Floats:
+        """Probabilities (n, labels), each of its own."""
+        logits = self.logits(embeddings)
+        return _sigmoid(logits[:, : self.count] - self.weights * self.background(logits))
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSet:
+    """A label set ready to use. `epoch` is that of its last change; `word_ids` are the labels' and
+    then the background's."""
+
+    id: int
     version: int
+    epoch: int
     top_k: int
     threshold: float
     applies_to: str
-    label_ids: Ints
-    vectors: Floats
+    exclusive: bool
+    word_ids: Ints
+    heads: Heads
 
-    def label(
-        self, kinds: Sequence[Kind], embeddings: Floats, scale: float, bias: float | None
-    ) -> Labels:
+    @property
+    def label_ids(self) -> Ints:
+        """Those of the labels, without the background's."""
+        return self.word_ids[: self.heads.count]
+
+    def scores(self, embeddings: Floats) -> Floats:
+        """Probabilities of its labels for unit vectors (n, dimension): (n, labels)."""
+        of = self.heads.exclusive if self.exclusive else self.heads.alone
+        return of(embeddings)
+
+    def label(self, kinds: Sequence[Kind], embeddings: Floats) -> Labels:
         """Labels of unit vectors (n, dimension): the top_k of each that reach the threshold."""
         applies = np.array([self.applies_to in ("both", kind) for kind in kinds], bool)
         (rows,) = np.nonzero(applies)
-        logits = scale * (embeddings[rows] @ self.vectors.T)
-        scores = _softmax(logits) if bias is None else _sigmoid(logits + bias)
-        best = np.argsort(-scores, axis=1, kind="stable")[:, : self.top_k]
-        best_scores = np.take_along_axis(scores, best, axis=1)
-        item, rank = np.nonzero(best_scores >= self.threshold)
-        label_ids = self.label_ids[best[item, rank]]
-        versions = np.full(len(item), self.version)
-        return Labels(rows[item], label_ids, versions, best_scores[item, rank])
+        scores = self.scores(embeddings[rows])
+        row, column = given(scores, self.top_k, self.threshold)
+        versions = np.full(len(row), self.version)
+        return Labels(rows[row], self.label_ids[column], versions, scores[row, column])
+
+
+def given(scores: Floats, top_k: int, threshold: float) -> tuple[Ints, Ints]:
+    """The rows and columns of scores that reach a threshold, of each row the top_k best ones."""
+    row, column = np.nonzero(scores >= threshold)
+    order = np.lexsort((-scores[row, column], row))
+    row, column = row[order], column[order]
+    rank = np.arange(len(row)) - np.searchsorted(row, row)
+    return row[rank < top_k], column[rank < top_k]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,99 +142,23 @@ class LabelBook:
 
     epoch: int
     sets: tuple[LabelSet, ...]
-    logit_scale: float
-    logit_bias: float | None
 
     def label(self, kinds: Sequence[Kind], embeddings: Sequence[Floats]) -> Labels:
-        """Labels of items with unit vectors (n_vectors, dimension) each: of their mean."""
-        found = []
-        if self.sets:
-            means = np.stack([v[0] if len(v) == 1 else v.mean(axis=0) for v in embeddings])
-            means /= np.linalg.norm(means, axis=1, keepdims=True)
-            logits = self.logit_scale, self.logit_bias
-            found = [label_set.label(kinds, means, *logits) for label_set in self.sets]
-        none = np.empty(0, np.int64)  # where no label set is in force
-        found.append(Labels(none, none, none, np.empty(0, np.float32)))
-        return Labels(
-            *(
-                np.concatenate([getattr(labels, name) for labels in found])
-                for name in ("rows", "label_ids", "versions", "scores")
-            )
-        )
+        """Labels of items with unit vectors (n_vectors, dimension) each: of their mean, in half
+        precision, as it is when they are labelled anew from what is stored."""
+        if not self.sets:
+            return joined([])
+        means = np.stack([v[0] if len(v) == 1 else v.mean(axis=0) for v in embeddings])
+        means = unit(means.astype(np.float16))
+        return joined([label_set.label(kinds, means) for label_set in self.sets])
 
 
-class LabelShelf:
-    """Hands out the label book in force; makes prompt vectors that nobody has made yet.
-
-    `watched` surrounds what asks the device.
-    """
-
-    def __init__(
-        self,
-        database: Database,
-        encoder: Encoder,
-        model: int,
-        watched: Callable[[], AbstractContextManager[None]],
-    ) -> None:
-        self._database = database
-        self._encoder = encoder
-        self._model = model
-        self._watched = watched
-        self._lock = threading.Lock()
-        self._book: LabelBook | None = None
-
-    def book(self, stale: LabelBook | None = None) -> LabelBook:
-        """The label book; a new one if the one at hand is `stale`."""
-        with self._lock:
-            if self._book is None or self._book is stale:
-                self._book = self._load()
-            return self._book
-
-    def _load(self) -> LabelBook:
-        with self._database.transaction("label sets") as cursor:
-            # The epoch is read first: if a set changes meanwhile, the store refuses the book.
-            cursor.execute(statements.LABEL_EPOCH)
-            (epoch,) = cursor.fetchone() or (0,)
-            cursor.execute(statements.LABEL_SETS)
-            rows = cursor.fetchall()
-            cursor.execute(statements.LABEL_VECTORS, (self._model,))
-            kept = {(label, version): vector for label, version, vector in cursor.fetchall()}
-        sets = []
-        for _, name, version, templates, top_k, threshold, applies_to, ids, names in rows:
-            missing = {
-                label_id: label
-                for label_id, label in zip(ids, names, strict=True)
-                if (label_id, version) not in kept
-            }
-            if missing:
-                log.info("encoding %d labels of set %s", len(missing), name)
-                vectors = self._prompt_vectors(list(missing.values()), templates)
-                made = dict(zip(missing, vectors, strict=True))
-                self._keep(made, version)
-                kept |= {(label_id, version): vector for label_id, vector in made.items()}
-            matrix = np.array([kept[label_id, version] for label_id in ids], np.float32)
-            sets.append(LabelSet(version, top_k, threshold, applies_to, np.array(ids), matrix))
-        return LabelBook(epoch, tuple(sets), self._encoder.logit_scale, self._encoder.logit_bias)
-
-    def _prompt_vectors(self, labels: list[str], templates: list[str]) -> Floats:
-        prompts = [t.replace("{}", label) for label in labels for t in templates]
-        found: list[Floats] = []
-        for at in range(0, len(prompts), _AT_ONCE):
-            with self._watched():
-                found.extend(self._encoder.encode_texts(prompts[at : at + _AT_ONCE]))
-        # A prompt longer than the context counts with its first window.
-        vectors = np.stack([windows[0] for windows in found])
-        means = vectors.reshape(len(labels), len(templates), -1).mean(axis=1)
-        unit: Floats = means / np.linalg.norm(means, axis=1, keepdims=True)
-        return unit
-
-    def _keep(self, vectors: dict[int, Floats], version: int) -> None:
-        with self._database.transaction("label vectors") as cursor:
-            for label_id in sorted(vectors):
-                cursor.execute(
-                    statements.KEEP_LABEL_VECTOR,
-                    (label_id, self._model, version, vectors[label_id].tolist()),
-                )
+def joined(parts: Sequence[Labels]) -> Labels:
+    """Labels of several sets, or none, as one."""
+    none = np.empty(0, np.int64)
+    parts = [*parts, Labels(none, none, none, np.empty(0, np.float32))]
+    fields = ("rows", "label_ids", "versions", "scores")
+    return Labels(*(np.concatenate([getattr(part, name) for part in parts]) for name in fields))
 
 
 def stage(cursor: "Cursor", owners: Sequence[int], labels: Labels) -> None:
@@ -190,6 +170,13 @@ def stage(cursor: "Cursor", owners: Sequence[int], labels: Labels) -> None:
     rows["version_length"], rows["version"] = 4, labels.versions
     rows["score_length"], rows["score"] = 4, labels.scores
     binarycopy.copy_in_encoded(cursor, statements.STAGED_LABELS, rows.tobytes())
+
+
+def unit(vectors: Any) -> Floats:
+    """Vectors (n, dimension) of any precision as float32 of norm 1."""
+    found: Floats = vectors.astype(np.float32)
+    found /= np.linalg.norm(found, axis=1, keepdims=True)
+    return found
 
 
 def _softmax(logits: Floats) -> Floats:

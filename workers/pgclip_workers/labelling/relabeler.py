@@ -1,85 +1,67 @@
 """Labels items anew whose labels are older than the label sets, from the vectors they have."""
 
-import logging
-import threading
-from collections.abc import Callable
-from itertools import groupby
-from operator import itemgetter
-
 import numpy as np
 
+from pgclip import binarycopy
 from pgclip.database import Database
 from pgclip.errors import LABELS_CHANGED, PgclipError, sqlstate
+from pgclip.items import Kind
 from pgclip_workers import statements
-from pgclip_workers.labelling.labels import LabelBook, LabelShelf, stage
-from pgclip_workers.models.encoder import DeviceLost
+from pgclip_workers.labelling.labels import LabelBook, joined, stage, unit
+from pgclip_workers.labelling.shelf import LabelShelf
 
-log = logging.getLogger(__name__)
-
-_AT_ONCE = 500
+_AT_ONCE = 2000
 
 
 class Relabeler:
-    """Works where pgclip.heal asked for it; of all workers one at a time, in short transactions.
+    """Goes through the items of a model page by page, of all workers one at a time.
 
-    `device_lost` is called when the device is lost to this process; it should not return.
+    A page is a transaction, in which only items' labels are locked; new items never wait for it.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        shelf: LabelShelf,
-        model: int,
-        interval: float,
-        device_lost: Callable[[], None],
-    ) -> None:
+    def __init__(self, database: Database, shelf: LabelShelf, model: int, dimension: int) -> None:
         self._database = database
-        self._device_lost = device_lost
         self._shelf = shelf
         self._model = model
-        self._interval = interval
-        self._stopping = threading.Event()
-        self.thread = threading.Thread(target=self._run, name="labels", daemon=True)
-        self.thread.start()
+        # A row of LABELS_DUE in binary COPY: pgvector sends a halfvec's dimension, 0, and halves.
+        self._row = np.dtype(
+            [
+                *(("fields", ">i2"), ("item_length", ">i4"), ("item", ">i8")),
+                *(("image_length", ">i4"), ("is_image", "?")),
+                *(("epoch_length", ">i4"), ("epoch", ">i8")),
+                *(("length", ">i4"), ("head", ">i4"), ("embedding", ">f2", (dimension,))),
+            ]
+        )
 
-    def stop(self) -> None:
-        """Ends after the items at hand; another worker, or the next start, goes on."""
-        self._stopping.set()
-        self.thread.join()
-
-    def _run(self) -> None:
-        while not self._stopping.wait(self._interval):
+    def step(self) -> int:
+        """How many items were labelled in one transaction; 0 if there is nothing to do."""
+        book = self._shelf.book()
+        while True:
             try:
-                done = 0
-                while not self._stopping.is_set() and (some := self._some(self._shelf.book())):
-                    done += some
-                if done:
-                    log.info("labelled %d items anew", done)
+                return self._page(book)
             except PgclipError as error:
-                log.warning("items were not labelled anew: %s", error)
-            except DeviceLost:  # by the prompts of a label set
-                log.critical("the device is lost to this process", exc_info=True)
-                self._device_lost()
-            except Exception:
-                log.exception("items were not labelled anew")
+                if sqlstate(error) != LABELS_CHANGED:
+                    raise
+                book = self._shelf.book(stale=book)
 
-    def _some(self, book: LabelBook) -> int:
-        """How many items were labelled in one transaction."""
-        try:
-            with self._database.transaction("label anew") as cursor:
-                cursor.execute(statements.NEXT_RELABELING, (self._model, _AT_ONCE))
-                rows = cursor.fetchall()
-                if not rows:
-                    return 0
-                of_item = [list(found) for _, found in groupby(rows, key=itemgetter(0))]
-                items = [found[0][0] for found in of_item]
-                kinds = [found[0][1] for found in of_item]
-                vectors = [np.array([row[2] for row in found], np.float32) for found in of_item]
-                cursor.execute(statements.OPEN_RESULTS)
-                stage(cursor, items, book.label(kinds, vectors))
-                cursor.execute(statements.STORE_LABELS, (self._model, book.epoch, items))
-        except PgclipError as error:
-            if sqlstate(error) != LABELS_CHANGED:
-                raise
-            return self._some(self._shelf.book(stale=book))
+    def is_busy(self) -> bool:
+        """Whether items wait for this model, or are being encoded."""
+        with self._database.transaction("label anew") as cursor:
+            cursor.execute(statements.IS_BUSY, (self._model,))
+            return cursor.fetchone() == (True,)
+
+    def _page(self, book: LabelBook) -> int:
+        with self._database.transaction("label anew") as cursor:
+            due = statements.LABELS_DUE.format(model=self._model, most=_AT_ONCE)
+            rows = np.frombuffer(binarycopy.copy_out_encoded(cursor, due), self._row)
+            if not len(rows):
+                return 0
+            kinds: list[Kind] = ["image" if is_image else "text" for is_image in rows["is_image"]]
+            embeddings = unit(rows["embedding"])
+            sets = [each for each in book.sets if each.epoch > rows["epoch"].min()]
+            items = rows["item"].tolist()
+            cursor.execute(statements.OPEN_RESULTS)
+            stage(cursor, items, joined([each.label(kinds, embeddings) for each in sets]))
+            arguments = (self._model, book.epoch, items, [each.id for each in sets])
+            cursor.execute(statements.STORE_LABELS, arguments)
         return len(items)

@@ -13,7 +13,8 @@ from pgclip import binarycopy
 from pgclip.database import Database
 from pgclip.errors import LABELS_CHANGED, ConnectionFailed, PgclipError, sqlstate
 from pgclip_workers import statements
-from pgclip_workers.labelling.labels import LabelBook, LabelShelf, stage
+from pgclip_workers.labelling.labels import LabelBook, stage
+from pgclip_workers.labelling.shelf import LabelShelf
 from pgclip_workers.pipeline.batch import Batch, Failure, Job
 
 if TYPE_CHECKING:

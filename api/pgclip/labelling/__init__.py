@@ -1,0 +1,1 @@
+"""Labels: sets, people's judgements, teaching and checking."""

@@ -1,0 +1,252 @@
+-- Teaching label sets and checking them: asked for here, done by a worker on stored vectors.
+
+-- Has a worker of the live model teach a set from judgements, or from a field of the metadata that
+-- says what items are; and those of other models, when their vectors are there. Returns a number
+-- to ask label_result for. Raises PC002 if there is no such set.
+CREATE FUNCTION pgclip.request_teaching(
+    label_set text, truth text DEFAULT NULL, collection text DEFAULT NULL,
+    sample int DEFAULT 100000
+) RETURNS bigint
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_task bigint := pgclip._request_label_task('teach', label_set, truth, collection, sample);
+BEGIN
+    UPDATE pgclip.label_set s SET teaching = teaching + 1, truth = request_teaching.truth
+    WHERE s.name = label_set;
+    RETURN v_task;
+END $$;
+
+-- The same for finding out how often the labels that a set gives are right.
+CREATE FUNCTION pgclip.request_evaluation(
+    label_set text, truth text DEFAULT NULL, collection text DEFAULT NULL,
+    sample int DEFAULT 100000
+) RETURNS bigint
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT pgclip._request_label_task('evaluate', label_set, truth, collection, sample)
+$$;
+
+CREATE FUNCTION pgclip._request_label_task(
+    p_what text, p_set text, p_truth text, p_collection text, p_sample int
+) RETURNS bigint
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_set  int := (SELECT id FROM pgclip.label_set WHERE name = p_set);
+    v_task bigint;
+BEGIN
+    IF v_set IS NULL THEN
+        RAISE EXCEPTION 'there is no label set %', p_set USING ERRCODE = 'PC002';
+    ELSIF p_sample IS NULL OR p_sample NOT BETWEEN 10 AND 1000000 THEN
+        RAISE EXCEPTION 'sample is from 10 to 1000000, not %', p_sample USING ERRCODE = 'PC001';
+    END IF;
+    INSERT INTO pgclip.label_task (set_id, model_id, what, truth, collection, sample)
+    VALUES (v_set, pgclip._live_model(), p_what, p_truth, p_collection, p_sample)
+    RETURNING id INTO v_task;
+    RETURN v_task;
+END $$;
+
+-- What came of it: NULL while it is not done. Raises PC005 with the reason if it can't be done,
+-- and PC002 if nobody asked, or a week ago.
+CREATE FUNCTION pgclip.label_result(task bigint) RETURNS jsonb
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_task pgclip.label_task;
+BEGIN
+    SELECT * INTO v_task FROM pgclip.label_task WHERE id = task;
+    IF v_task.id IS NULL THEN
+        RAISE EXCEPTION 'there is no task %', task USING ERRCODE = 'PC002';
+    ELSIF v_task.error IS NOT NULL THEN
+        RAISE EXCEPTION '%', v_task.error USING ERRCODE = 'PC005';
+    END IF;
+    RETURN v_task.result;
+END $$;
+
+-- Teaches, and waits for it. CALL it outside a transaction.
+CREATE PROCEDURE pgclip.teach(
+    label_set text, truth text DEFAULT NULL, collection text DEFAULT NULL,
+    timeout interval DEFAULT '5 minutes', INOUT result jsonb DEFAULT NULL
+) LANGUAGE plpgsql AS $$
+BEGIN
+    CALL pgclip._await_label_task(
+        pgclip.request_teaching(label_set, truth, collection), timeout, result);
+END $$;
+
+-- Evaluates, and waits for it. CALL it outside a transaction.
+CREATE PROCEDURE pgclip.evaluate(
+    label_set text, truth text DEFAULT NULL, collection text DEFAULT NULL,
+    timeout interval DEFAULT '5 minutes', INOUT result jsonb DEFAULT NULL
+) LANGUAGE plpgsql AS $$
+BEGIN
+    CALL pgclip._await_label_task(
+        pgclip.request_evaluation(label_set, truth, collection), timeout, result);
+END $$;
+
+CREATE PROCEDURE pgclip._await_label_task(
+    p_task bigint, p_timeout interval, INOUT p_result jsonb
+) LANGUAGE plpgsql AS $$
+DECLARE
+    v_end timestamptz := clock_timestamp() + p_timeout;
+BEGIN
+    COMMIT;
+    LOOP
+        p_result := pgclip.label_result(p_task);
+        EXIT WHEN p_result IS NOT NULL;
+        IF clock_timestamp() > v_end THEN
+            RAISE EXCEPTION 'no worker has done it within %', p_timeout USING ERRCODE = 'PC003',
+                HINT = format('Is a worker running? SELECT pgclip.label_result(%s) later.', p_task);
+        END IF;
+        COMMIT;
+        PERFORM pg_sleep(0.1);
+    END LOOP;
+END $$;
+
+-- For a worker: the next task of its model. One that was taken and not done within ten minutes is
+-- taken again; a taught set that its model has not learnt becomes a task when all that is judged
+-- has been encoded by it.
+CREATE FUNCTION pgclip.take_label_task(p_model smallint)
+RETURNS TABLE (id bigint, set_id int, what text, truth text, collection text, sample int)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+BEGIN
+    INSERT INTO pgclip.label_task (set_id, model_id, what, truth, sample)
+    SELECT s.id, p_model, 'teach', s.truth, 100000
+    FROM pgclip.label_set s LEFT JOIN pgclip.label_teaching t ON t.set_id = s.id
+                                                             AND t.model_id = p_model
+    WHERE s.teaching > coalesce(t.teaching, 0)
+      AND NOT EXISTS (SELECT FROM pgclip.label_task k WHERE k.set_id = s.id
+                      AND k.model_id = p_model AND k.what = 'teach' AND k.error IS NULL
+                      AND k.done_at IS NULL)
+      AND NOT EXISTS (SELECT FROM pgclip.label_task k WHERE k.set_id = s.id
+                      AND k.model_id = p_model AND k.what = 'teach'
+                      AND k.done_at > now() - interval '10 minutes')
+      AND NOT EXISTS (SELECT FROM pgclip.model_walk w WHERE w.model_id = p_model)
+      AND NOT EXISTS (SELECT FROM pgclip.job j WHERE j.model_id = p_model);
+    DELETE FROM pgclip.label_task WHERE done_at < now() - interval '7 days';
+    RETURN QUERY
+        UPDATE pgclip.label_task k SET taken_at = now()
+        WHERE k.id = (SELECT n.id FROM pgclip.label_task n
+                      WHERE n.model_id = p_model AND n.done_at IS NULL
+                        AND (n.taken_at IS NULL OR n.taken_at < now() - interval '10 minutes')
+                      ORDER BY n.id LIMIT 1 FOR UPDATE SKIP LOCKED)
+        RETURNING k.id, k.set_id, k.what, k.truth, k.collection, k.sample;
+END $$;
+
+-- What is known of contents for a set: of each its vector, and of a label whether it is right. A
+-- label NULL says that the content is none of them. By judgements: every person's last word on a
+-- content counts once, and where as many say yes as no, value is NULL. By a field of the metadata:
+-- a text, or a list of them, which are labels or forms of labels; all other labels are wrong.
+-- At most p_sample contents, drawn at random, the same ones each time.
+CREATE FUNCTION pgclip.label_examples(
+    p_set int, p_model smallint, p_truth text, p_collection text, p_sample int
+) RETURNS TABLE (item_id bigint, kind pgclip.kind, content_hash bytea, embedding @vector@.halfvec,
+                 label_ids int[], "values" boolean[])
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    WITH said AS (
+        SELECT * FROM pgclip._judged(p_set, p_collection) WHERE p_truth IS NULL
+        UNION ALL
+        SELECT * FROM pgclip._true_by(p_set, p_truth, p_collection) WHERE p_truth IS NOT NULL
+    ), content AS (
+        SELECT DISTINCT ON (e.kind, e.content_hash)
+               e.item_id, e.kind, e.content_hash, d.label_ids, d.vals
+        FROM said d JOIN pgclip.embedding_set e
+             ON e.item_id = d.item_id AND e.model_id = p_model AND e.content_hash = d.content_hash
+        ORDER BY e.kind, e.content_hash, e.item_id
+    ), drawn AS MATERIALIZED (
+        SELECT * FROM content ORDER BY md5(content_hash) LIMIT p_sample
+    )
+    SELECT d.item_id, d.kind, d.content_hash, m.embedding, d.label_ids, d.vals
+    FROM drawn d
+    JOIN pgclip._means_of(p_model, ARRAY(SELECT item_id FROM drawn)) m USING (item_id);
+END $$;
+
+CREATE FUNCTION pgclip._judged(p_set int, p_collection text)
+RETURNS TABLE (item_id bigint, content_hash bytea, label_ids int[], vals boolean[])
+LANGUAGE sql STABLE AS $$
+    WITH word AS (
+        SELECT DISTINCT ON (j.label_id, i.kind, j.content_hash, j.judge)
+               j.label_id, i.kind, j.content_hash, j.value, j.item_id
+        FROM pgclip.judgement j
+        JOIN pgclip.label l ON l.id = j.label_id AND l.archived_at IS NULL AND l.set_id = p_set
+        JOIN pgclip.item i ON i.id = j.item_id
+        JOIN pgclip.collection c ON c.id = i.collection_id
+        WHERE p_collection IS NULL OR c.name = p_collection
+        ORDER BY j.label_id, i.kind, j.content_hash, j.judge, j.judged_at DESC
+    ), vote AS (
+        SELECT kind, content_hash, label_id, array_agg(item_id) AS items,
+               sum(CASE WHEN value THEN 1 ELSE -1 END) AS votes
+        FROM word GROUP BY kind, content_hash, label_id
+    ), content AS (
+        SELECT kind, content_hash, array_agg(label_id ORDER BY label_id) AS labels,
+               array_agg(CASE sign(votes) WHEN 1 THEN true WHEN -1 THEN false END
+                         ORDER BY label_id) AS vals
+        FROM vote GROUP BY kind, content_hash
+    )
+    SELECT DISTINCT i.item_id, c.content_hash, c.labels, c.vals
+    FROM content c JOIN vote v USING (kind, content_hash) CROSS JOIN unnest(v.items) i(item_id)
+$$;
+
+CREATE FUNCTION pgclip._true_by(p_set int, p_field text, p_collection text)
+RETURNS TABLE (item_id bigint, content_hash bytea, label_ids int[], vals boolean[])
+LANGUAGE sql STABLE AS $$
+    WITH word AS (
+        SELECT lower(w) AS word, l.id FROM pgclip.label l CROSS JOIN unnest(l.forms || l.name) w
+        WHERE l.set_id = p_set AND l.archived_at IS NULL AND NOT l.is_background
+    )
+    SELECT i.id, e.content_hash,
+           CASE WHEN t.labels = '{}' THEN ARRAY[NULL]::int[] ELSE t.labels END,
+           array_fill(true, ARRAY[greatest(cardinality(t.labels), 1)])
+    FROM pgclip.item i
+    JOIN pgclip.collection c ON c.id = i.collection_id
+    JOIN pgclip.embedding_set e ON e.item_id = i.id
+    JOIN pgclip.label_set s ON s.id = p_set AND s.applies_to IN ('both', i.kind::text)
+                           AND (s.collections IS NULL OR c.name = ANY(s.collections))
+    CROSS JOIN LATERAL (
+        SELECT ARRAY(
+            SELECT DISTINCT w.id FROM word w WHERE w.word IN (
+                SELECT lower(v) FROM jsonb_array_elements_text(
+                    CASE jsonb_typeof(i.metadata -> p_field) WHEN 'array' THEN i.metadata -> p_field
+                         ELSE jsonb_build_array(i.metadata -> p_field) END) v)) AS labels) t
+    WHERE jsonb_typeof(i.metadata -> p_field) IN ('string', 'array')
+      AND (p_collection IS NULL OR c.name = p_collection)
+$$;
+
+-- What a teaching has found, in the place of what was there; items are labelled anew. heads:
+-- [{"label", "embedding", "intercept", "background"}]. Raises PC007 if the set is not the one of
+-- p_version.
+CREATE FUNCTION pgclip.keep_teaching(
+    p_task bigint, p_version int, p_scale real, p_report jsonb, p_heads jsonb
+) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_task pgclip.label_task;
+BEGIN
+    PERFORM FROM pgclip.label_epoch FOR UPDATE;
+    SELECT * INTO v_task FROM pgclip.label_task WHERE id = p_task;
+    UPDATE pgclip.label_set SET version = version + 1
+    WHERE id = v_task.set_id AND version = p_version;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'label sets have changed' USING ERRCODE = 'PC007';
+    END IF;
+    DELETE FROM pgclip.label_head h USING pgclip.label l
+    WHERE l.id = h.label_id AND l.set_id = v_task.set_id AND h.model_id = v_task.model_id;
+    INSERT INTO pgclip.label_head (label_id, model_id, embedding, intercept, background)
+    SELECT h.label, v_task.model_id, h.embedding, h.intercept, h.background
+    FROM jsonb_to_recordset(p_heads)
+         AS h(label int, embedding real[], intercept real, background real)
+    JOIN pgclip.label l ON l.id = h.label;
+    INSERT INTO pgclip.label_teaching (set_id, model_id, teaching, scale, report)
+    SELECT s.id, v_task.model_id, s.teaching, p_scale, p_report
+    FROM pgclip.label_set s WHERE s.id = v_task.set_id
+    ON CONFLICT (set_id, model_id) DO UPDATE SET teaching = excluded.teaching,
+        scale = excluded.scale, report = excluded.report, taught_at = now();
+    PERFORM pgclip._begin_relabeling();
+END $$;
+
+-- A task is done, with a result or an error.
+CREATE FUNCTION pgclip.end_label_task(p_task bigint, p_result jsonb, p_error text) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    UPDATE pgclip.label_task SET done_at = now(), result = p_result, error = p_error
+    WHERE id = p_task
+$$;
