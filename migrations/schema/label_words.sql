@@ -28,7 +28,8 @@ DECLARE
                      CROSS JOIN unnest(ARRAY['a', 'the']) article)
             || ARRAY(SELECT format('%s %s {}.', article, what)
                      FROM unnest(ARRAY['embroidered', 'plastic', 'origami', 'toy', 'cartoon',
-                                       'plushie']) what CROSS JOIN unnest(ARRAY['a', 'the']) article)
+                                       'plushie']) what
+                     CROSS JOIN unnest(ARRAY['a', 'the']) article)
             || ARRAY['a {} in a video game.', 'the {} in a video game.', 'a photo of many {}.',
                      'a photo of my {}.', 'a photo of the {}.', 'a photo of one {}.',
                      'a photo of a {}.', 'itap of my {}.'] END;

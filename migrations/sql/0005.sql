@@ -51,9 +51,9 @@ CREATE TABLE pgclip.label_teaching (
     PRIMARY KEY (set_id, model_id)
 );
 
--- What decides for a label, or a word of the background, in the place of its prompts: a logit is the
--- inner product, times the teaching's scale, and the intercept. Of labels that don't exclude each
--- other the background's counts as often as "background" says.
+-- What decides for a label, or a word of the background, in the place of its prompts: a logit is
+-- the inner product, times the teaching's scale, and the intercept. Of labels that don't exclude
+-- each other the background's counts as often as "background" says.
 CREATE TABLE pgclip.label_head (
     label_id   int NOT NULL REFERENCES pgclip.label ON DELETE CASCADE,
     model_id   smallint NOT NULL REFERENCES pgclip.model,

@@ -47,7 +47,7 @@ class Heads:
     intercept.
 
     `vectors` are float32 (labels + background, dimension), `intercepts` (labels + background,).
-    `weights` (labels,) say how often the background counts against a label that stands alone;
+    Of labels that stand alone `weights` (labels,) say how often the background counts against them,
     `apart` (labels, background), bool, which of its words do: those that may mean a label don't.
     `none` is one more logit of the background, or -inf: a model with a bias knows where a pair
     does not belong together (section 3.2 of Zhai et al. 2023, arXiv:2303.15343).
@@ -82,9 +82,7 @@ class Heads:
 
     def exclusive(self, embeddings: Floats) -> Floats:
         """Probabilities (n, labels) that with those of the background make 1."""
-        logits = self.logits(embeddings)
-        logits[:, self.count :][:, ~self.apart.all(axis=0)] = -np.inf
-        return _softmax(logits)[:, : self.count]
+        return _softmax(self.logits(embeddings))[:, : self.count]
 
     def alone(self, embeddings: Floats) -> Floats:
         """Probabilities (n, labels), each of its own."""

@@ -28,9 +28,11 @@ log = logging.getLogger(__name__)
 
 # Prompts that the device gets at once.
 _AT_ONCE = 256
-# A word of the background counts against a label unless it may mean it ("cat" for an animal): their
-# vectors are nearer than those of the set's labels and background are by so many deviations.
-_MEANS_THE_SAME = 1.5
+# A word of the background counts against a label that stands alone unless it may mean it ("cat" for
+# an animal): their vectors are nearer than those of the set's labels and background are by so many
+# deviations. Of 25 kinds of things 0.70 were found at a precision of 0.91; with 0.5 deviations 0.81
+# at 0.89, with 2 0.40 at 0.93, with all words 0.07.
+_MEANS_THE_SAME = 1.0
 
 
 @dataclass(frozen=True, slots=True)
