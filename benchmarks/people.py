@@ -43,6 +43,7 @@ _EQUAL, _NEARLY = 20_000, 15_000
 _SHOTS = 20
 _ALBUMS = {150_000: 1, 30_000: 1, 6_000: 10, 2_000: 20, 100: 200}  # so many of a size
 _OF_THE_DEMO = 128  # dimensions
+DRAWN = 500  # of a change
 _TENANTS = 50
 _SENTENCES = (
     "chapter {n}: {name} and {other}", "{name}, seen by {other}", "{other} again, page {n}",
@@ -152,9 +153,9 @@ class People:
             kinds=np.repeat(["image", "text"], count)[order], collections=np.zeros(2 * count, int),
         )  # fmt: skip
 
-    def million(self) -> Holding:
+    def million(self, count: int = 1_000_000) -> Holding:
         """Asked for with texts."""
-        whole = self._pictures_of("million", self.many(1_000_000))
+        whole = self._pictures_of("million", self.many(count))
         return replace(whole, queries={"text": whole.queries["text"]})
 
     def many(self, count: int, ordered: bool = False) -> Floats:
@@ -172,6 +173,40 @@ class People:
             share = random.random((len(part), 1), np.float32) / 2
             found[part] = _varied((1 - share) * drawn[one] + share * drawn[other], random)
         return found
+
+    def names(self) -> list[str]:
+        """What each thing is called."""
+        return self._english()
+
+    def scale(self) -> float:
+        """The model's logit scale."""
+        return float(_clip().scale)
+
+    def pictures(self) -> Floats:
+        """Of each thing in turn 21 drawings, (21 things, 512)."""
+        each = self._drawn(_OF_DATA, _EACH).reshape(-1, _EACH, DIMENSION)
+        more = self._drawn(_OF_QUERIES + self._seed, 1)[:, None]
+        return np.concatenate([each, more], axis=1).reshape(-1, DIMENSION)
+
+    def prompts(self, words: Sequence[str], templates: Sequence[str]) -> Floats:
+        """The vectors of labels, (words, 512), as a worker makes them."""
+        texts = [template.replace("{}", word) for word in words for template in templates]
+        parts = [_clip().texts(texts[n : n + 256]).numpy() for n in range(0, len(texts), 256)]
+        vectors = _unit(np.concatenate(parts)).reshape(len(words), len(templates), -1)
+        return _rotated(_unit(vectors.mean(axis=1)))
+
+    def changed(
+        self, change: Callable[[Image.Image], Image.Image], number: int, group: str = ""
+    ) -> Floats:
+        """DRAWN drawings of things chosen at random, all or a subgroup of Unicode's, changed before
+        they are saved: (DRAWN, 512)."""
+        random = np.random.default_rng([7, self._seed, number])
+        things = [each for each in _emoji() if each.subgroup.startswith(group)]
+        drawn = []
+        for index in random.integers(len(things), size=DRAWN):
+            picture = render.draw(things[index].char, random, render.Style())
+            drawn.append(_saved(change(picture), int(random.integers(60, 95))))
+        return _rotated(_clip().images(drawn).numpy())
 
     def asked(self) -> Floats:
         """Texts that ask for drawings, (q, 512), in a random order."""

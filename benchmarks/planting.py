@@ -35,7 +35,7 @@ def planted(holding: Holding) -> Iterator[tuple[str, Maintenance]]:
 
 def plant(url: str, holding: Holding) -> None:
     """All of it, in a database that has the schema and nothing else."""
-    fingerprint = json.dumps({"fatal": {}})
+    fingerprint = json.dumps({"fatal": {"weights": "stub"}})
     run_sql(url, f"SELECT pgclip.register_model('stub', {DIMENSION}, 100, '{fingerprint}')")
     put(url, holding, 0, len(holding.collections))
 

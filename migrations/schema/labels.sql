@@ -114,6 +114,10 @@ BEGIN
             USING ERRCODE = 'PC001';
     END IF;
     PERFORM pgclip._check_label_words(name, labels, v_background, templates, forms);
+    IF NOT exclusive AND v_background = '{}' THEN
+        RAISE EXCEPTION 'label set % needs background that is none of its labels', name
+            USING ERRCODE = 'PC001';
+    END IF;
     PERFORM FROM pgclip.label_epoch FOR UPDATE;  -- first, as one who drops a set does
     IF NOT EXISTS (SELECT FROM pgclip.label_set s WHERE s.name = define_label_set.name) THEN
         v_is_new := true;

@@ -118,6 +118,7 @@ def test_a_page_goes_on_beside_stores(sql: Sql, hand: Callable[..., Hand], model
         (["one"], {}, "at least two labels"),
         (["a", "b"], {"background": ["c", "c"]}, "all different"),
         (["a"], {"background": ["A"]}, "at least two labels"),  # that is the label
+        (["a", "b"], {"background": ["B"], "exclusive": False}, "background that is none of"),
         (["a", "b"], {"background": "rare"}, 'background is "common" or a list'),
         (["a", "b"], {"templates": "nine"}, "templates are named one, seven or eighty"),
         ({"a": ["c"], "b": [""]}, {}, "forms as"),

@@ -76,7 +76,9 @@ def _of_best(
     correct = np.where(classes == -1, ~reaches, is_right & reaches)
     said = np.where(reaches, best, -1)
     pairs, counts = np.unique(
-        np.stack([classes, said])[:, (classes > -2) & ~is_right], axis=1, return_counts=True
+        np.stack([classes, said])[:, (classes > -2) & ~is_right & (classes != said)],
+        axis=1,
+        return_counts=True,
     )
     order = np.argsort(-counts, kind="stable")[:_CONFUSIONS]
     named = [*names, None]  # the last, -1, is none

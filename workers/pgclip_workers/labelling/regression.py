@@ -63,7 +63,8 @@ def multinomial(
     by L-BFGS from heads that it may leave at a penalty. `classes` are (n,) places in them."""
     import torch
 
-    inputs, wanted = torch.from_numpy(vectors), torch.from_numpy(np.asarray(classes))
+    inputs = torch.from_numpy(vectors.astype(np.float64))
+    wanted = torch.from_numpy(np.asarray(classes))
     begin = torch.from_numpy(np.asarray(start, np.float64))
     heads = begin.clone().requires_grad_()
     intercepts = torch.zeros(len(begin), dtype=torch.float64, requires_grad=True)

@@ -171,7 +171,9 @@ def apart(labels: Floats, background: Floats) -> Any:
     if not len(background):
         return np.ones((len(labels), 0), bool)
     alike = labels @ background.T
-    return alike < alike.mean() + _MEANS_THE_SAME * alike.std() + 1e-6
+    # At least the one that is farthest: against nothing every label would be right.
+    farthest = alike <= alike.min(axis=1, keepdims=True)
+    return (alike < alike.mean() + _MEANS_THE_SAME * alike.std() + 1e-6) | farthest
 
 
 def _rows(cursor: "Cursor", statement: str, *arguments: Any) -> list[Any]:

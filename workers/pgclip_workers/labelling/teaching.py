@@ -20,6 +20,8 @@ from pgclip_workers.models.encoder import Floats
 Way = dict[str, Any]  # how heads are made, as a report says it
 
 PROMPTS: Way = {"way": "prompts"}
+# The prompts, with the background's logits moved as far as examples of no label want it.
+_BACKGROUND: Way = {"way": "background"}
 # As many examples as a prompt counts for, and how much of the identity is added to the covariance,
 # in its own mean variance; None: no covariance.
 _MEANS: list[Way] = [
@@ -84,22 +86,59 @@ def _exclusive(prompts: Heads, examples: Examples) -> Taught:
     classes = examples.classes
     fold = folds(classes)
     chosen = np.flatnonzero(classes > -2)[:_TRIED]
-    if not len(chosen):
+    if not (classes >= 0).any():
         return Taught(prompts, [PROMPTS], 0.0, 0.0)
     if (fold[chosen] == 0).mean() > 1 / 2:
         return _from_few(prompts, examples.some(chosen))
-    ways = [PROMPTS, *_MEANS]
+    ways = [PROMPTS, _BACKGROUND, *_MEANS]
     if (classes >= 0).sum() * prompts.vectors.size <= _MOST:
         ways += _REGRESSIONS
-    tried = [_tried(prompts, examples, classes, fold, way)[chosen] for way in ways]
-    rights = [_share_right(logits, classes[chosen], prompts.count) for logits in tried]
-    losses = [_loss(logits, classes[chosen], prompts.count) for logits in tried]
-    best = min(range(len(ways)), key=lambda n: (-rights[n], losses[n], n))
-    heads = _class_heads(prompts, examples.vectors, classes, ways[best])
+    tried = [_Tried(way, prompts, examples, classes, fold, chosen) for way in ways]
+    best = _best(tried)
+    way = {**best.way, "shift": best.shift}
+    heads = _class_heads(prompts, examples.vectors, classes, way)
     judged = slice(_CALIBRATED)
-    scale = _scale(tried[best][judged], classes[chosen][judged], prompts.count)
+    scale = _scale(best.logits[judged], classes[chosen][judged], prompts.count)
     heads = replace(heads, scale=prompts.scale * scale, intercepts=heads.intercepts * scale)
-    return Taught(heads, [ways[best]], rights[0], rights[best])
+    return Taught(heads, [way], tried[0].share, best.share)
+
+
+class _Tried:
+    """What a way makes of examples that it does not see: `logits` (n, labels + background) with the
+    background's moved by `shift`, which are right (n,), and the loss."""
+
+    def __init__(
+        self, way: Way, prompts: Heads, examples: Examples, classes: Any, fold: Any, chosen: Any
+    ) -> None:
+        self.way = way
+        self.logits = _tried(prompts, examples, classes, fold, way)[chosen]
+        known = classes[chosen]
+        self.shift = 0.0
+        if way != PROMPTS and (known == -1).any() and prompts.count < len(prompts.vectors):
+            self.shift = _shift(self.logits[:_CALIBRATED], known[:_CALIBRATED], prompts.count)
+            self.logits[:, prompts.count :] += self.shift
+        self.right = _is_right(self.logits, known, prompts.count)
+        self.loss = _loss(self.logits, known, prompts.count)
+
+    @property
+    def share(self) -> float:
+        """How many are right."""
+        return float(self.right.mean())
+
+
+def _best(tried: list[_Tried]) -> _Tried:
+    """The one with the most right; but a covariance or a regression, which learn more than examples
+    may hold, must do better than the plain ways by more than chance: the standard error of a
+    difference between pairs."""
+    plain = [
+        one for one in tried if one.way["way"] != "regression" and one.way.get("shrinkage") is None
+    ]
+    best = min(plain, key=lambda one: (-one.share, one.loss))
+    for one in sorted(tried, key=lambda one: (-one.share, one.loss)):
+        differ = int((one.right != best.right).sum())
+        if (one.share - best.share) * len(one.right) > np.sqrt(differ):
+            return one
+    return best
 
 
 def _from_few(prompts: Heads, examples: Examples) -> Taught:
@@ -135,37 +174,56 @@ def _tried(prompts: Heads, examples: Examples, classes: Any, fold: Any, way: Way
 
 def _class_heads(prompts: Heads, vectors: Floats, classes: Any, way: Way) -> Heads:
     known = classes >= 0
-    if way["way"] == "prompts" or not known.any():
+    if way["way"] == "prompts":
         return prompts
-    vectors, classes = vectors[known].astype(np.float64), classes[known]
+    if way["way"] == "background" or not known.any():
+        heads = replace(prompts, intercepts=prompts.intercepts.copy())
+    elif way["way"] == "regression":
+        heads = _by_regression(prompts, vectors[known], classes[known], way["penalty"])
+    else:
+        heads = _by_means(prompts, vectors[known], classes[known], way)
+    heads.intercepts[prompts.count :] += way.get("shift", 0.0)
+    return heads
+
+
+def _begun(prompts: Heads, vectors: Floats, classes: Any, counts: float) -> tuple[Any, Any]:
+    """Unit heads that begin as the prompts, moved by the gap between them and their examples, each
+    counting for so many examples; and the sums of these."""
     moved = _unit(prompts.vectors + (vectors - prompts.vectors[classes]).mean(axis=0))
-    sums = np.zeros_like(moved)
+    sums = np.zeros(moved.shape)
     np.add.at(sums, classes, vectors)
-    if way["way"] == "regression":
-        start = _unit(_FEW["prompt_counts"] * moved + sums)
-        heads, intercepts = multinomial(vectors, classes, start, prompts.scale, way["penalty"])
-        return replace(prompts, vectors=heads, intercepts=intercepts)
-    means = _unit(way["prompt_counts"] * moved + sums)
+    return _unit(counts * moved + sums), sums
+
+
+def _by_regression(prompts: Heads, vectors: Floats, classes: Any, penalty: float) -> Heads:
+    begin, _ = _begun(prompts, vectors, classes, _FEW["prompt_counts"])
+    heads, intercepts = multinomial(vectors, classes, begin, prompts.scale, penalty)
+    return replace(prompts, vectors=heads, intercepts=intercepts)
+
+
+def _by_means(prompts: Heads, vectors: Floats, classes: Any, way: Way) -> Heads:
+    means, sums = _begun(prompts, vectors, classes, way["prompt_counts"])
     if way["shrinkage"] is None:
-        return replace(prompts, vectors=means.astype(np.float32))
-    counts = np.bincount(classes, minlength=len(means))[:, None]
-    length = float((vectors * means[classes]).sum(axis=1).mean())  # of a mean of many
-    centres = (_CENTRE_COUNTS * length * means + sums) / (_CENTRE_COUNTS + counts)
-    apart = vectors - centres[classes]
-    spread = apart.T @ apart / len(apart)
-    unit = way["shrinkage"] * max(float(np.trace(spread)) / len(spread), 1e-9)
-    # Scaled so that with all shrinkage the heads are the means.
-    heads = unit * np.linalg.solve(spread + unit * np.eye(len(spread)), means.T).T
-    intercepts = -prompts.scale / 2 * ((heads * means).sum(axis=1) - 1)
+        heads, intercepts = means, np.zeros(len(means))
+    else:
+        counts = np.bincount(classes, minlength=len(means))[:, None]
+        length = float((vectors * means[classes]).sum(axis=1).mean())  # of a mean of many
+        centres = (_CENTRE_COUNTS * length * means + sums) / (_CENTRE_COUNTS + counts)
+        apart = vectors - centres[classes]
+        spread = apart.T @ apart / len(apart)
+        unit = way["shrinkage"] * max(float(np.trace(spread)) / len(spread), 1e-9)
+        # Scaled so that with all shrinkage the heads are the means.
+        heads = unit * np.linalg.solve(spread + unit * np.eye(len(spread)), means.T).T
+        intercepts = -prompts.scale / 2 * ((heads * means).sum(axis=1) - 1)
     return replace(
         prompts, vectors=heads.astype(np.float32), intercepts=intercepts.astype(np.float32)
     )
 
 
-def _share_right(logits: Floats, classes: Any, count: int) -> float:
-    """How often the greatest logit is of the right label, or, where none is right, of no label."""
+def _is_right(logits: Floats, classes: Any, count: int) -> Any:
+    """Whether the greatest logit is of the right label, or, where none is right, of no label."""
     best = logits.argmax(axis=1)
-    return float(np.where(classes >= 0, best == classes, best >= count).mean())
+    return np.where(classes >= 0, best == classes, best >= count)
 
 
 def _loss(logits: Floats, classes: Any, count: int) -> float:
@@ -184,6 +242,17 @@ def _scale(logits: Floats, classes: Any, count: int) -> float:
     """What to multiply logits with so that probabilities are true, by the least loss (Guo et al.
     2017, arXiv:1706.04599)."""
     return _least(lambda scale: _loss(logits * scale, classes, count), 0.05, 10)
+
+
+def _shift(logits: Floats, classes: Any, count: int) -> float:
+    """What to add to the background's logits: the prompts of labels were moved apart from them."""
+
+    def loss(factor: float) -> float:
+        moved = logits.copy()
+        moved[:, count:] += np.log(factor)
+        return _loss(moved, classes, count)
+
+    return float(np.log(_least(loss, np.exp(-10), np.exp(10))))
 
 
 def _least(loss: Callable[[float], float], low: float, high: float) -> float:
@@ -277,6 +346,5 @@ def _alone_heads(prompts: Heads, examples: Examples, ways: Sequence[Way]) -> Hea
     return replace(prompts, vectors=vectors, intercepts=intercepts, weights=weights)
 
 
-def _unit(vectors: Floats) -> Floats:
-    found: Floats = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return found
+def _unit(vectors: Any) -> Any:
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
