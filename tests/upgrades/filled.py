@@ -54,6 +54,12 @@ def fill(sql: Sql) -> None:
     sql("SELECT pgclip.delete('text-2')")
     sql("SELECT pgclip.heal()")
     sql("SELECT pgclip.note_files('host', 'default', '{text-3}', '{/texts/3.txt}')")
+    sql("SELECT pgclip.judge('colors', 'red', 'text-3', judge => 'ana')")
+    (task,) = sql("SELECT pgclip.request_teaching('colors')")[0]
+    (version,) = sql("SELECT version FROM pgclip.label_set WHERE name = 'colors'")[0]
+    (red,) = sql("SELECT id FROM pgclip.label WHERE name = 'red'")[0]
+    head = {"label": red, "embedding": [1, 0, 0, 0], "intercept": 0, "background": 1}
+    sql("SELECT pgclip.keep_teaching(%s, %s, 90, '{}', %s)", task, version, json.dumps([head]))
     sql("SELECT pgclip.request_embedding('a query that waits')")
     sql("SELECT pgclip.answer_query(1::smallint, 'text', sha256('red'), '{1, 0, 0, 0}')")
 

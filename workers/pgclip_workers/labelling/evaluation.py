@@ -124,5 +124,5 @@ def _share(some: Any, of: Any) -> dict[str, Any]:
     middle = (share + _Z**2 / (2 * count)) / (1 + _Z**2 / count)
     wide = _Z * np.sqrt(share * (1 - share) / count + _Z**2 / (4 * count**2))
     wide = float(wide / (1 + _Z**2 / count))
-    low, high = max(0.0, middle - wide), min(1.0, middle + wide)
+    low, high = max(0.0, min(middle - wide, share)), min(1.0, max(middle + wide, share))
     return {"share": share, "low": low, "high": high, "of": count}
