@@ -186,7 +186,8 @@ BEGIN
     END IF;
     v_labels := ARRAY(
         SELECT l.id FROM pgclip.label l JOIN pgclip.label_set s ON s.id = l.set_id
-        WHERE l.name = p_label ->> 'name' AND (NOT p_label ? 'set' OR s.name = p_label ->> 'set'));
+        WHERE l.name = p_label ->> 'name' AND (NOT p_label ? 'set' OR s.name = p_label ->> 'set')
+          AND l.archived_at IS NULL AND NOT l.is_background);
     IF v_labels = '{}' THEN
         RAISE EXCEPTION 'filter: there is no label %', p_label ->> 'name'
                         || coalesce(' in set ' || (p_label ->> 'set'), '')

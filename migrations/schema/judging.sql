@@ -41,8 +41,10 @@ BEGIN
     ELSIF v_item IS NULL THEN
         RAISE EXCEPTION 'there is no item % in collection %', key, collection
             USING ERRCODE = 'PC002';
-    ELSIF pgclip._is_blank(v_judge) OR length(v_judge) > 200 OR judged_at IS NULL THEN
-        RAISE EXCEPTION 'a judge has a name of at most 200 characters, and a time'
+    ELSIF pgclip._is_blank(v_judge) OR length(v_judge) > 200 THEN
+        RAISE EXCEPTION 'a judge has a name of at most 200 characters' USING ERRCODE = 'PC001';
+    ELSIF (judged_at BETWEEN '1970-01-01' AND clock_timestamp()) IS NOT TRUE THEN
+        RAISE EXCEPTION 'a judgement was made in the past, not at %', judged_at
             USING ERRCODE = 'PC001';
     ELSIF v_hash IS NULL THEN
         RAISE EXCEPTION 'item % has no vector yet', key USING ERRCODE = 'PC003';
@@ -86,8 +88,8 @@ BEGIN
                 v_one ->> 'judge', coalesce(v_one ->> 'collection', 'default'),
                 coalesce((v_one ->> 'judged_at')::timestamptz, now()),
                 decode(v_one ->> 'content_hash', 'hex'));
-        EXCEPTION WHEN no_data_found OR data_exception OR raise_exception OR SQLSTATE 'PC001'
-                    OR SQLSTATE 'PC002' OR SQLSTATE 'PC003' THEN
+        EXCEPTION WHEN foreign_key_violation OR data_exception OR raise_exception
+                    OR SQLSTATE 'PC001' OR SQLSTATE 'PC002' OR SQLSTATE 'PC003' THEN
             refused := SQLERRM;
             RETURN NEXT;
         END;

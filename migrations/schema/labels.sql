@@ -4,10 +4,11 @@
 -- found first; it is current if the set gives it still.
 CREATE VIEW pgclip.labels AS
 SELECT il.item_id, c.name AS collection, i.key, s.name AS set, l.name AS label, il.score,
-       coalesce(e.label_epoch >= s.epoch, false) AS current, il.version
+       coalesce(s.active AND e.label_epoch >= s.epoch, false) AS current, il.version
 FROM pgclip.item_label il
 JOIN pgclip.model m ON m.id = il.model_id AND m.state = 'live'
 JOIN pgclip.label l ON l.id = il.label_id AND l.archived_at IS NULL
+                      AND NOT l.is_background
 JOIN pgclip.label_set s ON s.id = l.set_id
 JOIN pgclip.item i ON i.id = il.item_id
 JOIN pgclip.collection c ON c.id = i.collection_id
@@ -21,7 +22,7 @@ LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog,
                               ORDER BY s.name, il.score DESC), '[]')
     FROM pgclip.item_label il
     JOIN pgclip.model m ON m.id = il.model_id AND m.state = 'live'
-    JOIN pgclip.label l ON l.id = il.label_id AND l.archived_at IS NULL
+    JOIN pgclip.label l ON l.id = il.label_id AND l.archived_at IS NULL AND NOT l.is_background
     JOIN pgclip.label_set s ON s.id = l.set_id
     WHERE il.item_id = p_item
 $$;
@@ -83,7 +84,8 @@ CREATE TRIGGER embedding_set_deleted AFTER DELETE ON pgclip.embedding_set
 --   collections  those whose items are labelled; NULL: all
 --   relabel      whether items that are there are labelled anew when the set changes
 --
--- Labels that are left out are archived with what people said of them, and come back with it. The
+-- Labels that are left out are archived with what people said of them, and come back with it. A set
+-- that was taught and gets other words is taught again by a worker; until then prompts decide. The
 -- same definition once more changes nothing. Returns the set's id. Raises PC001.
 CREATE FUNCTION pgclip.define_label_set(
     name text, labels text[], templates text[] DEFAULT ARRAY['a photo of a {}'],
@@ -107,6 +109,7 @@ DECLARE
     v_set        int;
     v_version    int;
     v_changed    boolean;
+    v_others     boolean;  -- other labels, background, or another relation between them
     v_reworded   boolean;
 BEGIN
     IF exclusive IS NULL OR relabel IS NULL THEN
@@ -129,22 +132,22 @@ BEGIN
                 define_label_set.relabel);
     END IF;
     SELECT s.id, s.version,
-           (s.top_k, s.threshold, s.applies_to, s.exclusive, s.collections) IS DISTINCT FROM
+           (s.top_k, s.threshold, s.applies_to, s.collections) IS DISTINCT FROM
            (define_label_set.top_k, define_label_set.threshold, define_label_set.applies_to,
-            define_label_set.exclusive, define_label_set.collections),
-           s.templates <> define_label_set.templates
-    INTO v_set, v_version, v_changed, v_reworded
-    FROM pgclip.label_set s WHERE s.name = define_label_set.name FOR UPDATE;
+            define_label_set.collections),
+           s.exclusive <> define_label_set.exclusive, s.templates <> define_label_set.templates
+    INTO v_set, v_version, v_changed, v_others, v_reworded
+    FROM pgclip.label_set s WHERE s.name = define_label_set.name FOR NO KEY UPDATE;
     WITH wanted AS (
         SELECT w.name, w.position, w.position > cardinality(labels) AS is_background,
                ARRAY(SELECT jsonb_array_elements_text(forms -> w.name)) AS forms
         FROM unnest(v_words) WITH ORDINALITY w(name, position)
     )
-    SELECT v_changed OR count(*) FILTER (
+    SELECT v_others OR count(*) FILTER (
                WHERE l.id IS NULL OR w.name IS NULL OR l.archived_at IS NOT NULL
                   OR l.position <> w.position OR l.is_background <> w.is_background) > 0,
            v_reworded OR count(*) FILTER (WHERE l.forms <> w.forms) > 0
-    INTO v_changed, v_reworded
+    INTO v_others, v_reworded
     FROM wanted w
     FULL JOIN (SELECT * FROM pgclip.label WHERE set_id = v_set
                AND (archived_at IS NULL OR label.name = ANY(v_words))) l ON l.name = w.name;
@@ -160,15 +163,22 @@ BEGIN
               <> (excluded.position, excluded.is_background, excluded.forms, true);
     UPDATE pgclip.label_set s SET relabels = define_label_set.relabel
     WHERE s.id = v_set AND s.relabels <> define_label_set.relabel;
-    IF v_is_new THEN
+    IF FOUND OR v_is_new THEN
         PERFORM pgclip._begin_relabeling();
-    ELSIF v_changed OR v_reworded THEN
+    END IF;
+    IF v_is_new THEN
+        RETURN v_set;
+    ELSIF v_changed OR v_others OR v_reworded THEN
         UPDATE pgclip.label_set s SET templates = define_label_set.templates,
             top_k = define_label_set.top_k, threshold = define_label_set.threshold,
             applies_to = define_label_set.applies_to, active = define_label_set.active,
             exclusive = define_label_set.exclusive, collections = define_label_set.collections,
             version = v_version + 1,
-            prompts_version = CASE WHEN v_reworded THEN v_version + 1 ELSE s.prompts_version END
+            prompts_version = CASE WHEN v_reworded THEN v_version + 1 ELSE s.prompts_version END,
+            words_version = CASE WHEN v_others OR v_reworded THEN v_version + 1
+                                 ELSE s.words_version END,
+            -- What was taught is learnt anew for other words.
+            teaching = s.teaching + (s.teaching > 0 AND (v_others OR v_reworded))::int
         WHERE s.id = v_set;
         PERFORM pgclip._begin_relabeling();
     ELSE

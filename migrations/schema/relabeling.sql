@@ -25,7 +25,7 @@ LANGUAGE sql AS $$
       AND EXISTS (SELECT FROM pgclip.embedding_set e
                   WHERE e.model_id = m.id AND e.label_epoch < p_epoch)
     ON CONFLICT (model_id) DO UPDATE SET epoch = excluded.epoch, after_item = 0, labelled = 0,
-        requested_at = now() WHERE relabeling.epoch <> excluded.epoch
+        requested_at = now() WHERE relabeling.epoch < excluded.epoch
 $$;
 
 -- Has all items labelled as the set says now, and from now on whenever it changes; or, with stop,
@@ -145,12 +145,17 @@ CREATE FUNCTION pgclip._keep_to_collections(p_owners bigint[], p_items bigint[])
 LANGUAGE plpgsql AS $$
 BEGIN
     IF EXISTS (SELECT FROM pgclip.label_set WHERE active AND collections IS NOT NULL) THEN
-        DELETE FROM pg_temp.staged_label l USING pgclip.label b, pgclip.label_set s
-        WHERE b.id = l.label_id AND s.id = b.set_id AND s.collections IS NOT NULL
-          AND l.job_id NOT IN (
-              SELECT o.owner FROM unnest(p_owners, p_items) o(owner, item_id)
-              JOIN pgclip.item i ON i.id = o.item_id
-              JOIN pgclip.collection c ON c.id = i.collection_id
-              WHERE i.id = ANY(p_items) AND c.name = ANY(s.collections));
+        WITH place AS MATERIALIZED (
+            SELECT o.owner, c.name FROM unnest(p_owners, p_items) o(owner, item_id)
+            JOIN pgclip.item i ON i.id = o.item_id
+            JOIN pgclip.collection c ON c.id = i.collection_id
+            WHERE i.id = ANY(p_items)
+        ), bound AS MATERIALIZED (
+            SELECT l.id, s.collections
+            FROM pgclip.label l JOIN pgclip.label_set s ON s.id = l.set_id
+            WHERE s.active AND s.collections IS NOT NULL
+        )
+        DELETE FROM pg_temp.staged_label l USING place p, bound b
+        WHERE p.owner = l.job_id AND b.id = l.label_id AND p.name <> ALL(b.collections);
     END IF;
 END $$;

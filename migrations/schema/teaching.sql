@@ -2,18 +2,19 @@
 
 -- Has a worker of the live model teach a set from judgements, or from a field of the metadata that
 -- says what items are; and those of other models, when their vectors are there. Returns a number
--- to ask label_result for. Raises PC002 if there is no such set.
+-- to ask label_result for. Raises PC001, and PC002 if there is no such set.
 CREATE FUNCTION pgclip.request_teaching(
     label_set text, truth text DEFAULT NULL, collection text DEFAULT NULL,
     sample int DEFAULT 100000
 ) RETURNS bigint
 LANGUAGE plpgsql AS $$
-DECLARE
-    v_task bigint := pgclip._request_label_task('teach', label_set, truth, collection, sample);
 BEGIN
-    UPDATE pgclip.label_set s SET teaching = teaching + 1, truth = request_teaching.truth
+    PERFORM FROM pgclip.label_epoch FOR UPDATE;  -- first, as one who defines a set does
+    UPDATE pgclip.label_set s SET teaching = teaching + 1, lessons = jsonb_build_object(
+        'truth', request_teaching.truth, 'collection', request_teaching.collection,
+        'sample', request_teaching.sample)
     WHERE s.name = label_set;
-    RETURN v_task;
+    RETURN pgclip._request_label_task('teach', label_set, truth, collection, sample);
 END $$;
 
 -- The same for finding out how often the labels that a set gives are right.
@@ -30,16 +31,22 @@ CREATE FUNCTION pgclip._request_label_task(
 ) RETURNS bigint
 LANGUAGE plpgsql AS $$
 DECLARE
-    v_set  int := (SELECT id FROM pgclip.label_set WHERE name = p_set);
+    v_set  pgclip.label_set;
     v_task bigint;
 BEGIN
-    IF v_set IS NULL THEN
+    SELECT * INTO v_set FROM pgclip.label_set WHERE name = p_set;
+    IF v_set.id IS NULL THEN
         RAISE EXCEPTION 'there is no label set %', p_set USING ERRCODE = 'PC002';
     ELSIF p_sample IS NULL OR p_sample NOT BETWEEN 10 AND 1000000 THEN
         RAISE EXCEPTION 'sample is from 10 to 1000000, not %', p_sample USING ERRCODE = 'PC001';
+    ELSIF p_what = 'evaluate' AND (SELECT count(*) FROM pgclip.label_task
+                                   WHERE done_at IS NULL AND what = 'evaluate') >= 20 THEN
+        RAISE EXCEPTION 'twenty evaluations wait already' USING ERRCODE = 'PC005',
+            HINT = 'Is a worker running? SELECT * FROM pgclip.workers;';
     END IF;
-    INSERT INTO pgclip.label_task (set_id, model_id, what, truth, collection, sample)
-    VALUES (v_set, pgclip._live_model(), p_what, p_truth, p_collection, p_sample)
+    INSERT INTO pgclip.label_task (set_id, model_id, what, teaching, truth, collection, sample)
+    VALUES (v_set.id, pgclip._live_model(), p_what,
+            CASE p_what WHEN 'teach' THEN v_set.teaching END, p_truth, p_collection, p_sample)
     RETURNING id INTO v_task;
     RETURN v_task;
 END $$;
@@ -99,36 +106,45 @@ BEGIN
     END LOOP;
 END $$;
 
--- For a worker: the next task of its model. One that was taken and not done within ten minutes is
--- taken again; a taught set that its model has not learnt becomes a task when all that is judged
--- has been encoded by it.
-CREATE FUNCTION pgclip.take_label_task(p_model smallint)
+-- For a worker: the next task of its model, teaching first. One whose worker is gone is taken
+-- again, three times at most. A set that was to be taught and that the model has not learnt becomes
+-- a task, once: of the live model at once, of others when all items have been encoded.
+CREATE FUNCTION pgclip.take_label_task(p_model smallint, p_worker bigint)
 RETURNS TABLE (id bigint, set_id int, what text, truth text, collection text, sample int)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
-    INSERT INTO pgclip.label_task (set_id, model_id, what, truth, sample)
-    SELECT s.id, p_model, 'teach', s.truth, 100000
-    FROM pgclip.label_set s LEFT JOIN pgclip.label_teaching t ON t.set_id = s.id
-                                                             AND t.model_id = p_model
-    WHERE s.teaching > coalesce(t.teaching, 0)
+    INSERT INTO pgclip.label_task (set_id, model_id, what, teaching, truth, collection, sample)
+    SELECT s.id, p_model, 'teach', s.teaching, s.lessons ->> 'truth', s.lessons ->> 'collection',
+           (s.lessons ->> 'sample')::int
+    FROM pgclip.label_set s
+    WHERE s.teaching > 0
       AND NOT EXISTS (SELECT FROM pgclip.label_task k WHERE k.set_id = s.id
-                      AND k.model_id = p_model AND k.what = 'teach' AND k.error IS NULL
-                      AND k.done_at IS NULL)
-      AND NOT EXISTS (SELECT FROM pgclip.label_task k WHERE k.set_id = s.id
-                      AND k.model_id = p_model AND k.what = 'teach'
-                      AND k.done_at > now() - interval '10 minutes')
-      AND NOT EXISTS (SELECT FROM pgclip.model_walk w WHERE w.model_id = p_model)
-      AND NOT EXISTS (SELECT FROM pgclip.job j WHERE j.model_id = p_model);
-    DELETE FROM pgclip.label_task WHERE done_at < now() - interval '7 days';
+                      AND k.model_id = p_model AND k.teaching = s.teaching)
+      AND (p_model = (SELECT m.id FROM pgclip.model m WHERE m.state = 'live')
+           OR NOT EXISTS (SELECT FROM pgclip.model_walk w WHERE w.model_id = p_model)
+              AND NOT EXISTS (SELECT FROM pgclip.job j WHERE j.model_id = p_model))
+    ON CONFLICT DO NOTHING;
+    DELETE FROM pgclip.label_task WHERE done_at < now() - interval '7 days' AND what = 'evaluate';
+    UPDATE pgclip.label_task k SET done_at = now(),
+        error = 'three workers ended while they were at it: see their logs'
+    WHERE k.model_id = p_model AND k.done_at IS NULL AND k.attempts >= 3
+      AND pgclip._is_left(k.worker_id, p_worker);
     RETURN QUERY
-        UPDATE pgclip.label_task k SET taken_at = now()
+        UPDATE pgclip.label_task k SET worker_id = p_worker, attempts = k.attempts + 1
         WHERE k.id = (SELECT n.id FROM pgclip.label_task n
                       WHERE n.model_id = p_model AND n.done_at IS NULL
-                        AND (n.taken_at IS NULL OR n.taken_at < now() - interval '10 minutes')
-                      ORDER BY n.id LIMIT 1 FOR UPDATE SKIP LOCKED)
+                        AND pgclip._is_left(n.worker_id, p_worker)
+                      ORDER BY n.what <> 'teach', n.id LIMIT 1 FOR UPDATE SKIP LOCKED)
         RETURNING k.id, k.set_id, k.what, k.truth, k.collection, k.sample;
 END $$;
+
+-- Whether nobody is at a task: nobody took it, its worker is gone, or it is the one that asks.
+CREATE FUNCTION pgclip._is_left(p_worker bigint, p_asks bigint) RETURNS boolean
+LANGUAGE sql STABLE AS $$
+    SELECT p_worker IS NULL OR p_worker = p_asks OR NOT EXISTS (
+        SELECT FROM pgclip.worker w WHERE w.id = p_worker AND w.expires_at > clock_timestamp())
+$$;
 
 -- What is known of contents for a set: of each its vector, and of a label whether it is right. A
 -- label NULL says that the content is none of them. By judgements: every person's last word on a
@@ -144,15 +160,13 @@ LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp A
 BEGIN
     RETURN QUERY
     WITH said AS (
-        SELECT * FROM pgclip._judged(p_set, p_collection) WHERE p_truth IS NULL
+        SELECT * FROM pgclip._judged(p_set, p_model, p_collection) WHERE p_truth IS NULL
         UNION ALL
-        SELECT * FROM pgclip._true_by(p_set, p_truth, p_collection) WHERE p_truth IS NOT NULL
+        SELECT * FROM pgclip._true_by(p_set, p_model, p_truth, p_collection, p_sample)
+        WHERE p_truth IS NOT NULL
     ), content AS (
-        SELECT DISTINCT ON (e.kind, e.content_hash)
-               e.item_id, e.kind, e.content_hash, d.label_ids, d.vals
-        FROM said d JOIN pgclip.embedding_set e
-             ON e.item_id = d.item_id AND e.model_id = p_model AND e.content_hash = d.content_hash
-        ORDER BY e.kind, e.content_hash, e.item_id
+        SELECT DISTINCT ON (d.kind, d.content_hash) * FROM said d
+        ORDER BY d.kind, d.content_hash, d.item_id
     ), drawn AS MATERIALIZED (
         SELECT * FROM content ORDER BY md5(content_hash) LIMIT p_sample
     )
@@ -161,62 +175,73 @@ BEGIN
     JOIN pgclip._means_of(p_model, ARRAY(SELECT item_id FROM drawn)) m USING (item_id);
 END $$;
 
-CREATE FUNCTION pgclip._judged(p_set int, p_collection text)
-RETURNS TABLE (item_id bigint, content_hash bytea, label_ids int[], vals boolean[])
+CREATE FUNCTION pgclip._judged(p_set int, p_model smallint, p_collection text)
+RETURNS TABLE (item_id bigint, kind pgclip.kind, content_hash bytea, label_ids int[],
+               vals boolean[])
 LANGUAGE sql STABLE AS $$
-    WITH word AS (
+    WITH word AS (  -- of items that still have that content
         SELECT DISTINCT ON (j.label_id, i.kind, j.content_hash, j.judge)
                j.label_id, i.kind, j.content_hash, j.value, j.item_id
         FROM pgclip.judgement j
         JOIN pgclip.label l ON l.id = j.label_id AND l.archived_at IS NULL AND l.set_id = p_set
+        JOIN pgclip.embedding_set e ON e.item_id = j.item_id AND e.model_id = p_model
+                                   AND e.content_hash = j.content_hash
         JOIN pgclip.item i ON i.id = j.item_id
         JOIN pgclip.collection c ON c.id = i.collection_id
-        WHERE p_collection IS NULL OR c.name = p_collection
+        JOIN pgclip.label_set s ON s.id = p_set AND s.applies_to IN ('both', i.kind::text)
+                               AND (s.collections IS NULL OR c.name = ANY(s.collections))
+        WHERE (p_collection IS NULL OR c.name = p_collection) AND NOT l.is_background
         ORDER BY j.label_id, i.kind, j.content_hash, j.judge, j.judged_at DESC
     ), vote AS (
-        SELECT kind, content_hash, label_id, array_agg(item_id) AS items,
+        SELECT kind, content_hash, label_id, min(item_id) AS item_id,
                sum(CASE WHEN value THEN 1 ELSE -1 END) AS votes
         FROM word GROUP BY kind, content_hash, label_id
-    ), content AS (
-        SELECT kind, content_hash, array_agg(label_id ORDER BY label_id) AS labels,
-               array_agg(CASE sign(votes) WHEN 1 THEN true WHEN -1 THEN false END
-                         ORDER BY label_id) AS vals
-        FROM vote GROUP BY kind, content_hash
     )
-    SELECT DISTINCT i.item_id, c.content_hash, c.labels, c.vals
-    FROM content c JOIN vote v USING (kind, content_hash) CROSS JOIN unnest(v.items) i(item_id)
+    SELECT min(item_id), kind, content_hash, array_agg(label_id ORDER BY label_id),
+           array_agg(CASE sign(votes) WHEN 1 THEN true WHEN -1 THEN false END ORDER BY label_id)
+    FROM vote GROUP BY kind, content_hash
 $$;
 
-CREATE FUNCTION pgclip._true_by(p_set int, p_field text, p_collection text)
-RETURNS TABLE (item_id bigint, content_hash bytea, label_ids int[], vals boolean[])
+CREATE FUNCTION pgclip._true_by(
+    p_set int, p_model smallint, p_field text, p_collection text, p_sample int
+) RETURNS TABLE (item_id bigint, kind pgclip.kind, content_hash bytea, label_ids int[],
+                 vals boolean[])
 LANGUAGE sql STABLE AS $$
     WITH word AS (
-        SELECT lower(w) AS word, l.id FROM pgclip.label l CROSS JOIN unnest(l.forms || l.name) w
+        SELECT DISTINCT lower(w) AS word, l.id FROM pgclip.label l
+        CROSS JOIN unnest(l.forms || l.name) w
         WHERE l.set_id = p_set AND l.archived_at IS NULL AND NOT l.is_background
+    ), drawn AS (  -- items rather than contents: as many as may be needed
+        SELECT i.id, i.kind, e.content_hash, i.metadata -> p_field AS said
+        FROM pgclip.item i
+        JOIN pgclip.collection c ON c.id = i.collection_id
+        JOIN pgclip.embedding_set e ON e.item_id = i.id AND e.model_id = p_model
+        JOIN pgclip.label_set s ON s.id = p_set AND s.applies_to IN ('both', i.kind::text)
+                               AND (s.collections IS NULL OR c.name = ANY(s.collections))
+        WHERE jsonb_typeof(i.metadata -> p_field) IN ('string', 'array')
+          AND (p_collection IS NULL OR c.name = p_collection)
+        ORDER BY md5(e.content_hash), i.id LIMIT p_sample
+    ), named AS (
+        SELECT d.id, d.kind, d.content_hash, array_agg(DISTINCT w.id ORDER BY w.id) AS labels
+        FROM drawn d
+        LEFT JOIN LATERAL jsonb_array_elements_text(
+            CASE jsonb_typeof(d.said) WHEN 'array' THEN d.said
+                 ELSE jsonb_build_array(d.said) END) v(value) ON true
+        LEFT JOIN word w ON w.word = lower(v.value)
+        GROUP BY d.id, d.kind, d.content_hash
     )
-    SELECT i.id, e.content_hash,
-           CASE WHEN t.labels = '{}' THEN ARRAY[NULL]::int[] ELSE t.labels END,
-           array_fill(true, ARRAY[greatest(cardinality(t.labels), 1)])
-    FROM pgclip.item i
-    JOIN pgclip.collection c ON c.id = i.collection_id
-    JOIN pgclip.embedding_set e ON e.item_id = i.id
-    JOIN pgclip.label_set s ON s.id = p_set AND s.applies_to IN ('both', i.kind::text)
-                           AND (s.collections IS NULL OR c.name = ANY(s.collections))
-    CROSS JOIN LATERAL (
-        SELECT ARRAY(
-            SELECT DISTINCT w.id FROM word w WHERE w.word IN (
-                SELECT lower(v) FROM jsonb_array_elements_text(
-                    CASE jsonb_typeof(i.metadata -> p_field) WHEN 'array' THEN i.metadata -> p_field
-                         ELSE jsonb_build_array(i.metadata -> p_field) END) v)) AS labels) t
-    WHERE jsonb_typeof(i.metadata -> p_field) IN ('string', 'array')
-      AND (p_collection IS NULL OR c.name = p_collection)
+    SELECT id, kind, content_hash,
+           CASE WHEN array_remove(labels, NULL) = '{}' THEN ARRAY[NULL]::int[]
+                ELSE array_remove(labels, NULL) END,
+           array_fill(true, ARRAY[greatest(cardinality(array_remove(labels, NULL)), 1)])
+    FROM named
 $$;
 
 -- What a teaching has found, in the place of what was there; items are labelled anew. heads:
--- [{"label", "embedding", "intercept", "background"}]. Raises PC007 if the set is not the one of
--- p_version.
+-- [{"label", "embedding", "intercept", "background"}]; contents are what it has learnt from. Raises
+-- PC007 if the set is not the one of p_version.
 CREATE FUNCTION pgclip.keep_teaching(
-    p_task bigint, p_version int, p_scale real, p_report jsonb, p_heads jsonb
+    p_task bigint, p_version int, p_scale real, p_report jsonb, p_heads jsonb, p_contents bytea[]
 ) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -236,11 +261,13 @@ BEGIN
     FROM jsonb_to_recordset(p_heads)
          AS h(label int, embedding real[], intercept real, background real)
     JOIN pgclip.label l ON l.id = h.label;
-    INSERT INTO pgclip.label_teaching (set_id, model_id, teaching, scale, report)
-    SELECT s.id, v_task.model_id, s.teaching, p_scale, p_report
+    INSERT INTO pgclip.label_teaching
+           (set_id, model_id, teaching, words_version, scale, report, contents)
+    SELECT s.id, v_task.model_id, v_task.teaching, s.words_version, p_scale, p_report, p_contents
     FROM pgclip.label_set s WHERE s.id = v_task.set_id
     ON CONFLICT (set_id, model_id) DO UPDATE SET teaching = excluded.teaching,
-        scale = excluded.scale, report = excluded.report, taught_at = now();
+        words_version = excluded.words_version, scale = excluded.scale, report = excluded.report,
+        contents = excluded.contents, taught_at = now();
     PERFORM pgclip._begin_relabeling();
 END $$;
 

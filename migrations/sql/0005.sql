@@ -22,11 +22,14 @@ ALTER TABLE pgclip.label_set
     ADD COLUMN relabels boolean NOT NULL DEFAULT true,  -- whether a change labels items anew
     -- The version in which prompts changed last: label vectors of an older one are made anew.
     ADD COLUMN prompts_version int NOT NULL DEFAULT 1,
-    -- How often it was taught, and the field of the metadata by which; NULL: by judgements.
+    -- The version in which labels, background, prompts or whether they exclude each other changed
+    -- last: a teaching of an older one counts no more.
+    ADD COLUMN words_version int NOT NULL DEFAULT 1,
+    -- How often it was to be taught, and by what: {"truth", "collection", "sample"}.
     ADD COLUMN teaching int NOT NULL DEFAULT 0,
-    ADD COLUMN truth text;
+    ADD COLUMN lessons jsonb;
 ALTER TABLE pgclip.label_set DISABLE TRIGGER USER;  -- nothing that labels items changes
-UPDATE pgclip.label_set SET prompts_version = version;
+UPDATE pgclip.label_set SET prompts_version = version, words_version = version;
 ALTER TABLE pgclip.label_set ENABLE TRIGGER USER;
 
 -- Archived: left out of its set, and kept with what people said of it.
@@ -40,14 +43,17 @@ ALTER TABLE pgclip.relabeling
     ADD COLUMN epoch bigint NOT NULL DEFAULT 9223372036854775807,
     ADD COLUMN labelled bigint NOT NULL DEFAULT 0;
 
--- What a teaching has made of a set, by model: the scale of its logits, and what it says of itself.
+-- What a teaching has made of a set, by model: the scale of its logits, what it says of itself, and
+-- the contents that it learnt from (kind and hash).
 CREATE TABLE pgclip.label_teaching (
-    set_id     int NOT NULL REFERENCES pgclip.label_set ON DELETE CASCADE,
-    model_id   smallint NOT NULL REFERENCES pgclip.model,
-    teaching   int NOT NULL,
-    scale      real NOT NULL,
-    report     jsonb NOT NULL,
-    taught_at  timestamptz NOT NULL DEFAULT now(),
+    set_id        int NOT NULL REFERENCES pgclip.label_set ON DELETE CASCADE,
+    model_id      smallint NOT NULL REFERENCES pgclip.model,
+    teaching      int NOT NULL,
+    words_version int NOT NULL,
+    scale         real NOT NULL,
+    report        jsonb NOT NULL,
+    contents      bytea[] NOT NULL,
+    taught_at     timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (set_id, model_id)
 );
 
@@ -81,13 +87,16 @@ CREATE TABLE pgclip.label_task (
     set_id       int NOT NULL REFERENCES pgclip.label_set ON DELETE CASCADE,
     model_id     smallint NOT NULL REFERENCES pgclip.model,
     what         text NOT NULL CHECK (what IN ('teach', 'evaluate')),
+    teaching     int,                          -- which of the set's
     truth        text,
     collection   text,
     sample       int NOT NULL,
     requested_at timestamptz NOT NULL DEFAULT now(),
-    taken_at     timestamptz,
+    worker_id    bigint,
+    attempts     smallint NOT NULL DEFAULT 0,
     done_at      timestamptz,
     result       jsonb,
-    error        text
+    error        text,
+    UNIQUE (set_id, model_id, teaching),
+    CHECK ((what = 'teach') = (teaching IS NOT NULL))
 );
-CREATE INDEX label_task_set ON pgclip.label_task (set_id);

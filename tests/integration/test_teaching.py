@@ -91,8 +91,10 @@ def test_judgements_are_of_contents_and_people(
     assert [(one.judge, one.label, one.value, one.counts) for one in client.judgements("weather")
             ] == [("ana", "sunny", True, True), ("ben", "sunny", False, True),
                   ("postgres", "rainy", False, True)]  # fmt: skip
-    report = client.teach("weather")
-    assert (report["examples"], report["disagreed"]) == (1, 1)
+    found = client.evaluate("weather")
+    assert (found["examples"], found["disagreed"]) == (1, 1)
+    with pytest.raises(QueryFailed, match="there is nothing to compare"):
+        client.teach("weather")
     client.judge("weather", "sunny", key, True, by="ben")
     client.judge("weather", "sunny", key, None, by="ana")
     assert [(one.judge, one.value) for one in client.judgements("weather")] == [
@@ -151,10 +153,15 @@ def test_many_at_once_each_for_itself(
             {**one, "key": keys[1], "content_hash": "00"},
             {**one, "key": keys[1], "judged_at": "2020-02-30"},
             {"set": "weather"},
+            {**one, "key": keys[1], "judged_at": "20000-01-01"},
+            {**one, "key": keys[1] + "\0"},
+            {**one, "key": 5},
+            5,
             {**one, "key": keys[2], "judged_at": "2020-02-29T12:00:00+00:00", "value": "no"},
         ]
     )
-    assert [place for place, _ in refused] == [2, 3, 4, 5, 6]
+    assert [place for place, _ in refused] == [*range(2, 11)]
+    assert "a judgement was made in the past" in refused[5][1]
     assert "other content than that which was judged" in refused[2][1]
     found = client.judgements()
     assert [(each.key, each.value) for each in found] == [(keys[2], False), (keys[0], True)]
@@ -190,3 +197,114 @@ def test_another_model_learns_the_same(
     heads = "SELECT count(*) FROM pgclip.label_head GROUP BY model_id"
     assert len(set(sql(heads))) == 1
     assert len(sql(heads)) == 2
+
+
+def taught(sql: Sql) -> list[tuple[str, int]]:
+    """Of each set that was taught its name and which teaching it has learnt."""
+    return sql("SELECT s.name, t.teaching FROM pgclip.label_teaching t JOIN pgclip.label_set s "
+               "ON s.id = t.set_id WHERE t.words_version = s.words_version")  # fmt: skip
+
+
+def test_a_taught_set_with_other_words_is_taught_again(
+    client: Client, sql: Sql, database_url: str, start_worker: WorkerFactory
+) -> None:
+    start_worker(database_url)
+    keys = {word: submit(client, word, 12) for word in ("cat", "dog", "car")}
+    define = {"templates": ["{}!"], "threshold": 0, "background": ["air", "sun"]}
+    client.define_label_set("things", ["cat", "dog"], **define)
+    for word in ("cat", "dog", "car"):
+        for key in keys[word][:6]:
+            if word != "car":
+                client.judge("things", word, key)
+    client.teach("things")
+    assert taught(sql) == [("things", 1)]
+    first = client.evaluate("things", truth="is", sample=1000)
+    client.define_label_set("things", ["car", "dog", "cat"], **define)
+    eventually(lambda: taught(sql) == [("things", 2)])
+    for key in keys["car"][:6]:
+        client.judge("things", "car", key)
+    again = client.evaluate("things")
+    assert (again["examples"], again["held_out"], again["left_out"]) == (18, 12, 0)
+    report = client.teach("things")
+    assert report["examples"] == 18
+    last = client.evaluate("things", truth="is")
+    assert last["held_out"] == 18
+    assert last["accuracy"]["share"] >= first["accuracy"]["share"]
+    # What does not concern words leaves the teaching as it is.
+    client.define_label_set("things", ["car", "dog", "cat"], **{**define, "threshold": 0.1})
+    assert taught(sql) == [("things", 3)]
+    for changes in ({"exclusive": False}, {"templates": ["a {}"]}, {"background": ["air"]}):
+        client.define_label_set("things", ["car", "dog", "cat"], **{**define, **changes})
+        assert taught(sql) == []
+        (latest,) = sql("SELECT teaching FROM pgclip.label_set WHERE name = 'things'")
+        eventually(lambda latest=latest: taught(sql) == [("things", *latest)])
+        client.evaluate("things")
+
+
+def test_lessons_that_are_gone(
+    client: Client, database_url: str, start_worker: WorkerFactory
+) -> None:
+    """What taught the heads judges them only where it is known what it taught."""
+    start_worker(database_url)
+    keys = [*submit(client, "cat", 10), *submit(client, "dog", 10)]
+    client.define_label_set("things", ["cat", "dog"], templates=["{}!"], threshold=0)
+    for key in keys[5:15]:
+        client.judge("things", key.split(" ")[0], key)
+    client.teach("things")
+    found = client.evaluate("things", truth="is")
+    assert (found["examples"], found["held_out"], found["left_out"]) == (20, 10, 0)
+    for key in keys[5:10]:
+        client.judge("things", "cat", key, None)
+    found = client.evaluate("things", truth="is")
+    assert (found["examples"], found["held_out"], found["left_out"]) == (15, 5, 5)
+    for key in keys[10:15]:
+        client.judge("things", "dog", key, None)
+    found = client.evaluate("things", truth="is")
+    assert (found["examples"], found["held_out"], found["left_out"]) == (10, 0, 10)
+
+
+def test_one_content_of_two_items(
+    client: Client, database_url: str, start_worker: WorkerFactory
+) -> None:
+    start_worker(database_url)
+    client.define_label_set("weather", ["sunny", "rainy"])
+    for key in ("a", "b"):
+        client.submit_text("like day", key=key).wait(60)
+        client.judge("weather", "sunny", key, by="ana")
+    assert client.evaluate("weather")["recall"]["of"] == 1
+    client.judge("weather", "sunny", "b", False, by="ana")
+    assert client.evaluate("weather")["recall"]["of"] == 0  # her last word
+    client.submit_text("like night", key="b").wait(60)
+    assert client.evaluate("weather")["recall"]["of"] == 1
+    client.judge("weather", "rainy", "a", by="ben")  # of two that exclude each other
+    assert client.evaluate("weather")["disagreed"] == 1
+
+
+def test_tasks_that_fail_end(
+    client: Client, sql: Sql, database_url: str, start_worker: WorkerFactory
+) -> None:
+    start_worker(database_url)
+    client.define_label_set("weather", ["sunny", "rainy"])
+    (key,) = submit(client, "day", 1)
+    with pytest.raises(QueryFailed, match="nobody has judged"):
+        client.teach("weather")
+    client.judge("weather", "sunny", key)
+    # Another's, who died, is taken at once; a third time that it ends with its worker is the last.
+    sql("""INSERT INTO pgclip.label_task (set_id, model_id, what, sample, worker_id, attempts)
+           SELECT id, 1, 'evaluate', 100, 999999, n
+           FROM pgclip.label_set, generate_series(1, 3, 2) n WHERE name = 'weather'""")
+    tasks = "SELECT attempts, error FROM pgclip.label_task WHERE worker_id IS NOT NULL ORDER BY id"
+    eventually(lambda: sql("SELECT * FROM pgclip.label_task WHERE done_at IS NULL") == [])
+    assert sql(tasks) == [
+        (1, "nobody has judged what is stored now: see pgclip.judge"), (2, None),
+        (3, "three workers ended while they were at it: see their logs"),
+    ]  # fmt: skip
+    assert taught(sql) == []  # what failed does not come by itself
+
+
+def test_evaluations_that_nobody_does_are_not_heaped_up(client: Client, sql: Sql) -> None:
+    sql("SELECT pgclip.register_model('demo', 4, 100, '{}')")
+    for _ in range(20):
+        sql("SELECT pgclip.request_evaluation('general')")
+    with pytest.raises(QueryFailed, match="twenty evaluations wait already"):
+        client.evaluate("general")

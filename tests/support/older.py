@@ -59,7 +59,7 @@ def forget_what_is_new() -> None:
         "SELECT 0, 0, 0, 0 WHERE %s < 0 AND %s = '{}'"
     )
     statements.LABELS_DUE = "SELECT 0 WHERE false"
-    statements.TAKE_LABEL_TASK = "SELECT 0 WHERE %s < 0"
+    statements.TAKE_LABEL_TASK = "SELECT 0 WHERE %s + %s < 0"
 
 
 def main(version: str, what: str, *more: str) -> int:

@@ -87,7 +87,7 @@ def test_few_or_onesided_examples(exclusive: bool) -> None:
             assert np.isfinite(taught.heads.vectors).all()
             assert np.isfinite(taught.heads.intercepts).all()
             assert taught.heads.scale > 0
-            assert 0 <= taught.by_prompts <= taught.by_heads <= 1
+            assert taught.by_prompts is None or 0 <= taught.by_prompts <= taught.by_heads <= 1
 
 
 def test_probabilities_of_the_taught_are_true() -> None:

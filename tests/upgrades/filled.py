@@ -59,7 +59,8 @@ def fill(sql: Sql) -> None:
     (version,) = sql("SELECT version FROM pgclip.label_set WHERE name = 'colors'")[0]
     (red,) = sql("SELECT id FROM pgclip.label WHERE name = 'red'")[0]
     head = {"label": red, "embedding": [1, 0, 0, 0], "intercept": 0, "background": 1}
-    sql("SELECT pgclip.keep_teaching(%s, %s, 90, '{}', %s)", task, version, json.dumps([head]))
+    sql("SELECT pgclip.keep_teaching(%s, %s, 90, '{}', %s, '{}')", task, version,
+        json.dumps([head]))  # fmt: skip
     sql("SELECT pgclip.request_embedding('a query that waits')")
     sql("SELECT pgclip.answer_query(1::smallint, 'text', sha256('red'), '{1, 0, 0, 0}')")
 

@@ -34,12 +34,16 @@ LABEL_VECTORS = """
     WHERE model_id = %s AND version >= %s AND label_id = ANY(%s)
 """
 LABEL_SCALES = """
-    SELECT set_id, scale FROM pgclip.label_teaching WHERE model_id = %s AND set_id = ANY(%s)
+    SELECT t.set_id, t.scale
+    FROM pgclip.label_teaching t JOIN pgclip.label_set s ON s.id = t.set_id
+    WHERE t.model_id = %s AND t.set_id = ANY(%s) AND t.words_version = s.words_version
 """
 LABEL_HEADS = """
     SELECT h.label_id, h.embedding, h.intercept, h.background
     FROM pgclip.label_head h JOIN pgclip.label l ON l.id = h.label_id
-    WHERE h.model_id = %s AND l.set_id = ANY(%s)
+    JOIN pgclip.label_set s ON s.id = l.set_id
+    JOIN pgclip.label_teaching t ON t.set_id = s.id AND t.model_id = h.model_id
+    WHERE h.model_id = %s AND s.id = ANY(%s) AND t.words_version = s.words_version
 """
 KEEP_LABEL_VECTOR = "SELECT pgclip.keep_label_vector(%s, %s::smallint, %s, %s::real[])"
 
@@ -51,16 +55,20 @@ LABELS_DUE = """
 STORE_LABELS = "SELECT pgclip.store_labels(%s::smallint, %s, %s::bigint[], %s)"
 IS_BUSY = "SELECT EXISTS (SELECT FROM pgclip.job WHERE model_id = %s AND not_before IS NULL)"
 
-TAKE_LABEL_TASK = "SELECT * FROM pgclip.take_label_task(%s::smallint)"
+TAKE_LABEL_TASK = "SELECT * FROM pgclip.take_label_task(%s::smallint, %s)"
 LABEL_EXAMPLES = """
     SELECT kind::text, content_hash, embedding, to_jsonb(label_ids)::text, to_jsonb("values")::text
     FROM pgclip.label_examples(
         {set}, {model}::smallint, {truth}, {collection}, {sample})
 """
 TEACHING_OF = """
-    SELECT report FROM pgclip.label_teaching WHERE set_id = %s AND model_id = %s
+    SELECT t.report, t.contents
+    FROM pgclip.label_teaching t JOIN pgclip.label_set s ON s.id = t.set_id
+    WHERE t.set_id = %s AND t.model_id = %s AND t.words_version = s.words_version
 """
-KEEP_TEACHING = "SELECT pgclip.keep_teaching(%s, %s, %s::real, %s::jsonb, %s::jsonb)"
+KEEP_TEACHING = """
+    SELECT pgclip.keep_teaching(%s, %s, %s::real, %s::jsonb, %s::jsonb, %s::bytea[])
+"""
 END_LABEL_TASK = "SELECT pgclip.end_label_task(%s, %s::jsonb, %s)"
 
 OPEN_RESULTS = "SELECT pgclip.open_results()"

@@ -83,7 +83,7 @@ class Worker:
         pipeline = self._pipeline(presence, shelf, sealer)
         parts.append(pipeline)
         labels = LabelUpkeep(
-            LabelTasks(database, shelf, self._model),
+            LabelTasks(database, shelf, self._model, lambda: presence.worker_id),
             Relabeler(database, shelf, self._model, encoder.dimension),
             self._settings.idle_poll,
             _exit_at_once,

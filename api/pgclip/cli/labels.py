@@ -78,11 +78,14 @@ def define(
 
     Example: pgclip labels define weather sunny rainy snowy --template "a {} day"
     """
-    words = {label: more for label, *more in (word.split("=") for word in labels)}
+    given = [word.split("=") for word in labels]
+    words = {label: more for label, *more in given}
+    if len(words) < len(given):
+        raise typer.BadParameter("the same label is there twice")
     with client_for(database_url, redis_url) as client:
         client.define_label_set(
             name,
-            words if len(words) == len(labels) else labels,
+            words,
             templates=_by_name(template, "one", "seven", "eighty"),
             top_k=top_k,
             threshold=threshold,

@@ -14,7 +14,7 @@ from pgclip.cli.errors import reported
 from pgclip.cli.labels import Name, app
 from pgclip.cli.options import AsJson, Collection, DatabaseUrl, RedisUrl, client_for
 from pgclip.cli.output import print_json, print_table
-from pgclip.errors import InvalidItem
+from pgclip.errors import InvalidItem, NotFound
 from pgclip.items import Judgement
 
 Truth = Annotated[
@@ -89,6 +89,8 @@ def evaluate(
         print_json(report)
         return
     typer.echo(f"{report['examples']} examples, {report['held_out']} judged by heads held out")
+    if report["left_out"]:
+        typer.echo(f"{report['left_out']} left out: they taught the labels, with what is gone now")
     print_table(
         ("measure", "share", "95 of 100", "of"),
         (
@@ -104,7 +106,10 @@ def evaluate(
     )
     if report["calibration_error"] is not None:
         typer.echo(f"calibration error {report['calibration_error']:.3f}")
-    labels = sorted(report["labels"], key=lambda one: one["precision"]["share"] or 0)
+    labels = sorted(
+        report["labels"],  # those that were never given last
+        key=lambda one: 2 if one["precision"]["share"] is None else one["precision"]["share"],
+    )
     typer.echo("")
     print_table(
         ("label", "right", "given", "precision", "95 of 100", "", "recall", "95 of 100", ""),
@@ -147,6 +152,8 @@ def export_judgements(
 ) -> None:
     """Write judgements to standard output, a line each."""
     with client_for(database_url, redis_url) as client:
+        if name is not None and name not in {one.name for one in client.label_sets()}:
+            raise NotFound(f"there is no label set {name!r}")
         found = client.judgements(name)
     names = [field.name for field in fields(Judgement)]
     writer = csv.DictWriter(sys.stdout, names)
@@ -183,7 +190,7 @@ def import_judgements(
 def _rows(file: Path) -> Iterator[dict[str, Any]]:
     """Raises InvalidItem."""
     try:
-        with file.open(encoding="utf-8", newline="") as lines:
+        with file.open(encoding="utf-8-sig", newline="") as lines:
             if file.suffix.lower() == ".csv":
                 for row in csv.DictReader(lines):
                     yield {name: value for name, value in row.items() if name and value}

@@ -41,8 +41,10 @@ class Judging:
         if value is not None and not isinstance(value, bool):
             raise InvalidItem(f"a judgement is True, False or None, not {value!r:.100}")
         names = (name_text(label_set, "label set"), name_text(label, "label"))
+        whose = None if by is None else name_text(by, "by")
+        where = (name_text(key, "key"), value, whose, name_text(collection, "collection"))
         with self._database.transaction(f"judgement of {key!r}") as cursor:
-            cursor.execute(statements.JUDGE, (*names, key, value, by, collection))
+            cursor.execute(statements.JUDGE, (*names, *where))
 
     def judge_many(
         self, judgements: Iterable[Judgement | Mapping[str, Any]]
@@ -54,15 +56,20 @@ class Judging:
         refused: list[tuple[int, str]] = []
         left, done = iter(judgements), 0
         while some := list(islice(left, _AT_ONCE)):
-            document = json.dumps([_plain(one) for one in some], default=str)
+            rows = [_plain(one) for one in some]
+            document = json.dumps([row if isinstance(row, dict) else {} for row in rows])
             with self._database.transaction("judgements") as cursor:
                 cursor.execute(statements.JUDGE_MANY, (document,))
-                refused += [(done + place, why) for place, why in cursor.fetchall()]
+                found = dict(cursor.fetchall())
+            found |= {n: row for n, row in enumerate(rows, 1) if isinstance(row, str)}
+            refused += [(done + place, found[place]) for place in sorted(found)]
             done += len(some)
         return refused
 
     def judgements(self, label_set: str | None = None) -> list[Judgement]:
         """All of a set, or of every set, in the order in which they were made."""
+        if label_set is not None:
+            name_text(label_set, "label set")
         with self._database.transaction("judgements") as cursor:
             cursor.execute(statements.JUDGEMENTS, (label_set, label_set))
             return [Judgement(*row) for row in cursor.fetchall()]
@@ -110,6 +117,8 @@ class Judging:
     ) -> dict[str, Any]:
         label_set, truth, collection, sample = asked
         name_text(label_set, "label set")
+        if truth is not None:
+            name_text(truth, "truth")
         arguments = (label_set, truth, collection_name(collection), whole_number(sample, "sample"))
         deadline = time.monotonic() + seconds(timeout)
         with self._database.transaction(f"label set {label_set!r}") as cursor:
@@ -130,10 +139,22 @@ class Judging:
             time.sleep(_PAUSE_SECONDS)
 
 
-def _plain(judgement: Judgement | Mapping[str, Any]) -> dict[str, Any]:
-    """As pgclip.judge_many takes it."""
-    if not isinstance(judgement, Judgement):
-        return dict(judgement)
-    names = ("set", "label", "key", "value", "judge", "collection", "content_hash")
-    at: datetime = judgement.judged_at
-    return {**{name: getattr(judgement, name) for name in names}, "judged_at": at.isoformat()}
+_NAMES = ("set", "label", "key", "value", "judge", "collection", "judged_at", "content_hash")
+
+
+def _plain(judgement: Judgement | Mapping[str, Any]) -> dict[str, Any] | str:
+    """As pgclip.judge_many takes it, or why it can't be that."""
+    if isinstance(judgement, Judgement):
+        given = {name: getattr(judgement, name) for name in _NAMES}
+    elif isinstance(judgement, Mapping):
+        given = {name: judgement[name] for name in _NAMES if name in judgement}
+    else:
+        return f"a judgement is a mapping, not {judgement!r:.100}"
+    for name, value in given.items():
+        if isinstance(value, datetime):
+            given[name] = value.isoformat()
+        elif isinstance(value, str) and "\0" in value:
+            return f"{name} contains a NUL character"
+        elif not isinstance(value, str | bool | None):
+            return f"{name} is a text, not {value!r:.100}"
+    return given

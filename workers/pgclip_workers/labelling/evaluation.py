@@ -46,7 +46,9 @@ def evaluation(
         agree = (scores >= 0.5) == right
         found["accuracy"] = _share((agree & known).sum(), known.sum())
         found |= _calibration(scores[known], right[known])
-    found["thresholds"] = [_at(threshold / 20, scores, known, right) for threshold in range(1, 20)]
+    found["thresholds"] = [
+        _at(place / 20, scores, label_set.top_k, known, right) for place in range(1, 20)
+    ]
     return found
 
 
@@ -72,11 +74,11 @@ def _of_best(
     is_right = examples.truth[rows, best] == 1
     reaches = top >= label_set.threshold
     classes = examples.classes
-    judged = is_known | (classes > -2)
+    judged = (is_known & reaches) | (classes > -2)
     correct = np.where(classes == -1, ~reaches, is_right & reaches)
     said = np.where(reaches, best, -1)
     pairs, counts = np.unique(
-        np.stack([classes, said])[:, (classes > -2) & ~is_right & (classes != said)],
+        np.stack([classes, said])[:, (classes > -2) & ~(is_right & reaches) & (classes != said)],
         axis=1,
         return_counts=True,
     )
@@ -88,7 +90,7 @@ def _of_best(
             {"is": named[pairs[0, n]], "said": named[pairs[1, n]], "count": int(counts[n])}
             for n in order
         ],
-        **_calibration(top[is_known & (classes != -1)], is_right[is_known & (classes != -1)]),
+        **_calibration(top[is_known], is_right[is_known]),
     }
 
 
@@ -105,8 +107,9 @@ def _calibration(probabilities: Floats, right: Any) -> dict[str, Any]:
     return {"calibration_error": error if bins else None, "calibration": bins}
 
 
-def _at(threshold: float, scores: Floats, known: Any, right: Any) -> dict[str, Any]:
-    over = scores >= threshold
+def _at(threshold: float, scores: Floats, top_k: int, known: Any, right: Any) -> dict[str, Any]:
+    over = np.zeros(scores.shape, bool)
+    over[given(scores, top_k, threshold)] = True
     return {
         "threshold": threshold,
         "coverage": float(over.any(axis=1).mean()) if len(over) else None,

@@ -43,7 +43,8 @@ def examples_of(
     rows: Sequence[tuple[Any, Floats, list[int | None], list[bool | None]]],
     label_ids: Sequence[int], exclusive: bool, is_complete: bool,
 ) -> Examples:  # fmt: skip
-    """Of rows of a key, a vector, label ids and whether they are right: None where people disagree.
+    """Of rows of a key, a vector, label ids and whether they are right: None where people disagree,
+    as they do, too, where two labels are said to be right that exclude each other.
 
     Where one label is right and they exclude each other the others are wrong, and so they are where
     what is said is complete.
@@ -52,6 +53,9 @@ def examples_of(
     truth = np.full((len(rows), len(places)), np.nan, np.float32)
     disagreed = 0
     for row, (_, _, labels, values) in enumerate(rows):
+        if exclusive and not is_complete and values.count(True) > 1:
+            disagreed += 1  # two labels are right that exclude each other
+            continue
         if is_complete or (exclusive and True in values):
             truth[row] = 0
         for label, value in zip(labels, values, strict=True):

@@ -21,6 +21,14 @@ from pgclip_workers.models.encoder import DeviceLost
 
 log = logging.getLogger(__name__)
 
+# Classes of SQLSTATEs that come again: data, constraints, limits.
+_LASTING = ("22", "23", "54")
+_MOST_NUMBERS = 40_000_000  # 160 MB
+_NOTHING_RIGHT = (
+    "there is nothing to compare: of labels that exclude each other somebody has to say which one "
+    "is right for an item, of labels that stand alone whether one is"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Task:
@@ -40,28 +48,35 @@ class ImpossibleTask(ValueError):
 
 
 class LabelTasks:
-    """Does the tasks of a model, one after the other."""
+    """Does the tasks of a model, one after the other. `worker` gives the worker's number."""
 
-    def __init__(self, database: Database, shelf: LabelShelf, model: int) -> None:
+    def __init__(
+        self, database: Database, shelf: LabelShelf, model: int, worker: Callable[[], int]
+    ) -> None:
         self._database = database
         self._shelf = shelf
         self._model = model
+        self._worker = worker
 
     def step(self) -> bool:
         """Does a task, if there is one."""
         with self._database.transaction("label tasks") as cursor:
-            cursor.execute(statements.TAKE_LABEL_TASK, (self._model,))
+            cursor.execute(statements.TAKE_LABEL_TASK, (self._model, self._worker()))
             row = cursor.fetchone()
         if row is None:
             return False
         task = Task(*row)
         result, error = None, None
         try:
-            result = json.dumps(self._done(task))
+            result = json.dumps(self._done(task), allow_nan=False)
         except ImpossibleTask as impossible:
             error = str(impossible)
-        except (PgclipError, DeviceLost):
-            raise  # it is taken again
+        except PgclipError as refused:
+            if sqlstate(refused)[:2] not in _LASTING:
+                raise  # it is taken again
+            error = str(refused)
+        except DeviceLost:
+            raise
         except Exception as unexpected:
             log.exception("label set %d could not be dealt with", task.set_id)
             error = f"{type(unexpected).__name__}: {unexpected}"
@@ -70,9 +85,7 @@ class LabelTasks:
         return True
 
     def _done(self, task: Task) -> dict[str, Any]:
-        do: Callable[[Task], dict[str, Any]] = {
-            "teach": self._teach, "evaluate": self._evaluate
-        }[task.what]  # fmt: skip
+        do = {"teach": self._teach, "evaluate": self._evaluate}[task.what]
         while True:
             try:
                 return do(task)
@@ -84,6 +97,8 @@ class LabelTasks:
         _, prompts, words = self._shelf.label_set(task.set_id)
         examples = self._examples(task, prompts)
         taught = teach(prompts.heads, examples, prompts.exclusive)
+        if taught.by_prompts is None:
+            raise ImpossibleTask(_NOTHING_RIGHT)
         report = {
             "examples": len(examples),
             "disagreed": examples.disagreed,
@@ -95,64 +110,68 @@ class LabelTasks:
                 for name, said in zip(words, examples.truth.T, strict=False)
             ],
             "asked": asdict(task),
-        }  # fmt: skip
-        self._keep(task, prompts, taught, report)
-        return report
-
-    def _keep(self, task: Task, prompts: LabelSet, taught: Taught, report: dict[str, Any]) -> None:
-        heads = taught.heads
-        weights = np.ones(len(heads.vectors))
-        weights[: heads.count] = heads.weights
-        changed = [
-            {"label": int(label), "embedding": vector.tolist(), "intercept": float(intercept),
-             "background": float(weight)}
-            for label, vector, intercept, weight in zip(
-                prompts.word_ids, heads.vectors, heads.intercepts, weights, strict=True)
-        ]  # fmt: skip
-        if heads.vectors is prompts.heads.vectors:
-            changed = []
+        }
+        contents = [bytes(key, "ascii") + hash_ for key, hash_ in examples.keys]
         with self._database.transaction("teach") as cursor:
-            arguments = (task.id, prompts.version, heads.scale, json.dumps(report))
-            cursor.execute(statements.KEEP_TEACHING, (*arguments, json.dumps(changed)))
+            heads = json.dumps(_learnt(prompts, taught), allow_nan=False)
+            arguments = (task.id, prompts.version, taught.heads.scale, json.dumps(report))
+            cursor.execute(statements.KEEP_TEACHING, (*arguments, heads, contents))
+        return report
 
     def _evaluate(self, task: Task) -> dict[str, Any]:
         taught, prompts, words = self._shelf.label_set(task.set_id)
         examples = self._examples(task, prompts)
         scores = taught.scores(examples.vectors)
-        fitted = 0
-        if (report := self._report(task)) is not None:
-            # What taught the heads is judged by heads that did not see it.
-            lessons = self._examples(Task(**report["asked"]), prompts)
-            unseen = held_out(
-                prompts.heads, lessons, prompts.exclusive, taught.heads, report["ways"]
-            )
-            by_key = dict(zip(lessons.keys, unseen, strict=True))
-            for place, key in enumerate(examples.keys):
-                if key in by_key:
-                    scores[place] = by_key[key]
-                    fitted += 1
-        found = evaluation(taught, words[: len(taught.label_ids)], examples, scores)
-        return {**found, "held_out": fitted, "disagreed": examples.disagreed}
+        judged = np.ones(len(examples), bool)
+        unseen = self._unseen(task, taught, prompts)
+        for place, key in enumerate(examples.keys):
+            if key in unseen:  # it has taught the heads
+                judged[place] = unseen[key] is not None
+                scores[place] = unseen[key] if judged[place] else 0
+        found = evaluation(
+            taught, words[: len(taught.label_ids)], examples.some(judged), scores[judged]
+        )
+        return {
+            **found,
+            "held_out": sum(unseen.get(key) is not None for key in examples.keys),
+            "left_out": int((~judged).sum()),
+            "disagreed": examples.disagreed,
+        }
 
-    def _report(self, task: Task) -> dict[str, Any] | None:
+    def _unseen(self, task: Task, taught: LabelSet, prompts: LabelSet) -> dict[Any, Any]:
+        """Of each content that taught the set its probabilities by heads that did not see it, or
+        None where it is not known any more what it taught."""
         with self._database.transaction("evaluate") as cursor:
             cursor.execute(statements.TEACHING_OF, (task.set_id, self._model))
             row = cursor.fetchone()
-        return row[0] if row else None
+        if row is None:
+            return {}
+        report, contents = row
+        keys = [(bytes(each[:-32]).decode(), bytes(each[-32:])) for each in contents]
+        unseen = dict.fromkeys(keys)
+        try:
+            lessons = self._examples(Task(**report["asked"]), prompts)
+        except ImpossibleTask:
+            return unseen
+        lessons = lessons.some(np.array([key in unseen for key in lessons.keys]))
+        scores = held_out(prompts.heads, lessons, prompts.exclusive, taught.heads, report["ways"])
+        return unseen | dict(zip(lessons.keys, scores, strict=True))
 
     def _examples(self, task: Task, label_set: LabelSet) -> Examples:
         """Raises ImpossibleTask if there are none."""
+        # A matrix of examples and words has to fit into memory, a few times.
+        sample = min(task.sample, _MOST_NUMBERS // len(label_set.word_ids))
         with self._database.transaction("label examples") as cursor:
             quoted = {
                 name: cursor.mogrify("%s", (value,)).decode()
                 for name, value in (
                     *(("set", task.set_id), ("model", self._model), ("truth", task.truth)),
-                    *(("collection", task.collection), ("sample", task.sample)),
+                    *(("collection", task.collection), ("sample", sample)),
                 )
             }
             rows = [
-                ((kind, hash_), _vector(vector or b""), json.loads(labels or b""),
-                 json.loads(values or b""))
+                (((kind or b"").decode(), hash_ or b""), _vector(vector or b""),
+                 json.loads(labels or b""), json.loads(values or b""))
                 for kind, hash_, vector, labels, values in binarycopy.copy_out(
                     cursor, statements.LABEL_EXAMPLES.format(**quoted))
             ]  # fmt: skip
@@ -162,9 +181,23 @@ class LabelTasks:
                 if task.truth is None
                 else f"no item has a text in field {task.truth!r} of its metadata"
             )
-        rows.sort(key=lambda row: row[0])
+        rows.sort(key=lambda row: row[0][1])
         ids = label_set.label_ids.tolist()
         return examples_of(rows, ids, label_set.exclusive, task.truth is not None)
+
+
+def _learnt(prompts: LabelSet, taught: Taught) -> list[dict[str, Any]]:
+    """The heads that are other than the prompts'."""
+    heads, before = taught.heads, prompts.heads
+    weights = np.ones(len(heads.vectors))
+    weights[: heads.count] = heads.weights
+    return [
+        {"label": int(prompts.word_ids[n]), "embedding": heads.vectors[n].tolist(),
+         "intercept": float(heads.intercepts[n]), "background": float(weights[n])}
+        for n in range(len(heads.vectors))
+        if weights[n] != 1 or heads.intercepts[n] != before.intercepts[n]
+        or (heads.vectors[n] != before.vectors[n]).any()
+    ]  # fmt: skip
 
 
 def _vector(sent: bytes) -> Any:

@@ -44,12 +44,12 @@ _OF_A_LABEL = 2_000  # examples of a label that stands alone, at most
 @dataclass(frozen=True, slots=True)
 class Taught:
     """Heads, how they were made, and the share that was right of examples held out: by the prompts
-    alone, and so."""
+    alone, and so. None where nothing could be compared."""
 
     heads: Heads
     ways: list[Way]
-    by_prompts: float
-    by_heads: float
+    by_prompts: float | None
+    by_heads: float | None
 
 
 def teach(prompts: Heads, examples: Examples, exclusive: bool) -> Taught:
@@ -87,7 +87,7 @@ def _exclusive(prompts: Heads, examples: Examples) -> Taught:
     fold = folds(classes)
     chosen = np.flatnonzero(classes > -2)[:_TRIED]
     if not (classes >= 0).any():
-        return Taught(prompts, [PROMPTS], 0.0, 0.0)
+        return Taught(prompts, [PROMPTS], None, None)
     if (fold[chosen] == 0).mean() > 1 / 2:
         return _from_few(prompts, examples.some(chosen))
     ways = [PROMPTS, _BACKGROUND, *_MEANS]
@@ -97,28 +97,28 @@ def _exclusive(prompts: Heads, examples: Examples) -> Taught:
     best = _best(tried)
     way = {**best.way, "shift": best.shift}
     heads = _class_heads(prompts, examples.vectors, classes, way)
-    judged = slice(_CALIBRATED)
-    scale = _scale(best.logits[judged], classes[chosen][judged], prompts.count)
+    scale = _scale(best.logits, classes[chosen][:_CALIBRATED], prompts.count)
     heads = replace(heads, scale=prompts.scale * scale, intercepts=heads.intercepts * scale)
     return Taught(heads, [way], tried[0].share, best.share)
 
 
 class _Tried:
-    """What a way makes of examples that it does not see: `logits` (n, labels + background) with the
-    background's moved by `shift`, which are right (n,), and the loss."""
+    """What a way makes of examples that it does not see: of the first of them the `logits`, (n,
+    labels + background), the background's moved by `shift`; which of all are right; the loss."""
 
     def __init__(
         self, way: Way, prompts: Heads, examples: Examples, classes: Any, fold: Any, chosen: Any
     ) -> None:
         self.way = way
-        self.logits = _tried(prompts, examples, classes, fold, way)[chosen]
+        logits = _tried(prompts, examples, classes, fold, way)[chosen]
         known = classes[chosen]
         self.shift = 0.0
         if way != PROMPTS and (known == -1).any() and prompts.count < len(prompts.vectors):
-            self.shift = _shift(self.logits[:_CALIBRATED], known[:_CALIBRATED], prompts.count)
-            self.logits[:, prompts.count :] += self.shift
-        self.right = _is_right(self.logits, known, prompts.count)
-        self.loss = _loss(self.logits, known, prompts.count)
+            self.shift = _shift(logits[:_CALIBRATED], known[:_CALIBRATED], prompts.count)
+            logits[:, prompts.count :] += self.shift
+        self.right = _is_right(logits, known, prompts.count)
+        self.logits = logits[:_CALIBRATED].copy()
+        self.loss = _loss(self.logits, known[:_CALIBRATED], prompts.count)
 
     @property
     def share(self) -> float:
@@ -127,18 +127,26 @@ class _Tried:
 
 
 def _best(tried: list[_Tried]) -> _Tried:
-    """The one with the most right; but a covariance or a regression, which learn more than examples
-    may hold, must do better than the plain ways by more than chance: the standard error of a
-    difference between pairs."""
+    """The one with the most right; but a plain way must do better than the prompts, and what learns
+    more than examples may hold, a covariance or a regression, better than plain ways."""
     plain = [
         one for one in tried if one.way["way"] != "regression" and one.way.get("shrinkage") is None
     ]
-    best = min(plain, key=lambda one: (-one.share, one.loss))
+    best = tried[0]
+    for one in sorted(plain, key=lambda one: (-one.share, one.loss)):
+        if _is_better(one, best):
+            best = one
+            break
     for one in sorted(tried, key=lambda one: (-one.share, one.loss)):
-        differ = int((one.right != best.right).sum())
-        if (one.share - best.share) * len(one.right) > np.sqrt(differ):
+        if _is_better(one, best):
             return one
     return best
+
+
+def _is_better(one: _Tried, other: _Tried) -> bool:
+    """By more than chance: the standard error of a difference between pairs."""
+    differ = int((one.right != other.right).sum())
+    return bool((one.share - other.share) * len(one.right) > np.sqrt(differ))
 
 
 def _from_few(prompts: Heads, examples: Examples) -> Taught:
@@ -240,8 +248,13 @@ def _loss(logits: Floats, classes: Any, count: int) -> float:
 
 def _scale(logits: Floats, classes: Any, count: int) -> float:
     """What to multiply logits with so that probabilities are true, by the least loss (Guo et al.
-    2017, arXiv:1706.04599)."""
-    return _least(lambda scale: _loss(logits * scale, classes, count), 0.05, 10)
+    2017, arXiv:1706.04599), and with a prior of one for few examples, on which all may be right."""
+
+    def loss(scale: float) -> float:
+        prior = float(np.log(scale)) ** 2 / (2 * len(logits))
+        return _loss(logits * scale, classes, count) + prior
+
+    return _least(loss, 0.1, 10)
 
 
 def _shift(logits: Floats, classes: Any, count: int) -> float:
@@ -278,10 +291,9 @@ def _alone(prompts: Heads, examples: Examples) -> Taught:
         way, right_before, right_now = _best_way(examples.vectors[known], right, offset)
         ways.append(way)
         rights.append((len(known), right_before, right_now))
-    total, before, now = np.array(rights).sum(axis=0)
-    return Taught(
-        _alone_heads(prompts, examples, ways), ways, before / max(total, 1), now / max(total, 1)
-    )
+    total, before, now = (int(count) for count in np.array(rights).sum(axis=0))
+    heads = _alone_heads(prompts, examples, ways)
+    return Taught(heads, ways, before / total if total else None, now / total if total else None)
 
 
 def _known(examples: Examples, label: int) -> Any:
@@ -308,24 +320,29 @@ def _best_way(vectors: Floats, right: Floats, offset: Floats) -> tuple[Way, int,
     if min((right == 1).sum(), (right == 0).sum()) < 2:
         return PROMPTS, before, before
     fold = folds(right)
-    best = (PROMPTS, before, _binary_loss(offset, right))
+    by_prompts = _binary_losses(offset, right)
     problems = [(Binary(vectors[fold != n], right[fold != n], offset[fold != n]), fold == n)
                 for n in range(FOLDS) if (fold == n).any()]  # fmt: skip
+    tried = []
     for penalty in _PENALTIES:
         logits = np.empty(len(right))
         for problem, out in problems:
             weight, intercept, head = problem.solve(penalty)
             logits[out] = weight * offset[out] + vectors[out] @ head + intercept
-        now, loss = int(((logits > 0) == right).sum()), _binary_loss(logits, right)
-        if now >= before and loss < best[2]:
-            # JSON has no infinity: without a penalty only the prompt's weight is learnt.
-            way = {"way": "regression", "penalty": penalty if np.isfinite(penalty) else None}
-            best = (way, now, loss)
-    return best[0], before, best[1]
+        losses = _binary_losses(logits, right)
+        tried.append((float(losses.mean()), penalty, int(((logits > 0) == right).sum()), losses))
+    _, penalty, now, losses = min(tried, key=lambda one: one[:2])
+    gain = by_prompts - losses
+    # By more than chance: the standard error of a mean.
+    if now < before or gain.mean() <= gain.std() / np.sqrt(len(gain)):
+        return PROMPTS, before, before
+    # JSON has no infinity: without a penalty only the prompt's weight is learnt.
+    way = {"way": "regression", "penalty": penalty if np.isfinite(penalty) else None}
+    return way, before, now
 
 
-def _binary_loss(logits: Any, right: Floats) -> float:
-    return float(np.logaddexp(0, np.where(right == 1, -logits, logits)).mean())
+def _binary_losses(logits: Any, right: Floats) -> Any:
+    return np.logaddexp(0, np.where(right == 1, -logits, logits))
 
 
 def _alone_heads(prompts: Heads, examples: Examples, ways: Sequence[Way]) -> Heads:
