@@ -63,6 +63,7 @@ def test_from_a_definition_to_an_evaluation(labels: Shell, client: Client) -> No
     told = " ".join(labels("evaluate", "pets", "--truth", "is").split())
     assert "60 examples, 8 judged by heads held out" in told
     assert "items of no label, with one" in told
+    assert "threshold items with a label precision recall 0.10" in told
     found = json.loads(labels("evaluate", "pets", "--truth", "is", "--json"))
     assert found["recall"]["of"] == 40
     accuracy = found["accuracy"]

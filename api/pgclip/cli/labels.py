@@ -123,7 +123,7 @@ def relabel(
 @app.command()
 @reported
 def drop(name: Name, database_url: DatabaseUrl = None, redis_url: RedisUrl = None) -> None:
-    """Delete a label set, and its labels on all items."""
+    """Delete a label set, its labels on all items, and what people said of them."""
     with client_for(database_url, redis_url) as client:
         client.drop_label_set(name)
     typer.echo(f"label set {name} is gone")

@@ -23,6 +23,7 @@ Truth = Annotated[
 ]
 Timeout = Annotated[float, typer.Option(help="Seconds to wait for a worker.")]
 _WORST = 20  # labels and confusions that a table shows
+_CURVE = ("coverage", "precision", "recall")
 
 
 @app.command()
@@ -121,6 +122,14 @@ def evaluate(
     )  # fmt: skip
     if len(labels) > _WORST:
         typer.echo(f"The {_WORST} least precise of {len(labels)} labels; --json has all.")
+    typer.echo("")
+    print_table(
+        ("threshold", "items with a label", "precision", "recall"),
+        (
+            (f"{one['threshold']:.2f}", *(_percent(one[name]) for name in _CURVE))
+            for one in report["thresholds"][1::4]
+        ),
+    )
     if report.get("confusion"):
         typer.echo("")
         print_table(
@@ -132,11 +141,15 @@ def evaluate(
         )
 
 
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{share:.1%}"
+
+
 def _shown(share: dict[str, Any]) -> tuple[str, str, str]:
     if share["share"] is None:
         return "–", "", "0"
     return (
-        f"{share['share']:.1%}",
+        _percent(share["share"]),
         f"{share['low']:.1%} to {share['high']:.1%}",
         str(share["of"]),
     )
