@@ -206,7 +206,7 @@ BEGIN
     v_needs := CASE
         WHEN coalesce(cardinality(p_labels), 0) = 0 OR cardinality(v_words) < 2
           OR cardinality(v_words) <> (SELECT count(DISTINCT w) FROM unnest(v_words) w
-                                      WHERE NOT pgclip._is_blank(w)) THEN
+                                      WHERE w <> '') THEN
             'at least two labels, or a label and background, all different and not empty'
         WHEN cardinality(v_words) > 10000 THEN 'at most 10,000 labels and background words'
         WHEN coalesce(cardinality(p_templates), 0) = 0

@@ -98,7 +98,7 @@ PICTURE = encoded(noise(1, 20, 30), "PNG")
         (lambda c: c.define_label_set(5, ["a"]), "the label set is a str, not int"),
         (lambda c: c.define_label_set("s", ["\ud800"]), "not valid Unicode"),
         (lambda c: c.drop_label_set("a\0"), "NUL"),
-        (lambda c: c.define_label_set("s", ["cat"], templates="a {}"), "templates is a list"),
+        (lambda c: c.define_label_set("s", ["cat"], templates="a {}"), "templates are named"),
     ],
 )
 def test_wrong_kinds_are_refused_in_a_line(client: Client, call: Call, message: str) -> None:
