@@ -108,7 +108,8 @@ LANGUAGE sql STABLE AS $$
 $$;
 
 -- The staged labels in place of those that these items have of these sets; job_id of the staged
--- ones is the item's id here. Labels of other sets stay, and what is the same is not written.
+-- ones is the item's id here. Labels of other sets stay, and what is the same is not written, but
+-- for the rounding of stored vectors.
 -- Raises PC007 if label sets have changed since p_label_epoch.
 CREATE FUNCTION pgclip.store_labels(
     p_model smallint, p_label_epoch bigint, p_items bigint[], p_sets int[]
@@ -122,7 +123,9 @@ BEGIN
     IF (SELECT epoch FROM pgclip.label_epoch) <> p_label_epoch THEN
         RAISE EXCEPTION 'label sets have changed' USING ERRCODE = 'PC007';
     END IF;
-    PERFORM pgclip._keep_to_collections(p_items, p_items);
+    IF EXISTS (SELECT FROM pgclip.label_set WHERE active AND collections IS NOT NULL) THEN
+        PERFORM pgclip._keep_to_collections(p_items, p_items);
+    END IF;
     v_labels := ARRAY(
         SELECT id FROM pgclip.label WHERE id IN (SELECT label_id FROM pg_temp.staged_label)
         ORDER BY id FOR KEY SHARE);
@@ -134,7 +137,7 @@ BEGIN
     SELECT l.job_id, p_model, l.label_id, l.version, l.score FROM pg_temp.staged_label l
     WHERE l.label_id = ANY(v_labels)
     ON CONFLICT (item_id, model_id, label_id) DO UPDATE SET version = excluded.version,
-        score = excluded.score WHERE abs(old.score - excluded.score) > 1e-5;
+        score = excluded.score WHERE abs(old.score - excluded.score) > 1e-3;
     UPDATE pgclip.embedding_set SET label_epoch = p_label_epoch
     WHERE item_id = ANY(p_items) AND model_id = p_model;
 END $$;
@@ -144,18 +147,16 @@ END $$;
 CREATE FUNCTION pgclip._keep_to_collections(p_owners bigint[], p_items bigint[]) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
-    IF EXISTS (SELECT FROM pgclip.label_set WHERE active AND collections IS NOT NULL) THEN
-        WITH place AS MATERIALIZED (
-            SELECT o.owner, c.name FROM unnest(p_owners, p_items) o(owner, item_id)
-            JOIN pgclip.item i ON i.id = o.item_id
-            JOIN pgclip.collection c ON c.id = i.collection_id
-            WHERE i.id = ANY(p_items)
-        ), bound AS MATERIALIZED (
-            SELECT l.id, s.collections
-            FROM pgclip.label l JOIN pgclip.label_set s ON s.id = l.set_id
-            WHERE s.active AND s.collections IS NOT NULL
-        )
-        DELETE FROM pg_temp.staged_label l USING place p, bound b
-        WHERE p.owner = l.job_id AND b.id = l.label_id AND p.name <> ALL(b.collections);
-    END IF;
+    WITH place AS MATERIALIZED (
+        SELECT o.owner, c.name FROM unnest(p_owners, p_items) o(owner, item_id)
+        JOIN pgclip.item i ON i.id = o.item_id
+        JOIN pgclip.collection c ON c.id = i.collection_id
+        WHERE i.id = ANY(p_items)
+    ), bound AS MATERIALIZED (
+        SELECT l.id, s.collections
+        FROM pgclip.label l JOIN pgclip.label_set s ON s.id = l.set_id
+        WHERE s.active AND s.collections IS NOT NULL
+    )
+    DELETE FROM pg_temp.staged_label l USING place p, bound b
+    WHERE p.owner = l.job_id AND b.id = l.label_id AND p.name <> ALL(b.collections);
 END $$;

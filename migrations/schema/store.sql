@@ -59,8 +59,10 @@ BEGIN
           ORDER BY id FOR UPDATE SKIP LOCKED) j;
 
     IF v_items IS NOT NULL THEN
-        PERFORM pgclip._keep_to_collections(array_agg(id), array_agg(item_id))
-        FROM pgclip.job WHERE id = ANY(v_mine);
+        IF EXISTS (SELECT FROM pgclip.label_set WHERE active AND collections IS NOT NULL) THEN
+            PERFORM pgclip._keep_to_collections(array_agg(id), array_agg(item_id))
+            FROM pgclip.job WHERE id = ANY(v_mine);
+        END IF;
         -- Before any row of an item's labels, as one who drops a label does.
         v_labels := ARRAY(
             SELECT id FROM pgclip.label WHERE id IN (SELECT label_id FROM pg_temp.staged_label)

@@ -37,8 +37,7 @@ def label_set(heads: Heads, **changes: Any) -> LabelSet:
 
 
 def images(count: int = 3) -> Any:
-    """As they are stored: in half precision."""
-    return unit(unit(np.random.default_rng(2).standard_normal((count, 8))).astype(np.float16))
+    return unit(np.random.default_rng(2).standard_normal((count, 8)))
 
 
 def scores_of(one: LabelSet, vectors: Any) -> Any:

@@ -142,12 +142,11 @@ class LabelBook:
     sets: tuple[LabelSet, ...]
 
     def label(self, kinds: Sequence[Kind], embeddings: Sequence[Floats]) -> Labels:
-        """Labels of items with unit vectors (n_vectors, dimension) each: of their mean, in half
-        precision, as it is when they are labelled anew from what is stored."""
+        """Labels of items with unit vectors (n_vectors, dimension) each: of their mean."""
         if not self.sets:
             return joined([])
         means = np.stack([v[0] if len(v) == 1 else v.mean(axis=0) for v in embeddings])
-        means = unit(means.astype(np.float16))
+        means = unit(means)
         return joined([label_set.label(kinds, means) for label_set in self.sets])
 
 
