@@ -89,6 +89,11 @@ def evaluate(
     if as_json:
         print_json(report)
         return
+    _print_evaluation(report)
+
+
+def _print_evaluation(report: dict[str, Any]) -> None:
+    """The measures; then labels, thresholds and confusions, a table each."""
     typer.echo(f"{report['examples']} examples, {report['held_out']} judged by heads held out")
     if report["left_out"]:
         typer.echo(f"{report['left_out']} left out: they taught the labels, with what is gone now")
@@ -107,21 +112,7 @@ def evaluate(
     )
     if report["calibration_error"] is not None:
         typer.echo(f"calibration error {report['calibration_error']:.3f}")
-    labels = sorted(
-        report["labels"],  # those that were never given last
-        key=lambda one: 2 if one["precision"]["share"] is None else one["precision"]["share"],
-    )
-    typer.echo("")
-    print_table(
-        ("label", "right", "given", "precision", "95 of 100", "", "recall", "95 of 100", ""),
-        (
-            (one["label"], one["right"], one["given"], *_shown(one["precision"]),
-             *_shown(one["recall"]))
-            for one in labels[:_WORST]
-        ),
-    )  # fmt: skip
-    if len(labels) > _WORST:
-        typer.echo(f"The {_WORST} least precise of {len(labels)} labels; --json has all.")
+    _print_labels(report["labels"])
     typer.echo("")
     print_table(
         ("threshold", "items with a label", "precision", "recall"),
@@ -139,6 +130,24 @@ def evaluate(
                 for one in report["confusion"][:_WORST]
             ),
         )
+
+
+def _print_labels(found: list[dict[str, Any]]) -> None:
+    """The least precise ones; those that were never given last."""
+    labels = sorted(
+        found, key=lambda one: 2 if one["precision"]["share"] is None else one["precision"]["share"]
+    )
+    typer.echo("")
+    print_table(
+        ("label", "right", "given", "precision", "95 of 100", "", "recall", "95 of 100", ""),
+        (
+            (one["label"], one["right"], one["given"], *_shown(one["precision"]),
+             *_shown(one["recall"]))
+            for one in labels[:_WORST]
+        ),
+    )  # fmt: skip
+    if len(labels) > _WORST:
+        typer.echo(f"The {_WORST} least precise of {len(labels)} labels; --json has all.")
 
 
 def _percent(share: float | None) -> str:
