@@ -51,7 +51,7 @@ LANGUAGE sql IMMUTABLE AS $$
            WHEN 'client' THEN ARRAY['item', 'label_set', 'label', 'embedding_set', 'query_vector',
                                     'worker', 'query_request (model_id, kind, hash, error)',
                                     'missing', 'indexed_table', 'table_item',
-                                    'judgements', 'label_teaching']
+                                    'judgements']
            WHEN 'indexer' THEN ARRAY['indexed_table']
            WHEN 'worker' THEN ARRAY['model', 'segment', 'job', 'content', 'label_epoch',
                                     'label_set', 'label', 'label_vector', 'label_head',

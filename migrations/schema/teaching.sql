@@ -108,7 +108,8 @@ END $$;
 
 -- For a worker: the next task of its model, teaching first. One whose worker is gone is taken
 -- again, three times at most. A set that was to be taught and that the model has not learnt becomes
--- a task, once: of the live model at once, of others when all items have been encoded.
+-- a task, once: of the live model at once, of others when what was judged has been encoded, or, by
+-- a field, all items.
 CREATE FUNCTION pgclip.take_label_task(p_model smallint, p_worker bigint)
 RETURNS TABLE (id bigint, set_id int, what text, truth text, collection text, sample int)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -123,7 +124,12 @@ BEGIN
                       AND k.model_id = p_model AND k.teaching = s.teaching)
       AND (p_model = (SELECT m.id FROM pgclip.model m WHERE m.state = 'live')
            OR NOT EXISTS (SELECT FROM pgclip.model_walk w WHERE w.model_id = p_model)
-              AND NOT EXISTS (SELECT FROM pgclip.job j WHERE j.model_id = p_model))
+              AND CASE WHEN s.lessons ->> 'truth' IS NULL THEN NOT EXISTS (
+                      SELECT FROM pgclip.label l JOIN pgclip.judgement g ON g.label_id = l.id
+                      JOIN pgclip.job j ON j.item_id = g.item_id AND j.model_id = p_model
+                      WHERE l.set_id = s.id AND j.not_before IS NULL)
+                  ELSE NOT EXISTS (SELECT FROM pgclip.job j
+                                   WHERE j.model_id = p_model AND j.not_before IS NULL) END)
     ON CONFLICT DO NOTHING;
     DELETE FROM pgclip.label_task WHERE done_at < now() - interval '7 days' AND what = 'evaluate';
     UPDATE pgclip.label_task k SET done_at = now(),

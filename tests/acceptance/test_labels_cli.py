@@ -58,7 +58,7 @@ def test_from_a_definition_to_an_evaluation(labels: Shell, client: Client) -> No
     labels("judge", "pets", "cat", "cat 0", "--no", "--by", "ben")
     told = labels("teach", "pets")
     assert told.startswith("8 examples; right of those held out: ")
-    assert "1 judgements don't count: as many said yes as no" in told
+    assert "1 judgements don't count: people disagree" in told
     assert labels("judge", "pets", "cat", "cat 0", "--take-back", "--by", "ben") == "taken back\n"
     told = " ".join(labels("evaluate", "pets", "--truth", "is").split())
     assert "60 examples, 8 judged by heads held out" in told

@@ -199,6 +199,33 @@ def test_another_model_learns_the_same(
     assert len(sql(heads)) == 2
 
 
+def test_another_model_learns_as_soon_as_what_was_judged_is_there(
+    client: Client, sql: Sql, database_url: str, start_worker: WorkerFactory
+) -> None:
+    """Other items may go on waiting: a busy system never has an empty queue."""
+    worker = start_worker(database_url)
+    client.define_label_set("things", ["cat", "dog"])
+    judged, other = submit(client, "cat", 2)
+    client.judge("things", "cat", judged)
+    client.teach("things")
+    worker.process.terminate()
+    worker.process.wait(60)
+    sql("""SELECT pgclip.add_model('second');
+        SELECT pgclip.register_model('second', 16, 10, '{"fatal": {}}');
+        DELETE FROM pgclip.model_walk; DELETE FROM pgclip.job""")
+    (second,) = sql("SELECT id FROM pgclip.model WHERE name = 'second'")[0]
+    taken = "SELECT what FROM pgclip.take_label_task(%s::smallint, 1)"
+    for key in (judged, other):
+        sql("""INSERT INTO pgclip.job (item_id, model_id, generation, kind, content_hash, rank)
+               SELECT id, %s, generation, kind, content_hash, now() FROM pgclip.item
+               WHERE key = %s""", second, key)  # fmt: skip
+    assert sql(taken, second) == []
+    sql(
+        "DELETE FROM pgclip.job j USING pgclip.item i WHERE i.id = j.item_id AND i.key = %s", judged
+    )
+    assert sql(taken, second) == [("teach",)]
+
+
 def taught(sql: Sql) -> list[tuple[str, int]]:
     """Of each set that was taught its name and which teaching it has learnt."""
     return sql("SELECT s.name, t.teaching FROM pgclip.label_teaching t JOIN pgclip.label_set s "

@@ -69,7 +69,7 @@ def teach(
         f"prompts alone, {report['by_heads']:.1%} now. Items are labelled anew."
     )
     if report["disagreed"]:
-        typer.echo(f"{report['disagreed']} judgements don't count: as many said yes as no")
+        typer.echo(f"{report['disagreed']} judgements don't count: people disagree")
 
 
 @app.command()

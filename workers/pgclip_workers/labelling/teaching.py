@@ -110,7 +110,7 @@ class _Tried:
         self, way: Way, prompts: Heads, examples: Examples, classes: Any, fold: Any, chosen: Any
     ) -> None:
         self.way = way
-        logits = _tried(prompts, examples, classes, fold, way)[chosen]
+        logits = _held_out_logits(prompts, examples, classes, fold, way)[chosen]
         known = classes[chosen]
         self.shift = 0.0
         if way != PROMPTS and (known == -1).any() and prompts.count < len(prompts.vectors):
@@ -129,18 +129,13 @@ class _Tried:
 def _best(tried: list[_Tried]) -> _Tried:
     """The one with the most right; but a plain way must do better than the prompts, and what learns
     more than examples may hold, a covariance or a regression, better than plain ways."""
+    prompts = tried[0]
+    ranked = sorted(tried, key=lambda one: (-one.share, one.loss))
     plain = [
-        one for one in tried if one.way["way"] != "regression" and one.way.get("shrinkage") is None
+        one for one in ranked if one.way["way"] != "regression" and one.way.get("shrinkage") is None
     ]
-    best = tried[0]
-    for one in sorted(plain, key=lambda one: (-one.share, one.loss)):
-        if _is_better(one, best):
-            best = one
-            break
-    for one in sorted(tried, key=lambda one: (-one.share, one.loss)):
-        if _is_better(one, best):
-            return one
-    return best
+    best = next((one for one in plain if _is_better(one, prompts)), prompts)
+    return next((one for one in ranked if _is_better(one, best)), best)
 
 
 def _is_better(one: _Tried, other: _Tried) -> bool:
@@ -169,7 +164,9 @@ def _from_few(prompts: Heads, examples: Examples) -> Taught:
     return Taught(heads, [way], rights[0], rights[way == _FEW])
 
 
-def _tried(prompts: Heads, examples: Examples, classes: Any, fold: Any, way: Way) -> Floats:
+def _held_out_logits(
+    prompts: Heads, examples: Examples, classes: Any, fold: Any, way: Way
+) -> Floats:
     """Logits of each example by heads that did not see it."""
     found = np.empty((len(examples), len(prompts.vectors)), np.float32)
     for number in range(FOLDS):
