@@ -6,7 +6,7 @@
 
 CREATE FUNCTION pgclip._functions_of(p_access text) RETURNS text[]
 LANGUAGE sql IMMUTABLE AS $$
-    SELECT ARRAY['serves', 'try_out', '_lacking_grants', '_lacking_elsewhere', '_owner',
+    SELECT ARRAY['serves', 'try_out', '_decision', '_lacking_grants', '_lacking_elsewhere', '_owner',
                  '_functions_of', '_readable_by', '_segment_table', '_rows_in',
                  '_rows_reckoned']
         || CASE p_access
@@ -24,7 +24,8 @@ LANGUAGE sql IMMUTABLE AS $$
         'search_rows', 'missing_rows', '_missing_page', '_key_columns', '_key_of', '_key_values',
         '_from', '_key_expression', '_base_type', '_table_searched', '_rows_statement',
         'judge', 'judge_many', 'request_evaluation', 'label_result', 'evaluate',
-        '_await_label_task', 'label_templates', 'background_words']
+        '_await_label_task', 'label_templates', 'background_words',
+        '_promises_in_force', '_head_version', 'review', 'leave_unsure', 'decision_changes']
            WHEN 'indexer' THEN ARRAY[
         'index_table', 'unindex_table', '_check_table', '_parse_columns', '_define_table',
         '_grant_reading', '_leave_table', '_set_triggers', '_drop_triggers', '_triggers_of',
@@ -39,7 +40,7 @@ LANGUAGE sql IMMUTABLE AS $$
         'close_segment', 'next_build', 'build_segment', 'announce_segments',
         'exchange_segments', 'drop_retired', 'measure_recall', 'labels_due',
         'store_labels', 'follow_tables', 'take_label_task', 'label_examples', 'keep_teaching',
-        'end_label_task'] END
+        'end_label_task', 'open_scores', 'decide_items', 'example_groups'] END
 $$;
 
 CREATE FUNCTION pgclip._readable_by(p_access text) RETURNS text[]
@@ -51,11 +52,11 @@ LANGUAGE sql IMMUTABLE AS $$
            WHEN 'client' THEN ARRAY['item', 'label_set', 'label', 'embedding_set', 'query_vector',
                                     'worker', 'query_request (model_id, kind, hash, error)',
                                     'missing', 'indexed_table', 'table_item',
-                                    'judgements']
+                                    'judgements', 'promises', 'decisions']
            WHEN 'indexer' THEN ARRAY['indexed_table']
            WHEN 'worker' THEN ARRAY['model', 'segment', 'job', 'content', 'label_epoch',
                                     'label_set', 'label', 'label_vector', 'label_head',
-                                    'label_teaching'] END
+                                    'label_teaching', 'promise'] END
 $$;
 
 -- Who owns all of this.

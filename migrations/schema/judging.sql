@@ -26,19 +26,14 @@ CREATE FUNCTION pgclip.judge(
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_judge text := coalesce(judge.judge, pgclip._caller());
-    v_label int := (SELECT l.id FROM pgclip.label l JOIN pgclip.label_set s ON s.id = l.set_id
-                    WHERE s.name = judge.label_set AND l.name = judge.label
-                      AND NOT l.is_background);
+    v_label int := pgclip._label(judge.label_set, judge.label);
     v_item  bigint := (SELECT i.id FROM pgclip.item i
                        JOIN pgclip.collection c ON c.id = i.collection_id
                        WHERE i.key = judge.key AND c.name = judge.collection);
     v_hash  bytea := (SELECT e.content_hash FROM pgclip.embedding_set e
                       WHERE e.item_id = v_item AND e.model_id = pgclip._live_model());
 BEGIN
-    IF v_label IS NULL THEN
-        RAISE EXCEPTION 'label set % has no label %', label_set, label USING ERRCODE = 'PC002',
-            HINT = 'SELECT name FROM pgclip.label_set;';
-    ELSIF v_item IS NULL THEN
+    IF v_item IS NULL THEN
         RAISE EXCEPTION 'there is no item % in collection %', key, collection
             USING ERRCODE = 'PC002';
     ELSIF pgclip._is_blank(v_judge) OR length(v_judge) > 200 THEN
@@ -55,12 +50,18 @@ BEGIN
     IF value IS NULL THEN
         DELETE FROM pgclip.judgement j WHERE j.label_id = v_label AND j.item_id = v_item
                                          AND j.content_hash = v_hash AND j.judge = v_judge;
-        RETURN;
     END IF;
     INSERT INTO pgclip.judgement AS old (label_id, item_id, content_hash, judge, value, judged_at)
-    VALUES (v_label, v_item, v_hash, v_judge, judge.value, judge.judged_at)
+    SELECT v_label, v_item, v_hash, v_judge, judge.value, judge.judged_at
+    WHERE judge.value IS NOT NULL
     ON CONFLICT ON CONSTRAINT judgement_pkey DO UPDATE SET value = excluded.value,
         judged_at = excluded.judged_at WHERE old.judged_at <= excluded.judged_at;
+    DELETE FROM pgclip.review r
+    WHERE r.label_id = v_label AND r.content_hash = v_hash AND r.judge = v_judge;
+    PERFORM pgclip._count_judgement(v_label, v_hash);
+    PERFORM pgclip._decide(ARRAY(SELECT e.item_id FROM pgclip.embedding_set e
+                                 WHERE e.content_hash = v_hash
+                                   AND e.model_id = pgclip._live_model()));
 END $$;
 
 -- Judges many: [{"set", "label", "key", "value", "judge", "collection", "judged_at",

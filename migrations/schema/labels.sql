@@ -1,10 +1,12 @@
 -- Label sets, and labels of items.
 
 -- One row for each label of an item by the live model. "version" is the set's when the score was
--- found first; it is current if the set gives it still.
+-- found first; it is current if the set gives it still. "decision" is "yes", "no" or "review" where
+-- a promise or people decide, NULL elsewhere: then the label is the model's guess.
 CREATE VIEW pgclip.labels AS
 SELECT il.item_id, c.name AS collection, i.key, s.name AS set, l.name AS label, il.score,
-       coalesce(s.active AND e.label_epoch >= s.epoch, false) AS current, il.version
+       coalesce(s.active AND e.label_epoch >= s.epoch, false) AS current, il.version,
+       pgclip._decision(il.item_id, il.label_id) AS decision
 FROM pgclip.item_label il
 JOIN pgclip.model m ON m.id = il.model_id AND m.state = 'live'
 JOIN pgclip.label l ON l.id = il.label_id AND l.archived_at IS NULL
@@ -14,11 +16,12 @@ JOIN pgclip.item i ON i.id = il.item_id
 JOIN pgclip.collection c ON c.id = i.collection_id
 LEFT JOIN pgclip.embedding_set e ON e.item_id = il.item_id AND e.model_id = il.model_id;
 
--- An item's labels by the live model, best first: [{"set", "label", "score"}].
+-- An item's labels by the live model, best first: [{"set", "label", "score", "decision"}].
 CREATE FUNCTION pgclip.labels_of(p_item bigint) RETURNS jsonb
 LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT coalesce(jsonb_agg(jsonb_build_object('set', s.name, 'label', l.name,
-                                                 'score', il.score)
+                                                 'score', il.score, 'decision',
+                                                 pgclip._decision(il.item_id, il.label_id))
                               ORDER BY s.name, il.score DESC), '[]')
     FROM pgclip.item_label il
     JOIN pgclip.model m ON m.id = il.model_id AND m.state = 'live'
@@ -55,6 +58,7 @@ CREATE FUNCTION pgclip._forget_labels() RETURNS trigger
 LANGUAGE plpgsql AS $$
 BEGIN
     DELETE FROM pgclip.item_label il USING gone WHERE il.label_id = gone.id;
+    DELETE FROM pgclip.item_score sc USING gone WHERE sc.label_id = gone.id;
     RETURN NULL;
 END $$;
 
@@ -66,6 +70,8 @@ LANGUAGE plpgsql AS $$
 BEGIN
     DELETE FROM pgclip.item_label il USING gone
     WHERE il.item_id = gone.item_id AND il.model_id = gone.model_id;
+    DELETE FROM pgclip.item_score sc USING gone
+    WHERE sc.item_id = gone.item_id AND sc.model_id = gone.model_id;
     RETURN NULL;
 END $$;
 
@@ -83,6 +89,7 @@ CREATE TRIGGER embedding_set_deleted AFTER DELETE ON pgclip.embedding_set
 --   forms        {"sofa": ["couch", "settee"]}: other words for a label, and descriptions
 --   collections  those whose items are labelled; NULL: all
 --   relabel      whether items that are there are labelled anew when the set changes
+--   decide       its labels are decisions: to be reviewed until a promise or people decide
 --
 -- Labels that are left out are archived with what people said of them, and come back with it. A set
 -- that was taught and gets other words is taught again by a worker; until then prompts decide. The
@@ -91,7 +98,8 @@ CREATE FUNCTION pgclip.define_label_set(
     name text, labels text[], templates text[] DEFAULT ARRAY['a photo of a {}'],
     top_k int DEFAULT 3, threshold real DEFAULT 0.1, applies_to text DEFAULT 'both',
     active boolean DEFAULT true, exclusive boolean DEFAULT true, background text[] DEFAULT '{}',
-    forms jsonb DEFAULT '{}', collections text[] DEFAULT NULL, relabel boolean DEFAULT true
+    forms jsonb DEFAULT '{}', collections text[] DEFAULT NULL, relabel boolean DEFAULT true,
+    decide boolean DEFAULT false
 ) RETURNS int
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -112,8 +120,8 @@ DECLARE
     v_others     boolean;  -- other labels, background, or another relation between them
     v_reworded   boolean;
 BEGIN
-    IF exclusive IS NULL OR relabel IS NULL THEN
-        RAISE EXCEPTION 'label set %: exclusive and relabel are true or false', name
+    IF exclusive IS NULL OR relabel IS NULL OR decide IS NULL THEN
+        RAISE EXCEPTION 'label set %: exclusive, relabel and decide are true or false', name
             USING ERRCODE = 'PC001';
     END IF;
     PERFORM pgclip._check_label_words(name, labels, v_background, templates, forms);
@@ -161,6 +169,7 @@ BEGIN
         is_background = excluded.is_background, forms = excluded.forms, archived_at = NULL
         WHERE (old.position, old.is_background, old.forms, old.archived_at IS NULL)
               <> (excluded.position, excluded.is_background, excluded.forms, true);
+    UPDATE pgclip.label_set s SET decides = decide WHERE s.id = v_set AND s.decides <> decide;
     UPDATE pgclip.label_set s SET relabels = define_label_set.relabel
     WHERE s.id = v_set AND s.relabels <> define_label_set.relabel;
     IF FOUND OR v_is_new THEN

@@ -138,8 +138,16 @@ BEGIN
     WHERE l.label_id = ANY(v_labels)
     ON CONFLICT (item_id, model_id, label_id) DO UPDATE SET version = excluded.version,
         score = excluded.score WHERE abs(old.score - excluded.score) > 1e-3;
+    IF to_regclass('pg_temp.staged_score') IS NOT NULL THEN
+        DELETE FROM pgclip.item_score sc
+        WHERE sc.item_id = ANY(p_items) AND sc.model_id = p_model AND sc.label_id = ANY(v_ours)
+          AND NOT EXISTS (SELECT FROM pg_temp.staged_score s
+                          WHERE s.job_id = sc.item_id AND s.label_id = sc.label_id);
+        PERFORM pgclip._store_scores(p_model, p_items, p_items);
+    END IF;
     UPDATE pgclip.embedding_set SET label_epoch = p_label_epoch
     WHERE item_id = ANY(p_items) AND model_id = p_model;
+    PERFORM pgclip._decide_stored(p_model, p_items);
 END $$;
 
 -- Takes staged labels back of sets that don't label the items' collections. p_owners are what they

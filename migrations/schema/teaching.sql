@@ -14,20 +14,21 @@ BEGIN
         'truth', request_teaching.truth, 'collection', request_teaching.collection,
         'sample', request_teaching.sample)
     WHERE s.name = label_set;
-    RETURN pgclip._request_label_task('teach', label_set, truth, collection, sample);
+    RETURN pgclip._request_label_task('teach', label_set, truth, collection, sample, NULL);
 END $$;
 
--- The same for finding out how often the labels that a set gives are right.
+-- The same for finding out how often the labels that a set gives are right; groups: a field of the
+-- metadata by whose values it is told, too, for each group of items.
 CREATE FUNCTION pgclip.request_evaluation(
     label_set text, truth text DEFAULT NULL, collection text DEFAULT NULL,
-    sample int DEFAULT 100000
+    sample int DEFAULT 100000, groups text DEFAULT NULL
 ) RETURNS bigint
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    SELECT pgclip._request_label_task('evaluate', label_set, truth, collection, sample)
+    SELECT pgclip._request_label_task('evaluate', label_set, truth, collection, sample, groups)
 $$;
 
 CREATE FUNCTION pgclip._request_label_task(
-    p_what text, p_set text, p_truth text, p_collection text, p_sample int
+    p_what text, p_set text, p_truth text, p_collection text, p_sample int, p_groups text
 ) RETURNS bigint
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -44,9 +45,12 @@ BEGIN
         RAISE EXCEPTION 'twenty evaluations wait already' USING ERRCODE = 'PC005',
             HINT = 'Is a worker running? SELECT * FROM pgclip.workers;';
     END IF;
-    INSERT INTO pgclip.label_task (set_id, model_id, what, teaching, truth, collection, sample)
+    PERFORM pgclip._path(p_groups);
+    INSERT INTO pgclip.label_task (set_id, model_id, what, teaching, truth, collection, sample,
+                                   groups)
     VALUES (v_set.id, pgclip._live_model(), p_what,
-            CASE p_what WHEN 'teach' THEN v_set.teaching END, p_truth, p_collection, p_sample)
+            CASE p_what WHEN 'teach' THEN v_set.teaching END, p_truth, p_collection, p_sample,
+            p_groups)
     RETURNING id INTO v_task;
     RETURN v_task;
 END $$;
@@ -80,11 +84,13 @@ END $$;
 -- Evaluates, and waits for it. CALL it outside a transaction.
 CREATE PROCEDURE pgclip.evaluate(
     label_set text, truth text DEFAULT NULL, collection text DEFAULT NULL,
-    timeout interval DEFAULT '5 minutes', INOUT result jsonb DEFAULT NULL
+    timeout interval DEFAULT '5 minutes', INOUT result jsonb DEFAULT NULL,
+    groups text DEFAULT NULL
 ) LANGUAGE plpgsql AS $$
 BEGIN
     CALL pgclip._await_label_task(
-        pgclip.request_evaluation(label_set, truth, collection), timeout, result);
+        pgclip.request_evaluation(label_set, truth, collection, groups => groups), timeout,
+        result);
 END $$;
 
 CREATE PROCEDURE pgclip._await_label_task(
@@ -243,6 +249,20 @@ LANGUAGE sql STABLE AS $$
     FROM named
 $$;
 
+-- The group that each content belongs to, by the field that an evaluation was asked to tell groups
+-- by: that of the first of its items. None if it was not, or where there is no such field.
+CREATE FUNCTION pgclip.example_groups(p_task bigint, p_hashes bytea[])
+RETURNS TABLE (content_hash bytea, value text)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT DISTINCT ON (e.content_hash)
+           e.content_hash, i.metadata #>> string_to_array(k.groups, '.')
+    FROM pgclip.label_task k
+    JOIN pgclip.embedding_set e ON e.model_id = k.model_id AND e.content_hash = ANY(p_hashes)
+    JOIN pgclip.item i ON i.id = e.item_id
+    WHERE k.id = p_task AND i.metadata #> string_to_array(k.groups, '.') IS NOT NULL
+    ORDER BY e.content_hash, e.item_id
+$$;
+
 -- What a teaching has found, in the place of what was there; items are labelled anew. heads:
 -- [{"label", "embedding", "intercept", "background"}]; contents are what it has learnt from. Raises
 -- PC007 if the set is not the one of p_version.
@@ -268,12 +288,13 @@ BEGIN
          AS h(label int, embedding real[], intercept real, background real)
     JOIN pgclip.label l ON l.id = h.label;
     INSERT INTO pgclip.label_teaching
-           (set_id, model_id, teaching, words_version, scale, report, contents)
-    SELECT s.id, v_task.model_id, v_task.teaching, s.words_version, p_scale, p_report, p_contents
+           (set_id, model_id, teaching, words_version, scale, report, contents, version)
+    SELECT s.id, v_task.model_id, v_task.teaching, s.words_version, p_scale, p_report,
+           p_contents, s.version
     FROM pgclip.label_set s WHERE s.id = v_task.set_id
     ON CONFLICT (set_id, model_id) DO UPDATE SET teaching = excluded.teaching,
         words_version = excluded.words_version, scale = excluded.scale, report = excluded.report,
-        contents = excluded.contents, taught_at = now();
+        contents = excluded.contents, version = excluded.version, taught_at = now();
     PERFORM pgclip._begin_relabeling();
 END $$;
 

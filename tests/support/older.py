@@ -49,17 +49,8 @@ def forget_what_is_new() -> None:
     """Statements say no more than the version before could; arguments are the same."""
     from pgclip_workers import statements
 
-    for name in ("LABEL_SET", "LABEL_SETS"):
-        statement = getattr(statements, name).replace("prompts_version", "version")
-        setattr(statements, name, statement.replace("exclusive", "true"))
-    words = statements.LABEL_WORDS.replace("AND archived_at IS NULL", "")
-    words = words.replace("is_background, position", "position")
-    statements.LABEL_WORDS = words.replace("forms, is_background", "'{}'::text[], false")
-    statements.LABEL_SCALES = statements.LABEL_HEADS = (
-        "SELECT 0, 0, 0, 0 WHERE %s < 0 AND %s = '{}'"
-    )
-    statements.LABELS_DUE = "SELECT 0 WHERE false"
-    statements.TAKE_LABEL_TASK = "SELECT 0 WHERE %s + %s < 0"
+    statements.PROMISED_LABELS = "SELECT 0 WHERE false"
+    statements.DECIDE_ITEMS = "SELECT 0 WHERE %s < 0"
 
 
 def main(version: str, what: str, *more: str) -> int:

@@ -45,6 +45,7 @@ LABEL_HEADS = """
     JOIN pgclip.label_teaching t ON t.set_id = s.id AND t.model_id = h.model_id
     WHERE h.model_id = %s AND s.id = ANY(%s) AND t.words_version = s.words_version
 """
+PROMISED_LABELS = "SELECT DISTINCT label_id FROM pgclip.promise"
 KEEP_LABEL_VECTOR = "SELECT pgclip.keep_label_vector(%s, %s::smallint, %s, %s::real[])"
 
 # By binary COPY.
@@ -53,6 +54,7 @@ LABELS_DUE = """
     FROM pgclip.labels_due({model}::smallint, {most})
 """
 STORE_LABELS = "SELECT pgclip.store_labels(%s::smallint, %s, %s::bigint[], %s)"
+DECIDE_ITEMS = "SELECT pgclip.decide_items(%s)"
 IS_BUSY = "SELECT EXISTS (SELECT FROM pgclip.job WHERE model_id = %s AND not_before IS NULL)"
 
 TAKE_LABEL_TASK = "SELECT * FROM pgclip.take_label_task(%s::smallint, %s)"
@@ -66,6 +68,7 @@ TEACHING_OF = """
     FROM pgclip.label_teaching t JOIN pgclip.label_set s ON s.id = t.set_id
     WHERE t.set_id = %s AND t.model_id = %s AND t.words_version = s.words_version
 """
+EXAMPLE_GROUPS = "SELECT content_hash, value FROM pgclip.example_groups(%s, %s::bytea[])"
 KEEP_TEACHING = """
     SELECT pgclip.keep_teaching(%s, %s, %s::real, %s::jsonb, %s::jsonb, %s::bytea[])
 """
@@ -74,6 +77,8 @@ END_LABEL_TASK = "SELECT pgclip.end_label_task(%s, %s::jsonb, %s)"
 OPEN_RESULTS = "SELECT pgclip.open_results()"
 STAGED_VECTORS = "pg_temp.staged_vector (job_id, embedding)"
 STAGED_LABELS = "pg_temp.staged_label (job_id, label_id, version, score)"
+OPEN_SCORES = "SELECT pgclip.open_scores()"
+STAGED_SCORES = "pg_temp.staged_score (job_id, label_id, score)"
 STORE = "SELECT pgclip.store(%s::uuid, %s, %s::bigint[], %s::bytea[], %s::jsonb)"
 
 NOTIFY_SETTLED = "SELECT pgclip.notify_settled(%s::bigint[])"

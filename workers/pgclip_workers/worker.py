@@ -12,6 +12,7 @@ from pgclip.settings import Settings
 from pgclip.submitting.tickets import TicketOffice
 from pgclip_workers import statements
 from pgclip_workers.consumer import Link, consume
+from pgclip_workers.labelling.decider import Decider
 from pgclip_workers.labelling.relabeler import Relabeler
 from pgclip_workers.labelling.shelf import LabelShelf
 from pgclip_workers.labelling.tasks import LabelTasks
@@ -85,6 +86,7 @@ class Worker:
         labels = LabelUpkeep(
             LabelTasks(database, shelf, self._model, lambda: presence.worker_id),
             Relabeler(database, shelf, self._model, encoder.dimension),
+            Decider(database),
             self._settings.idle_poll,
             _exit_at_once,
         )

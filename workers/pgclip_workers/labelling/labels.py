@@ -31,14 +31,35 @@ _ROW = np.dtype(
 )
 
 
+_SCORE_ROW = np.dtype(
+    [
+        *(("fields", ">i2"), ("owner_length", ">i4"), ("owner", ">i8")),
+        *(("label_length", ">i4"), ("label", ">i4")),
+        *(("score_length", ">i4"), ("score", ">f4")),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Scores of a batch, whether high or low, of labels of which something is promised: as parallel
+    arrays, the item's row, label id, score."""
+
+    rows: Ints
+    label_ids: Ints
+    scores: Floats
+
+
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """Labels of a batch, as parallel arrays: the item's row, label id, set's version, score."""
+    """Labels of a batch, as parallel arrays: the item's row, label id, set's version, score. And
+    the scores of promised ones."""
 
     rows: Ints
     label_ids: Ints
     versions: Ints
     scores: Floats
+    promised: Scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +114,7 @@ class Heads:
 @dataclass(frozen=True, slots=True)
 class LabelSet:
     """A label set ready to use. `epoch` is that of its last change; `word_ids` are the labels' and
-    then the background's."""
+    then the background's; `promised_ids` are labels of which something is promised."""
 
     id: int
     version: int
@@ -104,6 +125,7 @@ class LabelSet:
     exclusive: bool
     word_ids: Ints
     heads: Heads
+    promised_ids: frozenset[int] = frozenset()
 
     @property
     def label_ids(self) -> Ints:
@@ -116,13 +138,20 @@ class LabelSet:
         return of(embeddings)
 
     def label(self, kinds: Sequence[Kind], embeddings: Floats) -> Labels:
-        """Labels of unit vectors (n, dimension): the top_k of each that reach the threshold."""
+        """Labels of unit vectors (n, dimension): the top_k of each that reach the threshold; of
+        labels of which something is promised, all scores."""
         applies = np.array([self.applies_to in ("both", kind) for kind in kinds], bool)
         (rows,) = np.nonzero(applies)
         scores = self.scores(embeddings[rows])
         row, column = given(scores, self.top_k, self.threshold)
         versions = np.full(len(row), self.version)
-        return Labels(rows[row], self.label_ids[column], versions, scores[row, column])
+        places = np.flatnonzero(np.isin(self.label_ids, list(self.promised_ids)))
+        promised = Scores(
+            np.repeat(rows, len(places)),
+            np.tile(self.label_ids[places], len(rows)),
+            scores[:, places].ravel(),
+        )
+        return Labels(rows[row], self.label_ids[column], versions, scores[row, column], promised)
 
 
 def given(scores: Floats, top_k: int, threshold: float) -> tuple[Ints, Ints]:
@@ -152,10 +181,15 @@ class LabelBook:
 
 def joined(parts: Sequence[Labels]) -> Labels:
     """Labels of several sets, or none, as one."""
-    none = np.empty(0, np.int64)
-    parts = [*parts, Labels(none, none, none, np.empty(0, np.float32))]
-    fields = ("rows", "label_ids", "versions", "scores")
-    return Labels(*(np.concatenate([getattr(part, name) for part in parts]) for name in fields))
+    none, nothing = np.empty(0, np.int64), np.empty(0, np.float32)
+    parts = [*parts, Labels(none, none, none, nothing, Scores(none, none, nothing))]
+    promised = [part.promised for part in parts]
+    return Labels(
+        *(np.concatenate([getattr(part, name) for part in parts])
+          for name in ("rows", "label_ids", "versions", "scores")),
+        Scores(*(np.concatenate([getattr(part, name) for part in promised])
+                 for name in ("rows", "label_ids", "scores"))),
+    )  # fmt: skip
 
 
 def stage(cursor: "Cursor", owners: Sequence[int], labels: Labels) -> None:
@@ -167,6 +201,18 @@ def stage(cursor: "Cursor", owners: Sequence[int], labels: Labels) -> None:
     rows["version_length"], rows["version"] = 4, labels.versions
     rows["score_length"], rows["score"] = 4, labels.scores
     binarycopy.copy_in_encoded(cursor, statements.STAGED_LABELS, rows.tobytes())
+    if len(labels.promised.rows):
+        _stage_scores(cursor, owners, labels.promised)
+
+
+def _stage_scores(cursor: "Cursor", owners: Sequence[int], promised: Scores) -> None:
+    rows = np.zeros(len(promised.rows), _SCORE_ROW)
+    rows["fields"] = 3
+    rows["owner_length"], rows["owner"] = 8, np.array(owners)[promised.rows]
+    rows["label_length"], rows["label"] = 4, promised.label_ids
+    rows["score_length"], rows["score"] = 4, promised.scores
+    cursor.execute(statements.OPEN_SCORES)
+    binarycopy.copy_in_encoded(cursor, statements.STAGED_SCORES, rows.tobytes())
 
 
 def unit(vectors: Any) -> Floats:

@@ -9,7 +9,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
@@ -94,9 +94,13 @@ class LabelShelf:
             ids = [row[0] for row in sets]
             words = [Word(*word) for word in _rows(cursor, statements.LABEL_WORDS, ids)]
             taught = self._taught(cursor, ids)
+            promised = frozenset(label for (label,) in _rows(cursor, statements.PROMISED_LABELS))
         of_set = {key: list(found) for key, found in groupby(words, key=attrgetter("set_id"))}
         made = [
-            self._made(row, of_set[row[0]], self._vectors(row, of_set[row[0]]), taught)
+            replace(
+                self._made(row, of_set[row[0]], self._vectors(row, of_set[row[0]]), taught),
+                promised_ids=promised,
+            )
             for row in sets
             if row[0] in of_set  # else it was dropped since: the book is of an older epoch
         ]

@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 # Classes of SQLSTATEs that come again: data, constraints, limits.
 _LASTING = ("22", "23", "54")
 _MOST_NUMBERS = 40_000_000  # 160 MB
+_MOST_GROUPS = 50
+# What is told of each.
+_OF_GROUPS = ("examples", "accuracy", "precision", "recall", "coverage", "none")
 _NOTHING_RIGHT = (
     "there is nothing to compare: of labels that exclude each other somebody has to say which one "
     "is right for an item, of labels that stand alone whether one is"
@@ -128,15 +131,33 @@ class LabelTasks:
             if key in unseen:  # it has taught the heads
                 judged[place] = unseen[key] is not None
                 scores[place] = unseen[key] if judged[place] else 0
-        found = evaluation(
-            taught, words[: len(taught.label_ids)], examples.some(judged), scores[judged]
-        )
+        known, scores = examples.some(judged), scores[judged]
+        names = words[: len(taught.label_ids)]
+        groups = [
+            {"group": group} | {name: found[name] for name in _OF_GROUPS}
+            for group, places in self._groups(task, known)
+            for found in [evaluation(taught, names, known.some(places), scores[places])]
+        ]
         return {
-            **found,
+            **evaluation(taught, names, known, scores),
+            "groups": groups,
             "held_out": sum(unseen.get(key) is not None for key in examples.keys),
             "left_out": int((~judged).sum()),
             "disagreed": examples.disagreed,
         }
+
+    def _groups(self, task: Task, examples: Examples) -> list[tuple[str, Any]]:
+        """The groups that were asked for, the largest first, with the places of their examples."""
+        with self._database.transaction("evaluate") as cursor:
+            hashes = [hash_ for _, hash_ in examples.keys]
+            cursor.execute(statements.EXAMPLE_GROUPS, (task.id, hashes))
+            group_of = {bytes(hash_): value for hash_, value in cursor.fetchall()}
+        places: dict[str, list[int]] = {}
+        for place, (_, hash_) in enumerate(examples.keys):
+            if hash_ in group_of:
+                places.setdefault(group_of[hash_], []).append(place)
+        largest = sorted(places, key=lambda group: -len(places[group]))[:_MOST_GROUPS]
+        return [(group, np.array(places[group])) for group in largest]
 
     def _unseen(self, task: Task, taught: LabelSet, prompts: LabelSet) -> dict[Any, Any]:
         """Of each content that taught the set its probabilities by heads that did not see it, or

@@ -1,4 +1,5 @@
-"""What is done about labels beside the items that come: labelling anew, teaching, evaluating."""
+"""What is done about labels beside the items that come: labelling anew, deciding, teaching,
+evaluating."""
 
 import logging
 import threading
@@ -6,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from pgclip.errors import PgclipError
+from pgclip_workers.labelling.decider import Decider
 from pgclip_workers.labelling.relabeler import Relabeler
 from pgclip_workers.labelling.tasks import LabelTasks
 from pgclip_workers.models.encoder import DeviceLost
@@ -17,7 +19,8 @@ _SHARE = 0.2
 
 
 class LabelUpkeep:
-    """A thread that looks for tasks, and for items to be labelled anew, every `interval` seconds.
+    """A thread that looks for tasks, for items to be labelled anew, and for such as a promise
+    decides, every `interval` seconds.
 
     `device_lost` is called when the device is lost to this process; it should not return.
     """
@@ -26,11 +29,13 @@ class LabelUpkeep:
         self,
         tasks: LabelTasks,
         relabeler: Relabeler,
+        decider: Decider,
         interval: float,
         device_lost: Callable[[], None],
     ) -> None:
         self._tasks = tasks
         self._relabeler = relabeler
+        self._decider = decider
         self._interval = interval
         self._device_lost = device_lost
         self._stopping = threading.Event()
@@ -60,7 +65,8 @@ class LabelUpkeep:
             self._tasks.step()
             began = time.perf_counter()
             done = self._relabeler.step()
-            if not done:
+            decided = self._decider.step()
+            if not done and not decided:
                 break
             labelled += done
             if self._relabeler.is_busy():

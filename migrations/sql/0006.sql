@@ -1,0 +1,149 @@
+-- Labels that keep a promise: what was promised of them, the draws that it rests on, scores and
+-- decisions of items, and changes of these.
+
+-- All locks first, in the order in which a query takes them: a view that will change, which a first
+-- installation does not have yet, and then what it reads.
+DO $$
+BEGIN
+    IF to_regclass('pgclip.labels') IS NOT NULL THEN
+        LOCK TABLE pgclip.labels;
+    END IF;
+END $$;
+LOCK TABLE pgclip.label_set, pgclip.label_teaching, pgclip.judgement, pgclip.label_task;
+
+-- Its labels are decisions: nothing is said of an item before a promise or a person decides.
+ALTER TABLE pgclip.label_set ADD COLUMN decides boolean NOT NULL DEFAULT false;
+-- The set's version that the teaching has made: heads have that version.
+ALTER TABLE pgclip.label_teaching ADD COLUMN version int NOT NULL DEFAULT 0;
+UPDATE pgclip.label_teaching t SET version = s.version FROM pgclip.label_set s
+WHERE s.id = t.set_id;
+-- A field of the metadata by which an evaluation is told for groups of items.
+ALTER TABLE pgclip.label_task ADD COLUMN groups text;
+CREATE INDEX judgement_content ON pgclip.judgement (content_hash, label_id);
+
+-- What somebody wants to be able to rely on: of items that are called so, a share is (precision);
+-- of those that are so, a share is not denied (recall).
+CREATE TABLE pgclip.promise (
+    id         int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    label_id   int NOT NULL REFERENCES pgclip.label ON DELETE CASCADE,
+    what       text NOT NULL CHECK (what IN ('precision', 'recall')),
+    share      float8 NOT NULL CHECK (share > 0 AND share < 1),
+    confidence float8 NOT NULL CHECK (confidence > 0 AND confidence < 1),
+    opinions   smallint NOT NULL CHECK (opinions BETWEEN 1 AND 9),  -- people asked of each draw
+    judgements int NOT NULL,                                        -- of the first look
+    asked_at   timestamptz NOT NULL DEFAULT now(),
+    UNIQUE (label_id, what)
+);
+
+-- A promise put to the test for one version of a head. Contents have an order that is random, from
+-- "start" on and round; the draws for a threshold are the first ones that reach it, and for recall
+-- also the first ones that don't.
+CREATE TABLE pgclip.campaign (
+    id           int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    promise_id   int NOT NULL REFERENCES pgclip.promise ON DELETE CASCADE,
+    model_id     smallint NOT NULL REFERENCES pgclip.model,
+    head_version int NOT NULL,
+    start        bigint NOT NULL,
+    last_item    bigint NOT NULL,    -- of those that were there
+    contents     int NOT NULL,       -- how many there were
+    thresholds   float4[] NOT NULL,  -- candidates, in the order in which they are tried
+    above        int[] NOT NULL,     -- contents that reach each
+    looks        int[] NOT NULL,     -- numbers of draws after which one looks,
+    allowed      int[] NOT NULL,     -- how many may be wrong then,
+    doubts       float8[] NOT NULL,  -- and how much of the doubt each look may use
+    state        text NOT NULL DEFAULT 'judging'
+                 CHECK (state IN ('judging', 'complete', 'exhausted')),
+    step         smallint NOT NULL DEFAULT 1,   -- the candidate that is being tried
+    look         smallint NOT NULL DEFAULT 1,
+    -- How many have been drawn on either side of each candidate.
+    drawn_above  int[] NOT NULL DEFAULT '{}',
+    drawn_below  int[] NOT NULL DEFAULT '{}',
+    -- What has been shown: the threshold, the bound, by how many draws.
+    threshold    float4,
+    bound        float8,
+    judged       int,
+    "right"      int,
+    decides      int,                -- contents that it decides
+    lacking      int,                -- judgements until the next look; NULL: none will help
+    begun_at     timestamptz NOT NULL DEFAULT now(),
+    kept_at      timestamptz,
+    -- Items that are there are decided in pages: up to this one; again when those who wrote while
+    -- the threshold changed have ended.
+    after_item   bigint,
+    changed      xid8,
+    UNIQUE (promise_id, model_id, head_version)
+);
+
+-- Contents drawn: judged when as many people as it takes have said something; "right" is NULL where
+-- they are not sure or don't agree.
+CREATE TABLE pgclip.campaign_draw (
+    campaign_id  int NOT NULL REFERENCES pgclip.campaign ON DELETE CASCADE,
+    chance       bigint NOT NULL,
+    score        float4 NOT NULL,
+    item_id      bigint NOT NULL,
+    content_hash bytea NOT NULL,
+    judged       boolean NOT NULL DEFAULT false,
+    "right"      boolean,
+    PRIMARY KEY (campaign_id, chance)
+);
+
+-- What people have before them, so that two don't get the same; or were not sure of.
+CREATE TABLE pgclip.review (
+    label_id     int NOT NULL REFERENCES pgclip.label ON DELETE CASCADE,
+    content_hash bytea NOT NULL,
+    judge        text NOT NULL,
+    drawn_at     timestamptz NOT NULL DEFAULT now(),
+    unsure       boolean NOT NULL DEFAULT false,
+    PRIMARY KEY (label_id, content_hash, judge)
+);
+
+-- Of labels of which something is promised the score of every item. "chance" is the beginning of
+-- the content's hash: a random number, the same for equal contents.
+CREATE TABLE pgclip.item_score (
+    item_id      bigint NOT NULL,
+    model_id     smallint NOT NULL,
+    label_id     int NOT NULL,
+    head_version int NOT NULL,
+    chance       bigint NOT NULL,
+    score        float4 NOT NULL,
+    PRIMARY KEY (item_id, model_id, label_id)
+);
+CREATE INDEX item_score_score ON pgclip.item_score (label_id, model_id, score);
+
+-- Yes or no, by people (campaign_id NULL) or by a promise. What has no row is to be reviewed.
+CREATE TABLE pgclip.item_decision (
+    item_id     bigint NOT NULL REFERENCES pgclip.item ON DELETE CASCADE,
+    label_id    int NOT NULL REFERENCES pgclip.label ON DELETE CASCADE,
+    decision    boolean NOT NULL,
+    campaign_id int,
+    decided_at  timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (item_id, label_id)
+);
+CREATE INDEX item_decision_label ON pgclip.item_decision (label_id, decision);
+CREATE INDEX item_decision_campaign ON pgclip.item_decision (campaign_id)
+    WHERE campaign_id IS NOT NULL;
+
+-- Every change of a decision. A worker gives positions after the commit, one worker at a time: who
+-- reads by position misses none. NULL decisions are to be reviewed.
+CREATE TABLE pgclip.decision_change (
+    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    position   bigint UNIQUE,
+    item_id    bigint NOT NULL,
+    label_id   int NOT NULL,
+    was        boolean,
+    now        boolean,
+    changed_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX decision_change_new ON pgclip.decision_change (id) WHERE position IS NULL;
+CREATE SEQUENCE pgclip.decision_position;
+
+-- What people have said already.
+INSERT INTO pgclip.item_decision (item_id, label_id, decision)
+SELECT item_id, label_id, sum(CASE WHEN value THEN 1 ELSE -1 END) > 0
+FROM (SELECT DISTINCT ON (e.item_id, j.label_id, j.judge) e.item_id, j.label_id, j.value
+      FROM pgclip.judgement j
+      JOIN pgclip.embedding_set e ON e.content_hash = j.content_hash
+      JOIN pgclip.model m ON m.id = e.model_id AND m.state = 'live'
+      ORDER BY e.item_id, j.label_id, j.judge, j.judged_at DESC) word
+GROUP BY item_id, label_id
+HAVING sum(CASE WHEN value THEN 1 ELSE -1 END) <> 0;
