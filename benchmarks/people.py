@@ -178,6 +178,10 @@ class People:
         """What each thing is called."""
         return self._english()
 
+    def kinds(self) -> list[str]:
+        """What each thing is, in Unicode's groups."""
+        return [each.subgroup for each in _emoji()]
+
     def scale(self) -> float:
         """The model's logit scale."""
         return float(_clip().scale)

@@ -1,6 +1,7 @@
 -- Putting promises to the test: campaigns, their draws, and what these show. Of several thresholds
 -- the safest is tried first and each further one only when the one before is shown to keep the
--- promise: in a fixed order none of them uses up the doubt of another.
+-- promise: in a fixed order none of them uses up the doubt of another (Maurer, Hothorn and Lehmacher
+-- 1995).
 
 -- A random number of a content, by which contents are drawn: the beginning of its hash.
 CREATE FUNCTION pgclip._chance(p_hash bytea) RETURNS bigint
@@ -134,77 +135,85 @@ CREATE TYPE pgclip._look AS (
     is_kept boolean, judged int, good int, bound float8, lacking int
 );
 
--- Goes through a campaign's steps and looks as far as its draws have been judged, from the first
--- one on, so that a judgement that is taken back counts, too. p_draws: contents that are needed
--- next are drawn; else it stops there.
+-- Goes through a campaign's tests as far as its draws have been judged, from the first one on, so
+-- that a judgement that is taken back counts, too. Each look has its own part of the doubt, and goes
+-- through the candidates in their order, past those that another look has shown already: an error
+-- needs a look to be wrong about the first candidate of its that does not keep the promise.
+-- p_draws: contents that are needed next are drawn; else it stops there.
 CREATE FUNCTION pgclip._advance(p_campaign int, p_draws boolean) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
     v_before pgclip.campaign;
     v_now    pgclip.campaign;
-    v_what   pgclip.promise;
+    v_what   text;
+    v_kept   int := 0;  -- the last candidate that is shown to keep it
     v_shown  pgclip._look;
 BEGIN
     SELECT * INTO v_before FROM pgclip.campaign WHERE id = p_campaign FOR NO KEY UPDATE;
-    SELECT * INTO v_what FROM pgclip.promise WHERE id = v_before.promise_id;
-    IF p_draws THEN
-        v_before := pgclip._forget_gone_draws(v_before);
-    END IF;
+    v_what := (SELECT what FROM pgclip.promise WHERE id = v_before.promise_id);
     v_now := v_before;
-    v_now.state := 'judging';
-    v_now.step := 1;
+    IF p_draws THEN
+        v_now := pgclip._forget_gone_draws(v_now);
+    END IF;
     v_now.look := 1;
     v_now.threshold := NULL;
-    LOOP
-        IF v_now.step > cardinality(v_now.thresholds) THEN
-            v_now.state := 'complete';
-            EXIT;
-        ELSIF v_now.look > cardinality(v_now.looks)
-              OR v_what.what = 'precision' AND v_now.above[v_now.step] < v_now.looks[v_now.look]
-        THEN
-            v_now.state := 'exhausted';
-            EXIT;
+    WHILE v_now.look <= cardinality(v_now.looks) LOOP
+        v_now.step := pgclip._next_candidate(v_now, v_what, v_kept);
+        IF v_now.step IS NULL THEN
+            v_now.look := v_now.look + 1;
+            CONTINUE;
         END IF;
         IF p_draws THEN
-            v_now := pgclip._drawn(v_now, v_what.what);
+            v_now := pgclip._drawn(v_now, v_what);
         END IF;
-        v_shown := pgclip._shown(v_now, v_what.what);
+        v_shown := pgclip._shown(v_now, v_what);
         EXIT WHEN v_shown.is_kept IS NULL;
         IF v_shown.is_kept THEN
-            v_now.threshold := v_now.thresholds[v_now.step];
+            v_kept := v_now.step;
+            v_now.threshold := v_now.thresholds[v_kept];
             v_now.bound := v_shown.bound;
             v_now.judged := v_shown.judged;
             v_now."right" := v_shown.good;
-            v_now.decides := CASE v_what.what
-                WHEN 'recall' THEN v_now.contents - v_now.above[v_now.step]
-                ELSE v_now.above[v_now.step] END;
-            v_now.step := v_now.step + 1;
             v_now.look := 1;
         ELSE
             v_now.look := v_now.look + 1;
         END IF;
     END LOOP;
-    IF v_now.threshold IS NULL THEN
+    v_now.state := CASE WHEN v_now.look <= cardinality(v_now.looks) THEN 'judging'
+                        WHEN v_kept = cardinality(v_now.thresholds) THEN 'complete'
+                        ELSE 'exhausted' END;
+    IF v_kept = 0 THEN
         v_now.bound := v_shown.bound;
         v_now.judged := v_shown.judged;
         v_now."right" := v_shown.good;
-        v_now.decides := NULL;
-        v_now.kept_at := NULL;
-    ELSE
-        v_now.kept_at := coalesce(v_before.kept_at, clock_timestamp());
     END IF;
+    v_now.decides := CASE WHEN v_kept = 0 THEN NULL
+                          WHEN v_what = 'recall' THEN v_now.contents - v_now.above[v_kept]
+                          ELSE v_now.above[v_kept] END;
+    v_now.kept_at := CASE WHEN v_kept > 0 THEN coalesce(v_before.kept_at, clock_timestamp()) END;
     v_now.lacking := CASE v_now.state WHEN 'judging' THEN v_shown.lacking END;
     IF v_now.threshold IS DISTINCT FROM v_before.threshold THEN  -- items are decided anew
         v_now.after_item := 0;
         v_now.changed := pg_current_xact_id();
     END IF;
-    UPDATE pgclip.campaign SET state = v_now.state, step = v_now.step, look = v_now.look,
-        threshold = v_now.threshold, bound = v_now.bound, judged = v_now.judged,
-        "right" = v_now."right", decides = v_now.decides, lacking = v_now.lacking,
-        kept_at = v_now.kept_at, after_item = v_now.after_item, changed = v_now.changed,
-        drawn_above = v_now.drawn_above, drawn_below = v_now.drawn_below
+    UPDATE pgclip.campaign SET state = v_now.state, step = coalesce(v_now.step, 1),
+        look = v_now.look, threshold = v_now.threshold, bound = v_now.bound,
+        judged = v_now.judged, "right" = v_now."right", decides = v_now.decides,
+        lacking = v_now.lacking, kept_at = v_now.kept_at, after_item = v_now.after_item,
+        changed = v_now.changed, drawn_above = v_now.drawn_above,
+        drawn_below = v_now.drawn_below
     WHERE id = p_campaign;
 END $$;
+
+-- The candidate that a look tries after p_kept: of precision one with a quarter more contents than it
+-- draws. NULL if there is none.
+CREATE FUNCTION pgclip._next_candidate(p_campaign pgclip.campaign, p_what text, p_kept int)
+RETURNS int
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT min(nth)::int FROM unnest(p_campaign.above) WITH ORDINALITY a(contents, nth)
+    WHERE nth > p_kept
+      AND (p_what = 'recall' OR contents >= 1.25 * p_campaign.looks[p_campaign.look])
+$$;
 
 -- Draws of contents that nobody has judged and that are gone now make place for others.
 CREATE FUNCTION pgclip._forget_gone_draws(p_campaign pgclip.campaign) RETURNS pgclip.campaign
@@ -247,6 +256,7 @@ DECLARE
     v_needs int := p_campaign.looks[p_campaign.look];
     v_doubt float8 := p_campaign.doubts[p_campaign.look];
     v_share float8 := (SELECT share FROM pgclip.promise WHERE id = p_campaign.promise_id);
+    -- If not, what other thresholds have drawn is no random choice of what reaches this one.
     v_drawn boolean := coalesce(p_campaign.drawn_above[p_campaign.step], 0) >= v_needs;
     v_above pgclip._side_count := pgclip._side(p_campaign, true, v_needs);
     v_below pgclip._side_count;
@@ -257,9 +267,10 @@ BEGIN
         v_look.bound := pgclip._lower_bound(v_above.good, v_above.judged, v_doubt);
         v_look.lacking := v_needs - v_above.judged;
         v_look.is_kept := CASE
+            WHEN NOT v_drawn THEN NULL
             WHEN v_above.judged - v_above.good > p_campaign.allowed[p_campaign.look] THEN false
             WHEN v_above.judged = v_needs THEN true
-            WHEN v_drawn AND v_above.drawn < v_needs THEN false END;  -- others are gone
+            WHEN v_above.drawn < v_needs THEN false END;  -- others are gone
         RETURN v_look;
     END IF;
     v_below := pgclip._side(p_campaign, false, v_needs);
@@ -348,7 +359,12 @@ BEGIN
           AND k.head_version = pgclip._head_version(l.set_id, k.model_id)
         ORDER BY k.id
     LOOP
-        UPDATE pgclip.campaign_draw d SET judged = o.people >= p.opinions, "right" = o.is_right
+        -- Two of three who agree are enough.
+        UPDATE pgclip.campaign_draw d SET
+            judged = greatest(o.yes, o.no) * 2 > p.opinions
+                     OR o.yes + o.no + o.unsure >= p.opinions,
+            "right" = CASE WHEN o.yes > o.no + o.unsure THEN true
+                           WHEN o.no > o.yes + o.unsure THEN false END
         FROM pgclip.campaign k
         JOIN pgclip.promise p ON p.id = k.promise_id
         CROSS JOIN pgclip._opinions(p_label, p_hash) o
@@ -360,24 +376,18 @@ BEGIN
     END LOOP;
 END $$;
 
--- How many people have said something of a content, and what most say: NULL where as many say yes
--- as no, or aren't sure.
+-- What people have said of a content for a label, the last word of each.
 CREATE FUNCTION pgclip._opinions(
-    p_label int, p_hash bytea, OUT people int, OUT is_right boolean
+    p_label int, p_hash bytea, OUT yes int, OUT no int, OUT unsure int
 ) LANGUAGE sql STABLE AS $$
     WITH word AS (
-        SELECT DISTINCT ON (j.judge) j.judge, CASE WHEN j.value THEN 1 ELSE -1 END AS vote
+        SELECT DISTINCT ON (j.judge) j.judge, j.value
         FROM pgclip.judgement j WHERE j.label_id = p_label AND j.content_hash = p_hash
         ORDER BY j.judge, j.judged_at DESC
-    ), said AS (
-        SELECT judge, vote FROM word
-        UNION ALL
-        SELECT r.judge, 0 FROM pgclip.review r
-        WHERE r.label_id = p_label AND r.content_hash = p_hash AND r.unsure
-          AND r.judge NOT IN (SELECT judge FROM word)
     )
-    SELECT count(*)::int,
-           CASE WHEN count(*) FILTER (WHERE vote = 1) * 2 > count(*) THEN true
-                WHEN count(*) FILTER (WHERE vote = -1) * 2 > count(*) THEN false END
-    FROM said
+    SELECT count(*) FILTER (WHERE value)::int, count(*) FILTER (WHERE NOT value)::int,
+           (SELECT count(*)::int FROM pgclip.review r
+            WHERE r.label_id = p_label AND r.content_hash = p_hash AND r.unsure
+              AND r.judge NOT IN (SELECT judge FROM word))
+    FROM word
 $$;

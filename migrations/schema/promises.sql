@@ -46,34 +46,29 @@ LEFT JOIN pgclip.model m ON m.state = 'live'
 LEFT JOIN pgclip.campaign k ON k.promise_id = p.id AND k.model_id = m.id
                            AND k.head_version = pgclip._head_version(s.id, m.id);
 
--- Wants a label to keep a promise, and says how far that is, a row for each. The same once more
--- only says it; another share or confidence is put to the test anew.
+-- Wants a label to keep a promise, and says how far that is. The same once more only says it;
+-- another share or confidence is put to the test anew.
 --
---   precision   of the items that are called so, at least this share is
---   recall      of the items that are so, at most 1 less this share is denied
+--   what        "precision": of the items that are called so, at least this share is; "recall": of
+--               the items that are so, at most 1 less this share is denied
 --   confidence  how often that holds of promises made so
 --   opinions    how many people judge each draw; the majority counts
 --   judgements  after how many one looks first; NULL: as few as can be, of which none may be wrong
 --
--- With neither it only says what is there. Items get scores of the label, which takes a pass over
--- all of them. Raises PC001, and PC002 if there is no such label.
+-- Items get scores of the label, which takes a pass over all of them. Raises PC001, and PC002 if
+-- there is no such label.
 CREATE FUNCTION pgclip.promise(
-    label_set text, label text, "precision" float8 DEFAULT NULL, recall float8 DEFAULT NULL,
+    label_set text, label text, what text DEFAULT 'precision', share float8 DEFAULT 0.95,
     confidence float8 DEFAULT 0.95, opinions int DEFAULT 1, judgements int DEFAULT NULL
 ) RETURNS SETOF pgclip.promises
 LANGUAGE plpgsql AS $$
 DECLARE
     v_label int := pgclip._label(label_set, label);
-    v_what  text;
 BEGIN
-    FOREACH v_what IN ARRAY ARRAY['precision', 'recall'] LOOP
-        PERFORM pgclip._ask_promise(
-            v_label, v_what, CASE v_what WHEN 'recall' THEN recall ELSE "precision" END,
-            confidence, opinions, judgements);
-    END LOOP;
+    PERFORM pgclip._ask_promise(v_label, what, share, confidence, opinions, judgements);
     PERFORM pgclip._begin_campaigns();
     RETURN QUERY SELECT * FROM pgclip.promises p
-                 WHERE p.set = label_set AND p.label = promise.label ORDER BY p.what;
+                 WHERE p.set = label_set AND p.label = promise.label AND p.what = promise.what;
 END $$;
 
 CREATE FUNCTION pgclip._ask_promise(
@@ -84,8 +79,9 @@ LANGUAGE plpgsql AS $$
 DECLARE
     v_least int := 60;
 BEGIN
-    IF p_share IS NULL THEN
-        RETURN;
+    IF (p_what IN ('precision', 'recall')) IS NOT TRUE THEN
+        RAISE EXCEPTION 'a promise is of precision or recall, not %', p_what
+            USING ERRCODE = 'PC001';
     ELSIF (p_share BETWEEN 0.5 AND 0.999 AND p_confidence BETWEEN 0.5 AND 0.999) IS NOT TRUE THEN
         RAISE EXCEPTION '% and confidence are from 0.5 to 0.999', p_what USING ERRCODE = 'PC001';
     ELSIF (p_opinions BETWEEN 1 AND 9) IS NOT TRUE THEN

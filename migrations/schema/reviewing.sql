@@ -1,5 +1,11 @@
 -- What people should look at next: draws that promises rest on, and what labels learn most from.
 
+-- What a person is to look at, and why.
+CREATE TYPE pgclip.draw AS (
+    item_id bigint, collection text, key text, kind pgclip.kind, label text, purpose text,
+    score real, content_hash bytea
+);
+
 -- Draws at most n contents of a set for a person to judge, or of one label, each with why:
 --
 --   precision, recall   a promise rests on it: drawn at random, where a threshold is tried
@@ -12,8 +18,7 @@
 CREATE FUNCTION pgclip.review(
     label_set text, n int DEFAULT 20, judge text DEFAULT NULL, label text DEFAULT NULL,
     purpose text DEFAULT NULL
-) RETURNS TABLE (item_id bigint, collection text, key text, kind pgclip.kind, "label" text,
-                 purpose text, score real, content_hash bytea)
+) RETURNS SETOF pgclip.draw
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
@@ -75,19 +80,21 @@ BEGIN
     RETURN v_labels;
 END $$;
 
--- Whether a person can be asked of a content: has not been, and not enough others are at it.
+-- Whether a person can be asked of a content: has not been, and those who are at it may not be
+-- enough for most of so many opinions.
 CREATE FUNCTION pgclip._can_be_asked(
     p_label int, p_hash bytea, p_judge text, p_opinions int
 ) RETURNS boolean
 LANGUAGE sql STABLE AS $$
-    WITH asked AS (
-        SELECT j.judge FROM pgclip.judgement j
-        WHERE j.label_id = p_label AND j.content_hash = p_hash
-        UNION
-        SELECT r.judge FROM pgclip.review r
-        WHERE r.label_id = p_label AND r.content_hash = p_hash
-    )
-    SELECT count(*) < p_opinions AND count(*) FILTER (WHERE judge = p_judge) = 0 FROM asked
+    SELECT NOT EXISTS (SELECT FROM pgclip.judgement j
+                       WHERE j.label_id = p_label AND j.content_hash = p_hash
+                         AND j.judge = p_judge)
+       AND count(*) FILTER (WHERE r.judge = p_judge) = 0
+       AND (count(*) FILTER (WHERE NOT r.unsure) + greatest(o.yes, o.no)) * 2 < p_opinions
+       AND o.yes + o.no + o.unsure < p_opinions
+    FROM pgclip._opinions(p_label, p_hash) o
+    LEFT JOIN pgclip.review r ON r.label_id = p_label AND r.content_hash = p_hash
+    GROUP BY o.yes, o.no, o.unsure
 $$;
 
 -- What campaigns need judged next.
