@@ -158,8 +158,12 @@ def _begin(cursor: Any, campaign: Campaign, version: int, items: Any, scores: Fl
     cursor.execute("UPDATE pgclip.label_set SET words_version = %s WHERE name = 's'", (version,))
     cursor.execute("SELECT id FROM pgclip.label WHERE name = 'l'")
     (label,) = cursor.fetchone()
-    rows = StringIO("".join(f"{item + 1}\t1\t{label}\t{version}\t0\t{score!r}\n"
-                            for item, score in zip(items, scores.tolist(), strict=True)))
+    rows = StringIO(
+        "".join(
+            f"{item + 1}\t1\t{label}\t{version}\t0\t{score!r}\n"
+            for item, score in zip(items, scores.tolist(), strict=True)
+        )
+    )
     cursor.copy_expert("COPY pgclip.item_score FROM STDIN", rows)
     cursor.execute("UPDATE pgclip.item_score s SET chance = pgclip._chance(e.content_hash)"
                    " FROM pgclip.embedding_set e WHERE e.item_id = s.item_id")  # fmt: skip
@@ -173,8 +177,10 @@ def _judge_some(
     """Each person judges what they get; how many judgements that were."""
     asked = 0
     for judge in range(campaign.opinions):
-        cursor.execute("SELECT item_id, collection, key FROM pgclip.review('s', %s, %s, purpose =>"
-                       " 'promise')", (max(1, most // campaign.opinions), f"judge {judge}"))
+        cursor.execute(
+            "SELECT item_id, collection, key FROM pgclip.review('s', %s, %s, purpose => 'promise')",
+            (max(1, most // campaign.opinions), f"judge {judge}"),
+        )
         drawn = cursor.fetchall()
         said = [
             {"set": "s", "label": "l", "key": key, "collection": collection,

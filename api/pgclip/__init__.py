@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         Missing,
         Similarity,
     )
+    from pgclip.labelling.promising import Decided, DecisionChange, Draw, Promise
     from pgclip.searching.queries import Like
     from pgclip.searching.segments import Segment
     from pgclip.submitting.jobs import Batch, ItemFailure, Job
@@ -56,6 +57,9 @@ __all__ = [
     "Collection",
     "ConfigurationError",
     "ConnectionFailed",
+    "Decided",
+    "DecisionChange",
+    "Draw",
     "Duplicate",
     "Healed",
     "Hit",
@@ -76,6 +80,7 @@ __all__ = [
     "NotCommitted",
     "NotFound",
     "PgclipError",
+    "Promise",
     "QueryFailed",
     "QueueFull",
     "RowHit",
@@ -89,7 +94,7 @@ __all__ = [
 
 # Where they are, what all need first.
 _HOMES = (
-    *("errors", "items", "searching.queries", "searching.segments"),
+    *("errors", "items", "labelling.promising", "searching.queries", "searching.segments"),
     *("submitting.jobs", "tables.calls", "tables.definition", "client", "aio"),
 )
 

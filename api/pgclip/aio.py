@@ -8,7 +8,8 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from pgclip.client import Client
 from pgclip.errors import QueueFull
-from pgclip.items import Classified, ItemInfo, Kind, State
+from pgclip.items import Classified, Decision, ItemInfo, Kind, State
+from pgclip.labelling.promising import Decided
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -107,6 +108,12 @@ class AsyncClient:
     judgements = _awaited(Client.judgements)
     teach = _awaited(Client.teach)
     evaluate = _awaited(Client.evaluate)
+    promise = _awaited(Client.promise)
+    promises = _awaited(Client.promises)
+    withdraw_promise = _awaited(Client.withdraw_promise)
+    review = _awaited(Client.review)
+    leave_unsure = _awaited(Client.leave_unsure)
+    decision_changes = _awaited(Client.decision_changes)
 
     async def items(
         self,
@@ -137,6 +144,21 @@ class AsyncClient:
         call = functools.partial(self.client.classify_items, labels, **options)
         async for item in self._paged(await self._run(call)):
             yield item
+
+    async def decisions(
+        self,
+        label_set: str,
+        *,
+        label: str | None = None,
+        decision: Decision | None = None,
+        collection: str | None = None,
+    ) -> AsyncIterator[Decided]:
+        """Each item with each label that is decided, for `async for`. See Client.decisions."""
+        found = self.client.decisions(
+            label_set, label=label, decision=decision, collection=collection
+        )
+        async for one in self._paged(found):
+            yield one
 
     async def _paged(self, found: Iterator[R]) -> AsyncIterator[R]:
         while page := await self._run(lambda: list(islice(found, _PAGE))):

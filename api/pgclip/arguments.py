@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from pgclip.errors import InvalidItem
-from pgclip.items import Kind, State
+from pgclip.items import Decision, Kind, State
 from pgclip.keys import file_key
 
 # \u0000 in JSON, not behind an escaped backslash.
@@ -54,6 +54,12 @@ def state_of(value: object) -> State | None:
     """None for any. Raises InvalidItem."""
     state: State | None = _one_of(value, get_args(State), "state")
     return state
+
+
+def decision_of(value: object) -> Decision | None:
+    """A decision, or None for any. Raises InvalidItem."""
+    found: Decision | None = _one_of(value, get_args(Decision), "decision")
+    return found
 
 
 def key_list(keys: object) -> list[str] | None:

@@ -15,6 +15,7 @@ from pgclip.items import (
     labels_from,
 )
 from pgclip.labelling.judging import Judging
+from pgclip.labelling.promising import Promising
 from pgclip.labelling.sets import Labelling
 from pgclip.searching.asking import Asking
 from pgclip.settings import Settings
@@ -26,7 +27,7 @@ from pgclip.submitting.tickets import TicketOffice
 from pgclip.tables.calls import Tables
 
 
-class Client(Controlling, Labelling, Judging, Asking, Tables):
+class Client(Controlling, Labelling, Judging, Promising, Asking, Tables):
     """Submits images and texts, and searches them.
 
     Settings are keyword arguments (see pgclip.settings) or PGCLIP_* variables; database_url and

@@ -9,19 +9,22 @@ if TYPE_CHECKING:
     import numpy as np
 
 Kind: TypeAlias = Literal["image", "text"]
+Decision: TypeAlias = Literal["yes", "no", "review"]
 State: TypeAlias = Literal["queued", "leased", "done", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A zero-shot label: its set, its name, and the probability that the model gives it.
+    """A label: its set, its name, and the probability that the model gives it.
 
-    Within the set (softmax), or of a SigLIP each by itself (sigmoid).
+    `decision` is "yes", "no" or "review" where a promise or people decide of it, None elsewhere:
+    then it is the model's guess.
     """
 
     set: str
     name: str
     score: float
+    decision: Decision | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +183,7 @@ class LabelSet:
     collections: tuple[str, ...] | None
     relabel: bool
     taught: int
+    decide: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +221,7 @@ def hit_from(row: Sequence[Any]) -> Hit:
 
 def labels_from(rows: Sequence[Mapping[str, Any]]) -> tuple[Label, ...]:
     """Labels from the JSON of pgclip.labels_of."""
-    return tuple(Label(row["set"], row["label"], row["score"]) for row in rows)
+    return tuple(Label(row["set"], row["label"], row["score"], row.get("decision")) for row in rows)
 
 
 @dataclass(frozen=True, slots=True)

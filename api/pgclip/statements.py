@@ -146,14 +146,15 @@ CONFIGURE_TEXT_SEARCH = "SELECT pgclip.configure_text_search(%s::regconfig, %s::
 LOCAL_TIMEOUT = "SELECT set_config('statement_timeout', %s, true)"
 DEFINE_LABEL_SET = """
     SELECT pgclip.define_label_set(
-        %s, %s, coalesce(%s, ARRAY['a photo of a {}']), %s, %s, %s, %s, %s, %s, %s::jsonb, %s, %s)
+        %s, %s, coalesce(%s, ARRAY['a photo of a {}']), %s, %s, %s, %s, %s, %s, %s::jsonb, %s, %s,
+        %s)
 """
 LABEL_SETS = """
     SELECT s.name, array_agg(l.name ORDER BY l.position) FILTER (WHERE NOT l.is_background),
            s.templates, s.top_k, s.threshold, s.applies_to, s.active, s.version, s.exclusive,
            coalesce(array_agg(l.name ORDER BY l.position) FILTER (WHERE l.is_background), '{}'),
            coalesce(jsonb_object_agg(l.name, l.forms) FILTER (WHERE l.forms <> '{}'), '{}'),
-           s.collections, s.relabels, s.teaching
+           s.collections, s.relabels, s.teaching, s.decides
     FROM pgclip.label_set s JOIN pgclip.label l ON l.set_id = s.id AND l.archived_at IS NULL
     GROUP BY s.id ORDER BY s.name
 """
@@ -169,7 +170,34 @@ JUDGEMENTS = """
     WHERE (%s::text IS NULL OR set = %s) ORDER BY judged_at, set, label, collection, key, judge
 """
 REQUEST_TEACHING = "SELECT pgclip.request_teaching(%s, %s, %s, %s)"
-REQUEST_EVALUATION = "SELECT pgclip.request_evaluation(%s, %s, %s, %s)"
+REQUEST_EVALUATION = "SELECT pgclip.request_evaluation(%s, %s, %s, %s, %s)"
+_PROMISE = """
+    set, label, what, share, confidence, opinions, state, model, head_version, threshold, bound,
+    judged, "right", decides, contents, coverage, lacking, begun_at, kept_at
+"""
+PROMISE = f"""
+    SELECT {_PROMISE} FROM pgclip.promise(
+        %s, %s, %s, %s, confidence => %s, opinions => %s, judgements => %s)
+"""
+PROMISES = f"""
+    SELECT {_PROMISE} FROM pgclip.promises WHERE %s::text IS NULL OR set = %s
+    ORDER BY set, label, what
+"""
+WITHDRAW_PROMISE = "SELECT pgclip.withdraw_promise(%s, %s)"
+REVIEW = """
+    SELECT item_id, collection, key, kind::text, label, purpose, score
+    FROM pgclip.review(%s, %s, %s, %s, %s)
+"""
+LEAVE_UNSURE = "SELECT pgclip.leave_unsure(%s, %s, %s, %s, %s)"
+DECISIONS = """
+    SELECT item_id, collection, key, kind::text, set, label, decision, score, rests_on, share,
+           confidence, threshold, head_version, decided_at
+    FROM pgclip.decisions(%s, %s, %s, %s, %s, %s, %s)
+"""
+DECISION_CHANGES = """
+    SELECT position, item_id, collection, key, set, label, was, now, changed_at
+    FROM pgclip.decision_changes(%s, %s)
+"""
 LABEL_RESULT = "SELECT pgclip.label_result(%s)"
 DROP_LABEL_SET = "SELECT pgclip.drop_label_set(%s)"
 KEYS = "SELECT id, key FROM pgclip.item WHERE id = ANY(%s)"

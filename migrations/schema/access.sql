@@ -6,8 +6,8 @@
 
 CREATE FUNCTION pgclip._functions_of(p_access text) RETURNS text[]
 LANGUAGE sql IMMUTABLE AS $$
-    SELECT ARRAY['serves', 'try_out', '_decision', '_lacking_grants', '_lacking_elsewhere', '_owner',
-                 '_functions_of', '_readable_by', '_segment_table', '_rows_in',
+    SELECT ARRAY['serves', 'try_out', '_decision', '_lacking_grants', '_lacking_elsewhere',
+                 '_owner', '_functions_of', '_readable_by', '_segment_table', '_rows_in',
                  '_rows_reckoned']
         || CASE p_access
            WHEN 'client' THEN ARRAY[
@@ -25,7 +25,8 @@ LANGUAGE sql IMMUTABLE AS $$
         '_from', '_key_expression', '_base_type', '_table_searched', '_rows_statement',
         'judge', 'judge_many', 'request_evaluation', 'label_result', 'evaluate',
         '_await_label_task', 'label_templates', 'background_words',
-        '_promises_in_force', '_head_version', 'review', 'leave_unsure', 'decision_changes']
+        '_promises_in_force', '_head_version', 'review', 'leave_unsure', 'decisions',
+        'decision_changes']
            WHEN 'indexer' THEN ARRAY[
         'index_table', 'unindex_table', '_check_table', '_parse_columns', '_define_table',
         '_grant_reading', '_leave_table', '_set_triggers', '_drop_triggers', '_triggers_of',

@@ -1,7 +1,7 @@
 -- Putting promises to the test: campaigns, their draws, and what these show. Of several thresholds
 -- the safest is tried first and each further one only when the one before is shown to keep the
--- promise: in a fixed order none of them uses up the doubt of another (Maurer, Hothorn and Lehmacher
--- 1995).
+-- promise: in a fixed order none of them uses up the doubt of another (Maurer, Hothorn and
+-- Lehmacher 1995).
 
 -- A random number of a content, by which contents are drawn: the beginning of its hash.
 CREATE FUNCTION pgclip._chance(p_hash bytea) RETURNS bigint
@@ -99,7 +99,7 @@ BEGIN
 END $$;
 
 -- The first draws that reach a threshold, or that don't, in their order.
-CREATE FUNCTION pgclip._sample(
+CREATE FUNCTION pgclip._first_draws(
     p_campaign pgclip.campaign, p_threshold float4, p_is_above boolean, p_most int
 ) RETURNS SETOF pgclip.campaign_draw
 LANGUAGE sql STABLE AS $$
@@ -124,21 +124,21 @@ LANGUAGE sql AS $$
     ON CONFLICT DO NOTHING
 $$;
 
--- A side of a threshold: how many contents there are, drawn for a look, judged, and of these so. Who
--- isn't sure counts against the promise.
+-- A side of a threshold: how many contents there are, drawn for a look, judged, and of these so.
+-- Who isn't sure counts against the promise.
 CREATE TYPE pgclip._side_count AS (contents int, drawn int, judged int, good int);
 
 -- What a look shows: whether the promise is kept, NULL while draws are to be judged; how many are
--- judged, and of those that reach the threshold right; the bound so far; how many more judgements it
--- takes until it can be told.
+-- judged, and of those that reach the threshold right; the bound so far; how many more judgements
+-- it takes until it can be told.
 CREATE TYPE pgclip._look AS (
     is_kept boolean, judged int, good int, bound float8, lacking int
 );
 
 -- Goes through a campaign's tests as far as its draws have been judged, from the first one on, so
--- that a judgement that is taken back counts, too. Each look has its own part of the doubt, and goes
--- through the candidates in their order, past those that another look has shown already: an error
--- needs a look to be wrong about the first candidate of its that does not keep the promise.
+-- that a judgement that is taken back counts, too. Each look has its own part of the doubt, and
+-- goes through the candidates in their order, past those that another look has shown already: an
+-- error needs a look to be wrong about the first candidate of its that does not keep the promise.
 -- p_draws: contents that are needed next are drawn; else it stops there.
 CREATE FUNCTION pgclip._advance(p_campaign int, p_draws boolean) RETURNS void
 LANGUAGE plpgsql AS $$
@@ -205,8 +205,8 @@ BEGIN
     WHERE id = p_campaign;
 END $$;
 
--- The candidate that a look tries after p_kept: of precision one with a quarter more contents than it
--- draws. NULL if there is none.
+-- The candidate that a look tries after p_kept: of precision one with a quarter more contents than
+-- it draws. NULL if there is none.
 CREATE FUNCTION pgclip._next_candidate(p_campaign pgclip.campaign, p_what text, p_kept int)
 RETURNS int
 LANGUAGE sql IMMUTABLE AS $$
@@ -294,7 +294,8 @@ LANGUAGE sql STABLE AS $$
                 ELSE p_campaign.contents - p_campaign.above[p_campaign.step] END,
            count(*)::int, count(*) FILTER (WHERE judged)::int,
            count(*) FILTER (WHERE judged AND coalesce("right", NOT p_is_above))::int
-    FROM pgclip._sample(p_campaign, p_campaign.thresholds[p_campaign.step], p_is_above, p_needs)
+    FROM pgclip._first_draws(p_campaign, p_campaign.thresholds[p_campaign.step], p_is_above,
+                             p_needs)
 $$;
 
 -- What share of the contents that are so reaches the threshold, at least. Half the doubt is for how

@@ -1,5 +1,6 @@
--- Decisions: yes or no, for each item and label of which something is promised or whose set decides;
--- by people, whose word on a content wins, or by a promise in force. All else is to be reviewed.
+-- Decisions: yes or no, for each item and label of which something is promised or whose set
+-- decides; by people, whose word on a content wins, or by a promise in force. All else is to be
+-- reviewed.
 
 -- What is decided now. rests_on: "judgement", "precision" or "recall"; what the promise says, by
 -- which version of the head and threshold. NULL: nothing decides.
@@ -25,6 +26,45 @@ LEFT JOIN pgclip.model m ON m.state = 'live'
 LEFT JOIN pgclip.item_score sc ON sc.item_id = i.id AND sc.model_id = m.id AND sc.label_id = l.id
 LEFT JOIN pgclip.item_label il ON il.item_id = i.id AND il.model_id = m.id AND il.label_id = l.id
 WHERE s.decides OR EXISTS (SELECT FROM pgclip.promise asked WHERE asked.label_id = l.id);
+
+-- Decisions of a set, or of one label or collection, or of one kind ("yes", "no", "review"), in the
+-- order of items and labels: at most "limit", after an item and a label. Raises PC002.
+CREATE FUNCTION pgclip.decisions(
+    label_set text, label text DEFAULT NULL, decision text DEFAULT NULL,
+    collection text DEFAULT NULL, after bigint DEFAULT 0, after_label text DEFAULT '',
+    "limit" int DEFAULT 1000
+) RETURNS SETOF pgclip.decisions
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    v_labels int[] := pgclip._labels_to_review(decisions.label_set, decisions.label);
+    v_among  bigint[];
+BEGIN
+    IF decisions.decision NOT IN ('yes', 'no', 'review') THEN
+        RAISE EXCEPTION 'a decision is yes, no or review, not %', decisions.decision
+            USING ERRCODE = 'PC001';
+    ELSIF decisions.decision IN ('yes', 'no') THEN  -- by the index of what is decided
+        v_among := ARRAY(
+            SELECT d.item_id FROM pgclip.item_decision d
+            JOIN pgclip.item i ON i.id = d.item_id
+            JOIN pgclip.collection c ON c.id = i.collection_id
+            WHERE d.label_id = ANY(v_labels) AND d.decision = (decisions.decision = 'yes')
+              AND d.item_id >= decisions.after
+              AND c.name = coalesce(decisions.collection, c.name)
+              AND (d.campaign_id IS NULL
+                   OR d.campaign_id IN (SELECT f.campaign_id FROM pgclip._promises_in_force() f))
+            ORDER BY d.item_id LIMIT decisions."limit" + cardinality(v_labels));
+    END IF;
+    RETURN QUERY
+        SELECT v.* FROM pgclip.decisions v
+        WHERE v.set = decisions.label_set AND v.label = coalesce(decisions.label, v.label)
+          AND v.decision = coalesce(decisions.decision, v.decision)
+          AND v.collection = coalesce(decisions.collection, v.collection)
+          AND (v.item_id, v.label) > (decisions.after, decisions.after_label)
+          AND v.item_id >= decisions.after
+          AND (v_among IS NULL OR v.item_id = ANY(v_among))
+        ORDER BY v.item_id, v.label LIMIT decisions."limit";
+END $$;
 
 -- Of an item and a label: "yes", "no" or "review"; NULL if neither its set decides nor anything is
 -- promised.

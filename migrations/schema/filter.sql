@@ -202,6 +202,86 @@ BEGIN
     RETURN format('i.id IN (SELECT il.item_id FROM pgclip.item_label il WHERE %s)', v_where);
 END $$;
 
+-- {"weapon": "no"}, or of a set {"moderation": {"weapon": ["no", "review"]}}: all of them.
+CREATE FUNCTION pgclip._decisions_condition(p_wanted jsonb, p_each boolean) RETURNS text
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_member record;
+    v_all    text[] := '{}';
+BEGIN
+    IF jsonb_typeof(p_wanted) <> 'object' OR p_wanted = '{}' THEN
+        PERFORM pgclip._bad_filter('$decision takes {"label": "yes"}, "no" or "review", or '
+                                   '{"set": {"label": "yes"}}');
+    END IF;
+    FOR v_member IN
+        SELECT NULL AS set, w.key AS label, w.value FROM jsonb_each(p_wanted) w
+        WHERE jsonb_typeof(w.value) <> 'object'
+        UNION ALL
+        SELECT s.key, w.key, w.value FROM jsonb_each(p_wanted) s
+        CROSS JOIN jsonb_each(CASE jsonb_typeof(s.value) WHEN 'object' THEN s.value END) w
+    LOOP
+        v_all := v_all || pgclip._decision_condition(v_member.set, v_member.label,
+                                                     v_member.value, p_each);
+    END LOOP;
+    RETURN CASE WHEN v_all = '{}' THEN pgclip._bad_filter('$decision names a set and no label')
+                ELSE array_to_string(v_all, ' AND ') END;
+END $$;
+
+CREATE FUNCTION pgclip._decision_condition(
+    p_set text, p_label text, p_wanted jsonb, p_each boolean
+) RETURNS text
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_wanted  text[] := ARRAY(SELECT v #>> '{}' FROM pgclip._list('a decision',
+        CASE jsonb_typeof(p_wanted) WHEN 'string' THEN jsonb_build_array(p_wanted)
+             ELSE p_wanted END) v);
+    v_ids     int[];
+    v_set     pgclip.label_set;
+    v_decided text;
+    v_any     text[] := '{}';
+BEGIN
+    IF NOT v_wanted <@ ARRAY['yes', 'no', 'review'] THEN
+        PERFORM pgclip._bad_filter('a decision is "yes", "no" or "review"');
+    END IF;
+    v_ids := ARRAY(
+        SELECT l.id FROM pgclip.label l JOIN pgclip.label_set s ON s.id = l.set_id
+        WHERE l.name = p_label AND s.name = coalesce(p_set, s.name)
+          AND l.archived_at IS NULL AND NOT l.is_background
+          AND (s.decides OR EXISTS (SELECT FROM pgclip.promise p WHERE p.label_id = l.id)));
+    IF cardinality(v_ids) <> 1 THEN
+        RAISE EXCEPTION 'filter: % label % is decided', CASE v_ids WHEN '{}' THEN 'no'
+                        ELSE 'more than one' END, p_label || coalesce(' of set ' || p_set, '')
+            USING ERRCODE = 'PC002', HINT = 'SELECT set, label FROM pgclip.promises; '
+                  'a set is named as {"$decision": {"set": {"label": "yes"}}}.';
+    END IF;
+    SELECT s.* INTO v_set FROM pgclip.label_set s
+    JOIN pgclip.label l ON l.set_id = s.id WHERE l.id = v_ids[1];
+    v_decided := format(
+        'd.label_id = %s AND (d.campaign_id IS NULL OR d.campaign_id = ANY(%L::int[]))', v_ids[1],
+        ARRAY(SELECT f.campaign_id FROM pgclip._promises_in_force() f));
+    IF 'review' = ANY(v_wanted) THEN
+        v_any := v_any || format('%s AND %s AND NOT EXISTS (SELECT FROM pgclip.item_decision d
+                                                   WHERE d.item_id = i.id AND %s OFFSET 0)',
+            CASE v_set.applies_to WHEN 'both' THEN 'true'
+                 ELSE format('i.kind = %L', v_set.applies_to) END,
+            CASE WHEN v_set.collections IS NULL THEN 'true'
+                 ELSE format('i.collection_id = ANY(%L::int[])',
+                             ARRAY(SELECT c.id FROM pgclip.collection c
+                                   WHERE c.name = ANY(v_set.collections))) END,
+            v_decided);
+    END IF;
+    IF v_wanted && ARRAY['yes', 'no'] THEN
+        v_decided := v_decided || format(' AND d.decision = ANY(%L::boolean[])',
+                                         array_remove(v_wanted, 'review'));
+        v_any := v_any || CASE WHEN p_each
+            THEN format('EXISTS (SELECT FROM pgclip.item_decision d
+                                 WHERE d.item_id = i.id AND %s OFFSET 0)', v_decided)
+            ELSE format('i.id IN (SELECT d.item_id FROM pgclip.item_decision d WHERE %s)',
+                        v_decided) END;
+    END IF;
+    RETURN '(' || array_to_string(v_any, ' OR ') || ')';
+END $$;
+
 CREATE FUNCTION pgclip._field_condition(
     p_field text, p_value jsonb, p_model smallint, p_each boolean
 ) RETURNS text
@@ -209,6 +289,8 @@ LANGUAGE plpgsql STABLE AS $$
 BEGIN
     IF p_field = '$label' THEN
         RETURN pgclip._label_condition(p_value, p_model, p_each);
+    ELSIF p_field = '$decision' THEN
+        RETURN pgclip._decisions_condition(p_value, p_each);
     END IF;
     IF jsonb_typeof(p_value) = 'array' THEN
         PERFORM pgclip._bad_filter(format('%s is given a list', to_json(p_field)),
@@ -229,8 +311,8 @@ BEGIN
                     pgclip._time_operator('i.updated_at', p_field, o.key, o.value)
                 ELSE CASE WHEN left(p_field, 1) = '$' THEN pgclip._bad_filter(
                               format('unknown field %s', p_field),
-                              'There are $key, $source, $created_at, $updated_at, $label, $and, '
-                              '$or and $not.')
+                              'There are $key, $source, $created_at, $updated_at, $label, '
+                              '$decision, $and, $or and $not.')
                           ELSE pgclip._metadata_operator(p_field, o.key, o.value) END
                 END, ' AND ')
             FROM jsonb_each(p_value) o);
@@ -278,6 +360,7 @@ CREATE FUNCTION pgclip._is_indexed(p_filter jsonb) RETURNS boolean
 LANGUAGE sql STABLE AS $$
     SELECT coalesce(bool_or(CASE
         WHEN key IN ('$label', '$created_at') THEN true
+        WHEN key = '$decision' THEN value::text !~ '"review"'
         WHEN key = '$and' THEN (SELECT bool_or(pgclip._is_indexed(v))
                                 FROM jsonb_array_elements(value) v)
         WHEN key = '$or' THEN (SELECT bool_and(pgclip._is_indexed(v))

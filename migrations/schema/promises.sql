@@ -26,9 +26,9 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 -- What was asked of labels and how far it is: state is "waiting" while items get their scores or
--- there are none, "judging" until a threshold is shown to keep it, "kept", or "out of reach" when no
--- more judgements of this head would help. Of a kept one, too, "lacking" more judgements may lower
--- the threshold, so that it decides more.
+-- there are none, "judging" until a threshold is shown to keep it, "kept", or "out of reach" when
+-- no more judgements of this head would help. Of a kept one, too, "lacking" more judgements may
+-- lower the threshold, so that it decides more.
 CREATE VIEW pgclip.promises AS
 SELECT s.name AS set, l.name AS label, p.what, p.share, p.confidence, p.opinions,
        CASE WHEN k.threshold IS NOT NULL THEN 'kept'

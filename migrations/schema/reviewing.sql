@@ -123,7 +123,8 @@ BEGIN
             FROM pgclip.campaign k
             CROSS JOIN unnest(CASE v_campaign.what WHEN 'recall' THEN ARRAY[true, false]
                               ELSE ARRAY[true] END) side(is_above)
-            CROSS JOIN pgclip._sample(k, k.thresholds[k.step], side.is_above, k.looks[k.look]) d
+            CROSS JOIN pgclip._first_draws(k, k.thresholds[k.step], side.is_above,
+                                           k.looks[k.look]) d
             WHERE k.id = v_campaign.id AND k.state = 'judging' AND NOT d.judged
               AND pgclip._can_be_asked(v_campaign.label_id, d.content_hash, p_judge,
                                        v_campaign.opinions)
@@ -136,9 +137,10 @@ BEGIN
     RETURN v_found;
 END $$;
 
--- What labels learn from: contents that nobody has judged, drawn by weight (Efraimidis and Spirakis,
--- Information Processing Letters 97, 2006), which is greatest at a score of a half; of labels of
--- which nothing is promised, among what they are given to, and, where that is too little, any.
+-- What labels learn from: contents that nobody has judged, drawn by weight (Efraimidis and
+-- Spirakis, Information Processing Letters 97, 2006), which is greatest at a score of a half; of
+-- labels of which nothing is promised, among what they are given to, and, where that is too little,
+-- any.
 CREATE FUNCTION pgclip._draws_to_learn(
     p_labels int[], p_model smallint, p_judge text, p_most int, p_without pgclip._review_draw[]
 ) RETURNS pgclip._review_draw[]

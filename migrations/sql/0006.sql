@@ -147,3 +147,54 @@ FROM (SELECT DISTINCT ON (e.item_id, j.label_id, j.judge) e.item_id, j.label_id,
       ORDER BY e.item_id, j.label_id, j.judge, j.judged_at DESC) word
 GROUP BY item_id, label_id
 HAVING sum(CASE WHEN value THEN 1 ELSE -1 END) <> 0;
+
+-- The sets that ship say less now: against a background, and "moderation", of pictures alone, only
+-- that somebody has to look. Sets that somebody has changed stay as they are.
+ALTER TABLE pgclip.label_set DISABLE TRIGGER USER;
+WITH shipped AS (
+    SELECT id, name FROM pgclip.label_set
+    WHERE name IN ('general', 'moderation') AND version = 1 AND teaching = 0
+), epoch AS (
+    UPDATE pgclip.label_epoch SET epoch = epoch + 1 WHERE EXISTS (SELECT FROM shipped)
+    RETURNING epoch
+), archived AS (
+    UPDATE pgclip.label l SET archived_at = now() FROM shipped s
+    WHERE l.set_id = s.id AND s.name = 'moderation' AND l.name = 'safe everyday scene'
+), background AS (
+    INSERT INTO pgclip.label (set_id, name, position, is_background)
+    SELECT s.id, w.word, 100 + w.nth, true
+    FROM shipped s
+    CROSS JOIN unnest(string_to_array(
+            'air area art back body book business car case child city company country day door ' ||
+            'end eye fact family father force friend game girl government group hand head health ' ||
+            'history home hour house idea information job law level life line man minute money ' ||
+            'month morning mother name night number office parent part party people person place ' ||
+            'point policy power president problem program question reason result room school ' ||
+            'service side state story student study system teacher team thing time war water way ' ||
+            'week woman word work world year apple ball bag bank bed bird boat bottle box bread ' ||
+            'bridge bus cake camera candle cat chair cheese church clock cloud coat coin computer ' ||
+            'cow cup desk dog dress duck egg elephant farm fish flag flower fork fox frog garden ' ||
+            'glass goat grass hat horse ice insect island key king kitchen knife lamp leaf letter ' ||
+            'lion map meat milk mirror monkey moon mountain mouse mouth music nail needle nose ' ||
+            'nut onion orange oven paint paper pencil phone pig plane plant plate pocket potato ' ||
+            'queen radio rain ring river road rock roof rope rose salt sea sheep ship shirt shoe ' ||
+            'shop sky snake snow soap sock spider spoon star stone street sugar sun table tail ' ||
+            'tea tiger toe tomato tooth tower toy train tree truck umbrella vegetable village ' ||
+            'wall watch wheel whale wind window wing wolf worm arrow heart smile finger face baby ' ||
+            'doctor farmer police singer pilot animal landscape building vehicle tool document ' ||
+            'sign logo symbol scene object picture text pattern shape colour', ' ')) WITH ORDINALITY w(word, nth)
+    WHERE w.word NOT IN (SELECT l.name FROM pgclip.label l WHERE l.set_id = s.id)
+), relabelled AS (
+    INSERT INTO pgclip.relabeling AS old (model_id, epoch)
+    SELECT m.id, e.epoch FROM pgclip.model m CROSS JOIN epoch e
+    WHERE m.state <> 'retired' AND m.dimension IS NOT NULL
+      AND EXISTS (SELECT FROM pgclip.embedding_set s WHERE s.model_id = m.id)
+    ON CONFLICT (model_id) DO UPDATE SET epoch = excluded.epoch, after_item = 0, labelled = 0
+)
+UPDATE pgclip.label_set s SET templates = ARRAY['a photo of a {}'], version = 2,
+    prompts_version = 2, words_version = 2, epoch = e.epoch, exclusive = s.name = 'moderation',
+    decides = s.name = 'moderation', top_k = CASE s.name WHEN 'moderation' THEN 2 ELSE 3 END,
+    threshold = CASE s.name WHEN 'moderation' THEN 0.3 ELSE 0.7 END,
+    applies_to = CASE s.name WHEN 'moderation' THEN 'image' ELSE 'both' END
+FROM epoch e WHERE s.id IN (SELECT id FROM shipped);
+ALTER TABLE pgclip.label_set ENABLE TRIGGER USER;

@@ -29,7 +29,7 @@ _GROUPS: dict[str, dict[str, str]] = {
         "calibrate": "duplicates.calibrate",
         "show": "look.show",
         "export": "export.export",
-        "labels": "teaching.app",
+        "labels": "labels.app",
     },
     "Look and control": {
         "status": "status.status",

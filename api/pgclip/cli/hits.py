@@ -14,7 +14,7 @@ from rich.text import Text
 from pgclip.cli.output import out, shown_key, shown_labels, shown_metadata, shown_snippet
 from pgclip.client import Client
 from pgclip.errors import NotFound
-from pgclip.items import Hit
+from pgclip.items import Hit, ItemInfo
 
 _PREVIEW = (24, 16)  # columns, and half lines
 
@@ -22,7 +22,7 @@ _PREVIEW = (24, 16)  # columns, and half lines
 def print_hits(hits: Sequence[Hit], client: Client, preview: bool | None) -> None:
     """Prints a table; preview: with small pictures, None: in terminals with true colour."""
     if preview is None:
-        preview = out.is_terminal and out.color_system == "truecolor"
+        preview = can_preview()
     out.print(_table(hits, client, preview))
 
 
@@ -50,7 +50,7 @@ def _table(hits: Sequence[Hit], client: Client, preview: bool) -> Table:
     for hit in hits:
         cells: list[RenderableType] = [shown(hit) for _, shown in numbers]
         if preview:
-            cells.append(_preview(hit, client) if hit.kind == "image" else "")
+            cells.append(preview_of(hit, client) if hit.kind == "image" else "")
         cells.append(Text(shown_key(hit.key, width)))
         table.add_row(*cells, *(Text(shown(hit)) for _, shown in texts))
     return table
@@ -78,7 +78,13 @@ _TEXTS: tuple[tuple[str, Callable[[Hit], str]], ...] = (
 )
 
 
-def _preview(hit: Hit, client: Client) -> RenderableType:
+def can_preview() -> bool:
+    """Whether the terminal shows pictures."""
+    return out.is_terminal and out.color_system == "truecolor"
+
+
+def preview_of(hit: Hit | ItemInfo, client: Client) -> RenderableType:
+    """A picture in the terminal, or why there is none."""
     try:
         from rich_pixels import Pixels
     except ModuleNotFoundError:
@@ -96,7 +102,7 @@ def _preview(hit: Hit, client: Client) -> RenderableType:
             return Text("can't be shown", style="dim")
 
 
-def _bytes_of(hit: Hit, client: Client) -> bytes:
+def _bytes_of(hit: Hit | ItemInfo, client: Client) -> bytes:
     """A hit's picture: a file of this machine, or what is kept. Raises NotFound, OSError."""
     if hit.source and hit.source.startswith("file://"):
         return Path(unquote(urlsplit(hit.source).path)).read_bytes()

@@ -66,9 +66,15 @@ def shown_key(key: str, width: int | None = None) -> str:
 
 
 def shown_labels(labels: Iterable[Label], most: int = 3) -> str:
-    """The best labels, as "cat 0.91, animal 0.88"."""
-    best = sorted(labels, key=lambda label: -label.score)[:most]
-    return ", ".join(f"{label.name} {label.score:.2f}" for label in best)
+    """The best labels, as "cat 0.91, weapon?": what is to be reviewed is a question, and what was
+    decided not to be so is left out."""
+    best = sorted(
+        (label for label in labels if label.decision != "no"), key=lambda label: -label.score
+    )
+    return ", ".join(
+        f"{label.name}?" if label.decision == "review" else f"{label.name} {label.score:.2f}"
+        for label in best[:most]
+    )
 
 
 def shown_metadata(metadata: dict[str, Any], key: str = "", width: int = 60) -> str:

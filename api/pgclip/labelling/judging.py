@@ -100,6 +100,7 @@ class Judging:
         truth: str | None = None,
         collection: str | None = None,
         sample: int = 100_000,
+        groups: str | None = None,
         timeout: float = 300.0,
     ) -> dict[str, Any]:
         """How often a set's labels are right: by what was judged, or by a field of the metadata.
@@ -107,13 +108,19 @@ class Judging:
         What has taught the set is judged by heads that did not see it (`held_out`, how many).
         Returns `accuracy`, `precision`, `recall`, `coverage`, `none`, each a share with its 95 %
         interval; `labels`, the same for each; `confusion`; `calibration_error` and its bins;
-        `thresholds`, what other thresholds would give. Raises as teach() does.
+        `thresholds`, what other thresholds would give. With a field of the metadata as `groups`,
+        also `groups`, the same measures for each of its values. Raises as teach() does.
         """
         asked = (label_set, truth, collection, sample)
-        return self._done(statements.REQUEST_EVALUATION, asked, timeout)
+        by = None if groups is None else name_text(groups, "groups")
+        return self._done(statements.REQUEST_EVALUATION, asked, timeout, by)
 
     def _done(
-        self, request: str, asked: tuple[str, str | None, str | None, int], timeout: float
+        self,
+        request: str,
+        asked: tuple[str, str | None, str | None, int],
+        timeout: float,
+        *more: str | None,
     ) -> dict[str, Any]:
         label_set, truth, collection, sample = asked
         name_text(label_set, "label set")
@@ -122,7 +129,7 @@ class Judging:
         arguments = (label_set, truth, collection_name(collection), whole_number(sample, "sample"))
         deadline = time.monotonic() + seconds(timeout)
         with self._database.transaction(f"label set {label_set!r}") as cursor:
-            cursor.execute(request, arguments)
+            cursor.execute(request, (*arguments, *more))
             ((task,),) = cursor.fetchall()
         while True:
             with self._database.transaction(f"label set {label_set!r}") as cursor:

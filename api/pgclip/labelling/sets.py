@@ -42,6 +42,7 @@ class Labelling:
         background: Sequence[str] | str = (),
         collections: Sequence[str] | None = None,
         relabel: bool = True,
+        decide: bool = False,
     ) -> None:
         """Creates or replaces a label set; the same definition once more changes nothing.
 
@@ -55,7 +56,8 @@ class Labelling:
         its own against the background, which is "common" if none is given.
 
         Items of `collections`, or all, get labels; those that are there are labelled anew unless
-        `relabel` is False. Labels that are left out come back with what people said of them.
+        `relabel` is False. Labels that are left out come back with what people said of them. Those
+        of a set that is to `decide` are decisions: to be reviewed until a promise or people decide.
         Raises InvalidItem.
         """
         words, forms = _words(labels)
@@ -65,8 +67,9 @@ class Labelling:
         with self._database.transaction(f"label set {name!r}") as cursor:
             named = _named(cursor, templates, background)
             arguments = (name_text(name, "label set"), words, named[0], *rules, applies_to, *flags)
-            more = (named[1], json.dumps(forms), bound, flag(relabel, "relabel"))
-            cursor.execute(statements.DEFINE_LABEL_SET, (*arguments, *more))
+            more = (named[1], json.dumps(forms), bound)
+            more_flags = (flag(relabel, "relabel"), flag(decide, "decide"))
+            cursor.execute(statements.DEFINE_LABEL_SET, (*arguments, *more, *more_flags))
 
     def drop_label_set(self, name: str) -> None:
         """Deletes a label set, its labels on all items, and what people said of them. Raises
@@ -88,12 +91,13 @@ def _label_set(
     name: str, labels: list[str], templates: list[str], top_k: int, threshold: float,
     applies_to: Literal["image", "text", "both"], active: bool, version: int, exclusive: bool,
     background: list[str], forms: dict[str, list[str]], collections: list[str] | None,
-    relabel: bool, taught: int,
+    relabel: bool, taught: int, decide: bool,
 ) -> LabelSet:  # fmt: skip
     return LabelSet(
         name, tuple(labels), tuple(templates), top_k, threshold, applies_to, active, version,
         exclusive, tuple(background), {label: tuple(words) for label, words in forms.items()},
         None if collections is None else tuple(collections), relabel, taught,
+        decide,
     )  # fmt: skip
 
 

@@ -185,11 +185,16 @@ def joined(parts: Sequence[Labels]) -> Labels:
     parts = [*parts, Labels(none, none, none, nothing, Scores(none, none, nothing))]
     promised = [part.promised for part in parts]
     return Labels(
-        *(np.concatenate([getattr(part, name) for part in parts])
-          for name in ("rows", "label_ids", "versions", "scores")),
-        Scores(*(np.concatenate([getattr(part, name) for part in promised])
-                 for name in ("rows", "label_ids", "scores"))),
-    )  # fmt: skip
+        _joined(parts, "rows"),
+        _joined(parts, "label_ids"),
+        _joined(parts, "versions"),
+        _joined(parts, "scores"),
+        Scores(*(_joined(promised, name) for name in ("rows", "label_ids", "scores"))),
+    )
+
+
+def _joined(parts: Sequence[Any], name: str) -> Any:
+    return np.concatenate([getattr(part, name) for part in parts])
 
 
 def stage(cursor: "Cursor", owners: Sequence[int], labels: Labels) -> None:

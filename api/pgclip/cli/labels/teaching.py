@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from pgclip.cli.errors import reported
-from pgclip.cli.labels import Name, app
+from pgclip.cli.labels.app import Name, app
 from pgclip.cli.options import AsJson, Collection, DatabaseUrl, RedisUrl, client_for
 from pgclip.cli.output import print_json, print_table
 from pgclip.errors import InvalidItem, NotFound
@@ -78,6 +78,9 @@ def evaluate(
     name: Name,
     truth: Truth = None,
     collection: Collection = None,
+    groups: Annotated[
+        str | None, typer.Option(metavar="FIELD", help="Also for each value of this field.")
+    ] = None,
     timeout: Timeout = 300.0,
     database_url: DatabaseUrl = None,
     redis_url: RedisUrl = None,
@@ -85,7 +88,9 @@ def evaluate(
 ) -> None:
     """Show how often a set's labels are right, by what was judged or a field of the metadata."""
     with client_for(database_url, redis_url) as client:
-        report = client.evaluate(name, truth=truth, collection=collection, timeout=timeout)
+        report = client.evaluate(
+            name, truth=truth, collection=collection, groups=groups, timeout=timeout
+        )
     if as_json:
         print_json(report)
         return
@@ -113,6 +118,16 @@ def _print_evaluation(report: dict[str, Any]) -> None:
     if report["calibration_error"] is not None:
         typer.echo(f"calibration error {report['calibration_error']:.3f}")
     _print_labels(report["labels"])
+    if report.get("groups"):
+        typer.echo("")
+        print_table(
+            ("group", "examples", "right", "95 of 100", "precision", "recall"),
+            (
+                (one["group"], one["examples"], *_shown(one["accuracy"])[:2],
+                 _percent(one["precision"]["share"]), _percent(one["recall"]["share"]))
+                for one in report["groups"]
+            ),
+        )  # fmt: skip
     typer.echo("")
     print_table(
         ("threshold", "items with a label", "precision", "recall"),

@@ -5,13 +5,10 @@ from typing import Annotated
 import typer
 
 from pgclip.cli.errors import reported
+from pgclip.cli.labels.app import Name, app
 from pgclip.cli.options import AsJson, DatabaseUrl, RedisUrl, client_for, one_of
 from pgclip.cli.output import print_json, print_table
 from pgclip.items import LabelSet
-
-app = typer.Typer(help="Sets of labels: define, teach and check them.", no_args_is_help=True)
-
-Name = Annotated[str, typer.Argument(help="The set's name.")]
 
 
 @app.command("list")
@@ -39,7 +36,8 @@ def list_sets(
 
 def _shown(label_set: LabelSet) -> str:
     labels = ", ".join(label_set.labels)
-    return labels if label_set.exclusive else f"each alone: {labels}"
+    how = "" if label_set.exclusive else "each alone: "
+    return f"{how}{labels}{' (to be reviewed)' if label_set.decide else ''}"
 
 
 @app.command()
@@ -71,6 +69,9 @@ def define(
         list[str] | None, typer.Option(help="Whose items are labelled; repeatable. Default: all.")
     ] = None,
     relabel: Annotated[bool, typer.Option(help="Whether items are labelled anew.")] = True,
+    decide: Annotated[
+        bool, typer.Option(help="Whether labels are to be reviewed until somebody decides.")
+    ] = False,
     database_url: DatabaseUrl = None,
     redis_url: RedisUrl = None,
 ) -> None:
@@ -95,6 +96,7 @@ def define(
             background=_by_name(background, "common") or (),
             collections=collection,
             relabel=relabel,
+            decide=decide,
         )
     typer.echo(f"label set {name} has {len(labels)} labels")
 
