@@ -145,9 +145,11 @@ LANGUAGE plpgsql AS $$
 DECLARE
     v_before pgclip.campaign;
     v_now    pgclip.campaign;
+    v_waits  pgclip.campaign;  -- at its first test that waits for judgements
     v_what   text;
     v_kept   int := 0;  -- the last candidate that is shown to keep it
     v_shown  pgclip._look;
+    v_open   pgclip._look;
 BEGIN
     SELECT * INTO v_before FROM pgclip.campaign WHERE id = p_campaign FOR NO KEY UPDATE;
     v_what := (SELECT what FROM pgclip.promise WHERE id = v_before.promise_id);
@@ -163,11 +165,10 @@ BEGIN
             v_now.look := v_now.look + 1;
             CONTINUE;
         END IF;
-        IF p_draws THEN
+        IF p_draws AND v_waits.id IS NULL THEN
             v_now := pgclip._drawn(v_now, v_what);
         END IF;
         v_shown := pgclip._shown(v_now, v_what);
-        EXIT WHEN v_shown.is_kept IS NULL;
         IF v_shown.is_kept THEN
             v_kept := v_now.step;
             v_now.threshold := v_now.thresholds[v_kept];
@@ -175,13 +176,22 @@ BEGIN
             v_now.judged := v_shown.judged;
             v_now."right" := v_shown.good;
             v_now.look := 1;
-        ELSE
-            v_now.look := v_now.look + 1;
+            v_waits := NULL;
+            CONTINUE;
+        ELSIF v_shown.is_kept IS NULL AND v_waits.id IS NULL THEN
+            v_waits := v_now;
+            v_open := v_shown;
         END IF;
+        v_now.look := v_now.look + 1;
     END LOOP;
-    v_now.state := CASE WHEN v_now.look <= cardinality(v_now.looks) THEN 'judging'
+    v_now.state := CASE WHEN v_waits.id IS NOT NULL THEN 'judging'
                         WHEN v_kept = cardinality(v_now.thresholds) THEN 'complete'
                         ELSE 'exhausted' END;
+    IF v_waits.id IS NOT NULL THEN
+        v_now.step := v_waits.step;
+        v_now.look := v_waits.look;
+        v_shown := v_open;
+    END IF;
     IF v_kept = 0 THEN
         v_now.bound := v_shown.bound;
         v_now.judged := v_shown.judged;
