@@ -359,7 +359,8 @@ def test_filters_take_decisions(armed: Client) -> None:
 def test_what_is_refused(armed: Client) -> None:
     for call, error, why in (
         (lambda: armed.promise("guarded", "weapon", precision=1.0), InvalidItem, "from 0.5"),
-        (lambda: armed.promise("guarded", "weapon", precision=0.95, confidence=2), InvalidItem, "0.5"),
+        (lambda: armed.promise("guarded", "weapon", precision=0.95, confidence=2), InvalidItem,
+         "from 0.5"),
         (lambda: armed.promise("guarded", "weapon", precision=0.95, judgements=20), InvalidItem,
          "from 59 to 5000"),
         (lambda: armed.promise("guarded", "weapon", precision=0.95, opinions=0), InvalidItem,

@@ -74,11 +74,11 @@ def _print_promises(found: Sequence[Promise]) -> None:
         ),
     )
     for one in found:
-        typer.echo(f"{one.set}, {one.label}: {_next(one)}")
+        typer.echo(f"{one.set}, {one.label}: {next_step(one)}")
 
 
-def _next(one: Promise) -> str:
-    """What comes next, in words."""
+def next_step(one: Promise) -> str:
+    """What a promise needs now, in words."""
     if one.state == "waiting":
         return "items get scores first; a worker does that"
     if one.lacking is None:

@@ -9,6 +9,7 @@ import typer
 from pgclip.cli.errors import reported
 from pgclip.cli.hits import can_preview, preview_of
 from pgclip.cli.labels.app import Name, app
+from pgclip.cli.labels.promising import next_step
 from pgclip.cli.options import AsJson, DatabaseUrl, RedisUrl, client_for, one_of
 from pgclip.cli.output import out, print_json, shown_key, shown_snippet
 from pgclip.client import Client
@@ -52,8 +53,7 @@ def review(
         judged = _Sitting(client, name, by, preview).judge(draws)
         typer.echo(f"{judged} of {len(draws)} judged")
         for promise in client.promises(name):
-            if promise.lacking is not None and promise.state == "judging":
-                typer.echo(f"{promise.label}, {promise.what}: {promise.lacking} more to go")
+            typer.echo(f"{promise.label}, {promise.what}: {next_step(promise)}")
 
 
 class _Sitting:
