@@ -164,25 +164,33 @@ WITH shipped AS (
     INSERT INTO pgclip.label (set_id, name, position, is_background)
     SELECT s.id, w.word, 100 + w.nth, true
     FROM shipped s
-    CROSS JOIN unnest(string_to_array(
-            'air area art back body book business car case child city company country day door ' ||
-            'end eye fact family father force friend game girl government group hand head health ' ||
-            'history home hour house idea information job law level life line man minute money ' ||
-            'month morning mother name night number office parent part party people person place ' ||
-            'point policy power president problem program question reason result room school ' ||
-            'service side state story student study system teacher team thing time war water way ' ||
-            'week woman word work world year apple ball bag bank bed bird boat bottle box bread ' ||
-            'bridge bus cake camera candle cat chair cheese church clock cloud coat coin computer ' ||
-            'cow cup desk dog dress duck egg elephant farm fish flag flower fork fox frog garden ' ||
-            'glass goat grass hat horse ice insect island key king kitchen knife lamp leaf letter ' ||
-            'lion map meat milk mirror monkey moon mountain mouse mouth music nail needle nose ' ||
-            'nut onion orange oven paint paper pencil phone pig plane plant plate pocket potato ' ||
-            'queen radio rain ring river road rock roof rope rose salt sea sheep ship shirt shoe ' ||
-            'shop sky snake snow soap sock spider spoon star stone street sugar sun table tail ' ||
-            'tea tiger toe tomato tooth tower toy train tree truck umbrella vegetable village ' ||
-            'wall watch wheel whale wind window wing wolf worm arrow heart smile finger face baby ' ||
-            'doctor farmer police singer pilot animal landscape building vehicle tool document ' ||
-            'sign logo symbol scene object picture text pattern shape colour', ' ')) WITH ORDINALITY w(word, nth)
+    CROSS JOIN LATERAL string_to_array(CASE s.name
+        WHEN 'general' THEN
+            'thing object scene pattern shape colour texture text letter number symbol heart ' ||
+            'star arrow room street money clock flag key body hand eye fire water card game ' ||
+            'ball box'
+        ELSE
+            'air area art back body book business car case child city company country day ' ||
+            'door end eye fact family father force friend game girl government group hand ' ||
+            'head health history home hour house idea information job law level life line man ' ||
+            'minute money month morning mother name night number office parent part party ' ||
+            'people person place point policy power president problem program question reason ' ||
+            'result room school service side state story student study system teacher team ' ||
+            'thing time war water way week woman word work world year apple ball bag bank bed ' ||
+            'bird boat bottle box bread bridge bus cake camera candle cat chair cheese church ' ||
+            'clock cloud coat coin computer cow cup desk dog dress duck egg elephant farm ' ||
+            'fish flag flower fork fox frog garden glass goat grass hat horse ice insect ' ||
+            'island key king kitchen knife lamp leaf letter lion map meat milk mirror monkey ' ||
+            'moon mountain mouse mouth music nail needle nose nut onion orange oven paint ' ||
+            'paper pencil phone pig plane plant plate pocket potato queen radio rain ring ' ||
+            'river road rock roof rope rose salt sea sheep ship shirt shoe shop sky snake ' ||
+            'snow soap sock spider spoon star stone street sugar sun table tail tea tiger toe ' ||
+            'tomato tooth tower toy train tree truck umbrella vegetable village wall watch ' ||
+            'wheel whale wind window wing wolf worm arrow heart smile finger face baby doctor ' ||
+            'farmer police singer pilot animal landscape building vehicle tool document sign ' ||
+            'logo symbol scene object picture text pattern shape colour'
+        END, ' ') words(list)
+    CROSS JOIN unnest(words.list) WITH ORDINALITY w(word, nth)
     WHERE w.word NOT IN (SELECT l.name FROM pgclip.label l WHERE l.set_id = s.id)
 ), relabelled AS (
     INSERT INTO pgclip.relabeling AS old (model_id, epoch)
@@ -192,9 +200,9 @@ WITH shipped AS (
     ON CONFLICT (model_id) DO UPDATE SET epoch = excluded.epoch, after_item = 0, labelled = 0
 )
 UPDATE pgclip.label_set s SET templates = ARRAY['a photo of a {}'], version = 2,
-    prompts_version = 2, words_version = 2, epoch = e.epoch, exclusive = s.name = 'moderation',
+    prompts_version = 2, words_version = 2, epoch = e.epoch, exclusive = true,
     decides = s.name = 'moderation', top_k = CASE s.name WHEN 'moderation' THEN 2 ELSE 3 END,
-    threshold = CASE s.name WHEN 'moderation' THEN 0.3 ELSE 0.7 END,
+    threshold = CASE s.name WHEN 'moderation' THEN 0.3 ELSE 0.5 END,
     applies_to = CASE s.name WHEN 'moderation' THEN 'image' ELSE 'both' END
 FROM epoch e WHERE s.id IN (SELECT id FROM shipped);
 ALTER TABLE pgclip.label_set ENABLE TRIGGER USER;

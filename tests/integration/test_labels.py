@@ -122,8 +122,14 @@ def test_no_label_set_no_labels() -> None:
 
 
 def test_the_shipped_sets(sql: Sql) -> None:
-    rows = sql("SELECT name, applies_to, active FROM pgclip.label_set ORDER BY name")
-    assert rows == [("general", "both", True), ("moderation", "both", True)]
+    rows = sql("SELECT name, applies_to, active, decides FROM pgclip.label_set ORDER BY name")
+    assert rows == [("general", "both", True, False), ("moderation", "image", True, True)]
+    assert sql("SELECT DISTINCT s.name FROM pgclip.label l JOIN pgclip.label_set s"
+               " ON s.id = l.set_id WHERE l.is_background ORDER BY 1") == [
+        ("general",), ("moderation",)
+    ]  # fmt: skip
+    assert sql("SELECT archived_at IS NULL FROM pgclip.label"
+               " WHERE name = 'safe everyday scene'") == [(False,)]  # fmt: skip
 
 
 @pytest.mark.parametrize(

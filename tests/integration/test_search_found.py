@@ -110,8 +110,9 @@ def test_the_heavier_part_of_a_query_wins(ask: Any) -> None:
 
 def test_text_picture_and_item_make_one_query(ask: Any) -> None:
     parts = [("trumpet", 1.0), (picture("guitar"), 1.0), (Like("lion", "animals"), 1.0)]
-    hits = ask.search(parts, kind="image", k=3)
-    assert set(keys(hits)) == {"trumpet", "guitar", "lion"}
+    hits = ask.search(parts, kind="image", k=50)
+    ours = [hit.key for hit in hits if hit.collection in ("animals", "things")]
+    assert set(ours[:3]) == {"trumpet", "guitar", "lion"}
 
 
 def test_twice_the_weights_are_the_same_query(ask: Any) -> None:
