@@ -5,7 +5,7 @@ BIN    := .venv/bin
 PROCESSES ?= 2
 
 .PHONY: install constraints audit demo check test test-all test-open-clip lint chaos dist bench \
-        bench-encode bench-labels bench-sweep bench-search bench-tables clean
+        bench-encode bench-labels bench-promises bench-sweep bench-search bench-tables clean
 
 install: .venv/.installed
 
@@ -85,6 +85,9 @@ bench: install
 # With its peers, each in an environment of its own, which takes 2 GB and some minutes at first.
 bench-encode: install
 	$(BIN)/python benchmarks/encode.py
+
+bench-promises: install
+	.venv/bin/python benchmarks/promises.py
 
 bench-labels: install
 	$(BIN)/python benchmarks/labels.py

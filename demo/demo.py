@@ -152,7 +152,9 @@ def show_labels(client: Client) -> None:
     for key in LABELLED:
         labels = client.get(key, collection=COLLECTION).labels
         best = [f"{label.name} {label.score:.2f}" for label in labels if label.set == "general"]
-        print(f"  {key:<18} {', '.join(best)}")
+        # Of moderation nothing is decided: only that somebody should look.
+        best += [f"{label.name}?" for label in labels if label.decision == "review"]
+        print(f"  {key:<18} {', '.join(best) or 'none that the model would sign'}")
 
 
 def show_searches(client: Client) -> None:

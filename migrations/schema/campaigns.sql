@@ -275,7 +275,12 @@ BEGIN
     v_look.good := v_above.good;
     IF p_what = 'precision' THEN
         v_look.bound := pgclip._lower_bound(v_above.good, v_above.judged, v_doubt);
-        v_look.lacking := v_needs - v_above.judged;
+        v_look.lacking := CASE
+            WHEN v_drawn THEN v_needs - v_above.judged
+            -- As many as there will be, about: some were drawn for the candidate before.
+            WHEN p_campaign.step > 1 THEN ceil(v_needs * (1 - p_campaign.above[p_campaign.step - 1]
+                                               / p_campaign.above[p_campaign.step]::float8))
+            ELSE v_needs END;
         v_look.is_kept := CASE
             WHEN NOT v_drawn THEN NULL
             WHEN v_above.judged - v_above.good > p_campaign.allowed[p_campaign.look] THEN false

@@ -28,7 +28,7 @@ LEFT JOIN pgclip.item_label il ON il.item_id = i.id AND il.model_id = m.id AND i
 WHERE s.decides OR EXISTS (SELECT FROM pgclip.promise asked WHERE asked.label_id = l.id);
 
 -- Decisions of a set, or of one label or collection, or of one kind ("yes", "no", "review"), in the
--- order of items and labels: at most "limit", after an item and a label. Raises PC002.
+-- order of items and labels: at most "limit", after an item and a label. Raises PC001, PC002.
 CREATE FUNCTION pgclip.decisions(
     label_set text, label text DEFAULT NULL, decision text DEFAULT NULL,
     collection text DEFAULT NULL, after bigint DEFAULT 0, after_label text DEFAULT '',
@@ -38,47 +38,65 @@ LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp A
 #variable_conflict use_column
 DECLARE
     v_labels int[] := pgclip._labels_to_review(decisions.label_set, decisions.label);
-    v_among  bigint[];
+    v_items  bigint[];
+    v_next   bigint := decisions.after;
+    v_left   int := decisions."limit";
+    v_count  int;
 BEGIN
     IF decisions.decision NOT IN ('yes', 'no', 'review') THEN
         RAISE EXCEPTION 'a decision is yes, no or review, not %', decisions.decision
             USING ERRCODE = 'PC001';
-    ELSIF decisions.decision IN ('yes', 'no') THEN  -- by the index of what is decided
-        v_among := ARRAY(
-            SELECT d.item_id FROM pgclip.item_decision d
-            JOIN pgclip.item i ON i.id = d.item_id
-            JOIN pgclip.collection c ON c.id = i.collection_id
-            WHERE d.label_id = ANY(v_labels) AND d.decision = (decisions.decision = 'yes')
-              AND d.item_id >= decisions.after
-              AND c.name = coalesce(decisions.collection, c.name)
-              AND (d.campaign_id IS NULL
-                   OR d.campaign_id IN (SELECT f.campaign_id FROM pgclip._promises_in_force() f))
-            ORDER BY d.item_id LIMIT decisions."limit" + cardinality(v_labels));
     END IF;
-    RETURN QUERY
-        SELECT v.* FROM pgclip.decisions v
-        WHERE v.set = decisions.label_set AND v.label = coalesce(decisions.label, v.label)
-          AND v.decision = coalesce(decisions.decision, v.decision)
-          AND v.collection = coalesce(decisions.collection, v.collection)
-          AND (v.item_id, v.label) > (decisions.after, decisions.after_label)
-          AND v.item_id >= decisions.after
-          AND (v_among IS NULL OR v.item_id = ANY(v_among))
-        ORDER BY v.item_id, v.label LIMIT decisions."limit";
+    WHILE v_left > 0 LOOP  -- a page of items after the other, each by its key
+        v_items := pgclip._items_to_list(v_labels, decisions.decision, decisions.collection,
+                                         v_next);
+        EXIT WHEN v_items = '{}';
+        RETURN QUERY
+            SELECT v.* FROM pgclip.decisions v
+            WHERE v.item_id = ANY(v_items)
+              AND v.set = decisions.label_set AND v.label = coalesce(decisions.label, v.label)
+              AND v.decision = coalesce(decisions.decision, v.decision)
+              AND (v.item_id, v.label) > (decisions.after, decisions.after_label)
+            ORDER BY v.item_id, v.label LIMIT v_left;
+        GET DIAGNOSTICS v_count = ROW_COUNT;
+        v_left := v_left - v_count;
+        v_next := v_items[cardinality(v_items)] + 1;
+    END LOOP;
 END $$;
 
--- Of an item and a label: "yes", "no" or "review"; NULL if neither its set decides nor anything is
--- promised.
+-- The next items, from p_first on, that may have a decision: those of which something is decided,
+-- by its index, or any.
+CREATE FUNCTION pgclip._items_to_list(
+    p_labels int[], p_decision text, p_collection text, p_first bigint
+) RETURNS bigint[]
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_collection int := (SELECT id FROM pgclip.collection WHERE name = p_collection);
+BEGIN
+    IF p_decision IN ('yes', 'no') THEN
+        RETURN ARRAY(
+            SELECT DISTINCT d.item_id FROM pgclip.item_decision d
+            JOIN pgclip.item i ON i.id = d.item_id
+            WHERE d.label_id = ANY(p_labels) AND d.decision = (p_decision = 'yes')
+              AND d.item_id >= p_first
+              AND (p_collection IS NULL OR i.collection_id = v_collection)
+            ORDER BY d.item_id LIMIT 1000);
+    END IF;
+    RETURN ARRAY(
+        SELECT i.id FROM pgclip.item i
+        WHERE i.id >= p_first AND (p_collection IS NULL OR i.collection_id = v_collection)
+        ORDER BY i.id LIMIT 1000);
+END $$;
+
+-- Of an item and a label that is decided: "yes", "no" or "review".
 CREATE FUNCTION pgclip._decision(p_item bigint, p_label int) RETURNS text
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT coalesce((
         SELECT CASE WHEN d.decision THEN 'yes' ELSE 'no' END FROM pgclip.item_decision d
         WHERE d.item_id = p_item AND d.label_id = p_label
           AND (d.campaign_id IS NULL
                OR d.campaign_id IN (SELECT f.campaign_id FROM pgclip._promises_in_force() f))
         ), 'review')
-    FROM pgclip.label l JOIN pgclip.label_set s ON s.id = l.set_id
-    WHERE l.id = p_label
-      AND (s.decides OR EXISTS (SELECT FROM pgclip.promise p WHERE p.label_id = l.id))
 $$;
 
 -- A temporary table that a worker COPYs scores into; as open_results().
@@ -202,8 +220,9 @@ LANGUAGE sql STABLE AS $$
 $$;
 
 -- For a worker: decides the items that are there when a threshold has been found, takes back what
--- rests on a promise that has lapsed, begins campaigns, and gives changes their positions. At most
--- p_most items at once, one worker at a time; how many rows it dealt with, 0 when all is done.
+-- rests on a promise that has lapsed, begins campaigns and draws what they need next, and gives
+-- changes their positions. At most p_most items at once, one worker at a time; how many rows it
+-- dealt with, 0 when all is done.
 CREATE FUNCTION pgclip.decide_items(p_most int) RETURNS int
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -213,6 +232,13 @@ BEGIN
         RETURN 0;
     END IF;
     PERFORM pgclip._begin_campaigns();
+    PERFORM pgclip._advance(k.id, true)
+    FROM pgclip.campaign k
+    JOIN pgclip.promise p ON p.id = k.promise_id
+    JOIN pgclip.label l ON l.id = p.label_id
+    WHERE k.state = 'judging' AND coalesce(k.drawn_above[k.step], 0) < k.looks[k.look]
+      AND k.model_id = pgclip._live_model()
+      AND k.head_version = pgclip._head_version(l.set_id, k.model_id);
     v_count := pgclip._take_back_lapsed(p_most) + pgclip._decide_page(p_most);
     RETURN v_count + pgclip._tell_changes(p_most);
 END $$;
@@ -248,14 +274,20 @@ DECLARE
     v_items bigint[];
 BEGIN
     FOR v_walk IN
-        SELECT k.id, k.after_item, f.label_id, f.model_id
+        SELECT k.id, k.after_item, f.*
         FROM pgclip.campaign k JOIN pgclip._promises_in_force() f ON f.campaign_id = k.id
         WHERE k.after_item IS NOT NULL ORDER BY k.id FOR NO KEY UPDATE OF k
     LOOP
         v_items := ARRAY(
             SELECT sc.item_id FROM pgclip.item_score sc
-            WHERE sc.item_id > v_walk.after_item AND sc.model_id = v_walk.model_id
-              AND sc.label_id = v_walk.label_id ORDER BY sc.item_id LIMIT p_most);
+            WHERE sc.label_id = v_walk.label_id AND sc.model_id = v_walk.model_id
+              AND sc.score >= CASE v_walk.what WHEN 'precision' THEN v_walk.threshold ELSE 0 END
+              AND sc.score < CASE v_walk.what WHEN 'recall' THEN v_walk.threshold ELSE 2 END
+              AND sc.item_id > v_walk.after_item
+            UNION
+            SELECT d.item_id FROM pgclip.item_decision d
+            WHERE d.campaign_id = v_walk.id AND d.item_id > v_walk.after_item
+            ORDER BY item_id LIMIT p_most);
         IF v_items <> '{}' THEN
             PERFORM pgclip._decide(v_items);
             UPDATE pgclip.campaign SET after_item = v_items[cardinality(v_items)]

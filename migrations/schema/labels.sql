@@ -6,7 +6,8 @@
 CREATE VIEW pgclip.labels AS
 SELECT il.item_id, c.name AS collection, i.key, s.name AS set, l.name AS label, il.score,
        coalesce(s.active AND e.label_epoch >= s.epoch, false) AS current, il.version,
-       pgclip._decision(il.item_id, il.label_id) AS decision
+       CASE WHEN s.decides OR EXISTS (SELECT FROM pgclip.promise p WHERE p.label_id = l.id)
+            THEN pgclip._decision(il.item_id, il.label_id) END AS decision
 FROM pgclip.item_label il
 JOIN pgclip.model m ON m.id = il.model_id AND m.state = 'live'
 JOIN pgclip.label l ON l.id = il.label_id AND l.archived_at IS NULL
@@ -20,8 +21,9 @@ LEFT JOIN pgclip.embedding_set e ON e.item_id = il.item_id AND e.model_id = il.m
 CREATE FUNCTION pgclip.labels_of(p_item bigint) RETURNS jsonb
 LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT coalesce(jsonb_agg(jsonb_build_object('set', s.name, 'label', l.name,
-                                                 'score', il.score, 'decision',
-                                                 pgclip._decision(il.item_id, il.label_id))
+                                                 'score', il.score, 'decision', CASE
+        WHEN s.decides OR EXISTS (SELECT FROM pgclip.promise p WHERE p.label_id = l.id)
+        THEN pgclip._decision(il.item_id, il.label_id) END)
                               ORDER BY s.name, il.score DESC), '[]')
     FROM pgclip.item_label il
     JOIN pgclip.model m ON m.id = il.model_id AND m.state = 'live'

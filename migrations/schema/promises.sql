@@ -3,7 +3,7 @@
 -- The version of the head that decides for a set's labels: that of its teaching, or, where there is
 -- none of these words, that of its words.
 CREATE FUNCTION pgclip._head_version(p_set int, p_model smallint) RETURNS int
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT greatest(s.words_version, t.version)
     FROM pgclip.label_set s
     LEFT JOIN pgclip.label_teaching t ON t.set_id = s.id AND t.model_id = p_model
@@ -15,7 +15,7 @@ $$;
 CREATE FUNCTION pgclip._promises_in_force()
 RETURNS TABLE (campaign_id int, label_id int, what text, threshold float4, model_id smallint,
                head_version int)
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT k.id, p.label_id, p.what, k.threshold, k.model_id, k.head_version
     FROM pgclip.campaign k
     JOIN pgclip.promise p ON p.id = k.promise_id

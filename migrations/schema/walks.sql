@@ -112,6 +112,7 @@ BEGIN
         DELETE FROM pgclip.label_head WHERE model_id = p_model;
         DELETE FROM pgclip.label_teaching WHERE model_id = p_model;
         DELETE FROM pgclip.label_task WHERE model_id = p_model;
+        DELETE FROM pgclip.campaign WHERE model_id = p_model;
         DELETE FROM pgclip.query_request WHERE model_id = p_model;
         DELETE FROM pgclip.query_vector WHERE model_id = p_model;
         DELETE FROM pgclip.calibration WHERE model_id = p_model;

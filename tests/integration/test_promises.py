@@ -416,3 +416,31 @@ def test_groups_are_compared(
     assert client.evaluate("guarded", truth="true")["groups"] == []
     with pytest.raises(InvalidItem, match="is not a path"):
         client.evaluate("guarded", truth="true", groups="camera..name")
+
+
+def test_a_model_is_changed(
+    armed: Client, sql: Sql, database_url: str, start_worker: WorkerFactory
+) -> None:
+    armed.promise("guarded", "weapon", precision=0.9)
+    eventually(lambda: the_promise(armed).state == "judging")
+    judge_all(armed, rounds=2)
+    eventually(lambda: the_promise(armed).state == "kept")
+    eventually(lambda: len(decided(armed, "yes")) > len(armed.judgements("guarded")))
+    sql("SELECT pgclip.add_model('second')")
+    start_worker(database_url, PGCLIP_MODEL_NAME="second", PLANTED_WEIGHTS="other")
+    eventually(lambda: sql("SELECT count(*) FROM pgclip.item_score s JOIN pgclip.model m"
+                           " ON m.id = s.model_id WHERE m.name = 'second'") == [(320,)], 60)  # fmt: skip
+    sql("SELECT pgclip.promote_model('second')")
+    # At once: what people said stays, and nothing else is decided.
+    judged = {one.key: "yes" if one.value else "no" for one in armed.judgements("guarded")}
+    assert {key: said for key, said in decided(armed).items() if said != "review"} == judged
+    assert the_promise(armed).model == "second"
+    eventually(lambda: the_promise(armed).state in ("judging", "kept"))
+    sql("SELECT pgclip.drop_model('planted')")
+    eventually(lambda: sql("SELECT name FROM pgclip.model") == [("second",)], 60)
+    assert sql("SELECT DISTINCT m.name FROM pgclip.campaign k JOIN pgclip.model m"
+               " ON m.id = k.model_id") == [("second",)]  # fmt: skip
+    assert sql("SELECT DISTINCT model_id FROM pgclip.item_score") == [(2,)]
+    assert {key: said for key, said in decided(armed).items() if said != "review"}.items() >= (
+        judged.items()
+    )
