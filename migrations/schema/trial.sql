@@ -58,6 +58,26 @@ BEGIN
     WHERE collection = p_collection AND key = 'trial';
 END $$;
 
+-- A person's word on a trial's item decides it, by any label that there is.
+CREATE FUNCTION pgclip._try_deciding(p_collection text) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_label record;
+BEGIN
+    SELECT s.name AS set, l.name INTO v_label
+    FROM pgclip.label l JOIN pgclip.label_set s ON s.id = l.set_id
+    WHERE NOT l.is_background AND l.archived_at IS NULL ORDER BY l.id LIMIT 1;
+    IF FOUND THEN
+        PERFORM pgclip.judge(v_label.set, v_label.name, 'trial', true, 'pgclip doctor',
+                             p_collection);
+        IF NOT EXISTS (SELECT FROM pgclip.item_decision d JOIN pgclip.item i ON i.id = d.item_id
+                       JOIN pgclip.collection c ON c.id = i.collection_id
+                       WHERE c.name = p_collection AND d.decision) THEN
+            RAISE EXCEPTION 'the item that was judged was not decided';
+        END IF;
+    END IF;
+END $$;
+
 -- The model that is live; in a database without one, a model of this trial's own.
 CREATE FUNCTION pgclip._model_to_try() RETURNS smallint
 LANGUAGE plpgsql AS $$
@@ -74,8 +94,8 @@ BEGIN
     RETURN v_model.id;
 END $$;
 
--- Submits an item, has it encoded, replaces it, searches for it, makes a segment and deletes the
--- item, all with the rights that these functions have; and takes it back. Nobody else's items, jobs
+-- Submits an item, has it encoded, replaces it, searches for it, judges it, makes a segment and
+-- deletes the item, all with the rights that these functions have; and takes it back. Nobody else's items, jobs
 -- or queries are touched. Returns what can't be done, and why; NULL if all can.
 CREATE FUNCTION pgclip.try_out() RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -97,6 +117,8 @@ BEGIN
     PERFORM pgclip._try_storing(v_model, v_collection, 'another text', v_vector);
     v_step := 'searching';
     PERFORM pgclip._try_searching(v_model, v_collection, v_vector);
+    v_step := 'deciding';
+    PERFORM pgclip._try_deciding(v_collection);
     v_step := 'making a segment';
     PERFORM pgclip._create_segment_table(v_model, 0);
     v_step := 'deleting';

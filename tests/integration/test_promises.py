@@ -428,8 +428,8 @@ def test_a_model_is_changed(
     eventually(lambda: len(decided(armed, "yes")) > len(armed.judgements("guarded")))
     sql("SELECT pgclip.add_model('second')")
     start_worker(database_url, PGCLIP_MODEL_NAME="second", PLANTED_WEIGHTS="other")
-    eventually(lambda: sql("SELECT count(*) FROM pgclip.item_score s JOIN pgclip.model m"
-                           " ON m.id = s.model_id WHERE m.name = 'second'") == [(320,)], 60)  # fmt: skip
+    eventually(lambda: sql("SELECT count(*) FROM pgclip.item_score WHERE model_id = 2")
+               == [(320,)], 60)  # fmt: skip
     sql("SELECT pgclip.promote_model('second')")
     # At once: what people said stays, and nothing else is decided.
     judged = {one.key: "yes" if one.value else "no" for one in armed.judgements("guarded")}
