@@ -61,6 +61,13 @@ def fill(sql: Sql) -> None:
     head = {"label": red, "embedding": [1, 0, 0, 0], "intercept": 0, "background": 1}
     sql("SELECT pgclip.keep_teaching(%s, %s, 90, '{}', %s, '{}')", task, version,
         json.dumps([head]))  # fmt: skip
+    sql("SELECT pgclip.promise('colors', 'red')")
+    sql("""INSERT INTO pgclip.item_score
+           SELECT e.item_id, e.model_id, l.id, pgclip._head_version(l.set_id, e.model_id),
+                  pgclip._chance(e.content_hash), 0.5
+           FROM pgclip.embedding_set e, pgclip.label l WHERE l.name = 'red'""")
+    sql("DELETE FROM pgclip.relabeling")
+    sql("SELECT * FROM pgclip.review('colors', 5, 'ana')")
     sql("SELECT pgclip.request_embedding('a query that waits')")
     sql("SELECT pgclip.answer_query(1::smallint, 'text', sha256('red'), '{1, 0, 0, 0}')")
 
