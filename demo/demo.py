@@ -32,7 +32,7 @@ LOG = DATA / "worker.log"
 PICTURES = HERE / "pictures"
 COLLECTION = "demo"
 QUERIES = ["a black cat", "something sweet to eat", "a musical instrument"]
-LABELLED = ["guitar.jpg", "penguin.jpg", "airplane.jpg", "strawberry.png"]
+LABELLED = ["guitar.jpg", "penguin.jpg", "airplane.jpg", "panda.jpg", "kitchen-knife.jpg"]
 SAMPLE = "automobile.jpg"
 
 
@@ -148,7 +148,7 @@ def show_progress(batch: Batch) -> None:
 
 def show_labels(client: Client) -> None:
     """The zero-shot labels of a few pictures."""
-    print("\nZero-shot labels (set general)")
+    print("\nLabels: what the model would sign, and with a question mark what somebody should look at")
     for key in LABELLED:
         labels = client.get(key, collection=COLLECTION).labels
         best = [f"{label.name} {label.score:.2f}" for label in labels if label.set == "general"]

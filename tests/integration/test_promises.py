@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import psycopg2
 import pytest
 from support.processes import WorkerFactory, eventually
 from support.roles import Roles
@@ -193,7 +194,10 @@ def test_people_win_and_their_word_is_about_the_content(armed: Client, sql: Sql)
     assert decided(armed, "yes") == {}
 
 
-def test_changes_are_followed(armed: Client, sql: Sql) -> None:
+def test_changes_are_followed(armed: Client, sql: Sql, database_url: str) -> None:
+    listening = psycopg2.connect(database_url)
+    listening.autocommit = True
+    listening.cursor().execute("LISTEN pgclip_decision")
     armed.judge("guarded", "weapon", "weapon 3", False, by="ana")
     armed.judge("guarded", "weapon", "weapon 3", True, by="ana")
     armed.judge("guarded", "weapon", "weapon 4", False, by="ana")
@@ -204,6 +208,9 @@ def test_changes_are_followed(armed: Client, sql: Sql) -> None:
         ("weapon 3", "review", "no"), ("weapon 3", "no", "yes"),
         ("weapon 4", "review", "no"), ("weapon 4", "no", "review"),
     ]  # fmt: skip
+    listening.poll()
+    assert {notice.channel for notice in listening.notifies} == {"pgclip_decision"}
+    listening.close()
     positions = [one.position for one in changes]
     assert positions == sorted(positions)
     assert armed.decision_changes(positions[2]) == changes[3:]
