@@ -153,7 +153,7 @@ def _run(
 
 def _begin(cursor: Any, campaign: Campaign, version: int, items: Any, scores: Floats) -> None:
     cursor.execute("TRUNCATE pgclip.judgement, pgclip.review, pgclip.promise, pgclip.campaign,"
-                   " pgclip.campaign_draw, pgclip.item_score, pgclip.item_decision,"
+                   " pgclip.campaign_draw, pgclip.item_score, pgclip.decision_touch,"
                    " pgclip.decision_change")  # fmt: skip
     cursor.execute("UPDATE pgclip.label_set SET words_version = %s WHERE name = 's'", (version,))
     cursor.execute("SELECT id FROM pgclip.label WHERE name = 'l'")

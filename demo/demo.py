@@ -148,7 +148,7 @@ def show_progress(batch: Batch) -> None:
 
 def show_labels(client: Client) -> None:
     """The zero-shot labels of a few pictures."""
-    print("\nLabels: what the model would sign, and with a question mark what somebody should look at")
+    print("\nLabels: what the model would sign; with a question mark, what somebody should see")
     for key in LABELLED:
         labels = client.get(key, collection=COLLECTION).labels
         best = [f"{label.name} {label.score:.2f}" for label in labels if label.set == "general"]

@@ -180,8 +180,13 @@ PROMISE = f"""
         %s, %s, %s, %s, confidence => %s, opinions => %s, judgements => %s)
 """
 PROMISES = f"""
-    SELECT {_PROMISE} FROM pgclip.promises WHERE %s::text IS NULL OR set = %s
+    SELECT {_PROMISE} FROM pgclip.promises
+    WHERE (%s::text IS NULL OR set = %s) AND (%s::text IS NULL OR label = %s)
     ORDER BY set, label, what
+"""
+IS_LABEL = """
+    SELECT EXISTS (SELECT FROM pgclip.label l JOIN pgclip.label_set s ON s.id = l.set_id
+                   WHERE s.name = %s AND (%s::text IS NULL OR l.name = %s))
 """
 WITHDRAW_PROMISE = "SELECT pgclip.withdraw_promise(%s, %s)"
 REVIEW = """

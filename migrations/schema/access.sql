@@ -41,7 +41,8 @@ LANGUAGE sql IMMUTABLE AS $$
         'close_segment', 'next_build', 'build_segment', 'announce_segments',
         'exchange_segments', 'drop_retired', 'measure_recall', 'labels_due',
         'store_labels', 'follow_tables', 'take_label_task', 'label_examples', 'keep_teaching',
-        'end_label_task', 'open_scores', 'decide_items', 'example_groups'] END
+        'end_label_task', 'open_scores', 'decide_items', 'example_groups',
+        '_head_version'] END
 $$;
 
 CREATE FUNCTION pgclip._readable_by(p_access text) RETURNS text[]

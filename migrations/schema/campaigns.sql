@@ -9,27 +9,54 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT ('x' || encode(substr(p_hash, 1, 8), 'hex'))::bit(64)::bigint
 $$;
 
--- What the live model's head can be judged by, of what has a score of p_version: each content once,
--- without those that have taught it.
+-- What a head can be judged by, of what has a score of p_version: each content once, without those
+-- that have taught it.
 CREATE FUNCTION pgclip._population(
     p_label int, p_model smallint, p_version int, p_last_item bigint
 ) RETURNS TABLE (chance bigint, item_id bigint, score float4)
 LANGUAGE sql STABLE AS $$
+    WITH lesson AS MATERIALIZED (
+        SELECT DISTINCT pgclip._chance(substr(c.content, length(c.content) - 31)) AS chance
+        FROM pgclip.label_teaching t
+        JOIN pgclip.label l ON l.set_id = t.set_id AND l.id = p_label
+        JOIN pgclip.label_set ls ON ls.id = t.set_id AND ls.words_version = t.words_version
+        CROSS JOIN unnest(t.contents) c(content)
+        WHERE t.model_id = p_model
+    )
     SELECT s.chance, min(s.item_id), max(s.score)
     FROM pgclip.item_score s
     WHERE s.label_id = p_label AND s.model_id = p_model AND s.head_version = p_version
       AND s.item_id <= p_last_item
-      AND s.chance <> ALL(ARRAY(
-          SELECT pgclip._chance(substr(c.content, length(c.content) - 31))
-          FROM pgclip.label_teaching t
-          JOIN pgclip.label l ON l.set_id = t.set_id AND l.id = p_label
-          JOIN pgclip.label_set ls ON ls.id = t.set_id AND ls.words_version = t.words_version
-          CROSS JOIN unnest(t.contents) c(content)
-          WHERE t.model_id = p_model))
+      AND NOT EXISTS (SELECT FROM lesson WHERE lesson.chance = s.chance)
     GROUP BY s.chance
 $$;
 
--- Begins what can begin: promises of the live model whose items all have scores of its heads.
+-- Campaigns of labels, for the live model and the heads that it has now.
+CREATE FUNCTION pgclip._campaigns_of(p_labels int[]) RETURNS SETOF int
+LANGUAGE sql STABLE AS $$
+    SELECT k.id FROM pgclip.promise p
+    JOIN pgclip.label l ON l.id = p.label_id AND l.archived_at IS NULL
+    JOIN pgclip.model m ON m.state = 'live'
+    JOIN pgclip.campaign k ON k.promise_id = p.id AND k.model_id = m.id
+                          AND k.head_version = pgclip._head_version(l.set_id, m.id)
+    WHERE p.label_id = ANY(p_labels) ORDER BY k.id
+$$;
+
+-- Those that a worker has to go on with: what they need next has not been drawn, or somebody has
+-- judged what they have drawn.
+CREATE FUNCTION pgclip._campaigns_to_advance() RETURNS SETOF int
+LANGUAGE sql STABLE AS $$
+    SELECT k.id FROM pgclip._campaigns_of(ARRAY(SELECT label_id FROM pgclip.promise)) c(id)
+    JOIN pgclip.campaign k ON k.id = c.id
+    WHERE k.state = 'judging' AND coalesce(k.drawn_above[k.step], 0) < k.looks[k.look]
+       OR EXISTS (SELECT FROM pgclip.decision_touch t
+                  JOIN pgclip.campaign_draw d ON d.campaign_id = k.id
+                                             AND d.content_hash = t.content_hash)
+    ORDER BY k.id
+$$;
+
+-- Begins what can begin: promises of the live model whose items all have scores of its heads, if
+-- there are enough of them.
 CREATE FUNCTION pgclip._begin_campaigns() RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -37,19 +64,19 @@ DECLARE
     v_due      record;
     v_campaign int;
 BEGIN
-    IF EXISTS (SELECT FROM pgclip.relabeling WHERE model_id = v_model) THEN
-        RETURN;
-    END IF;
     FOR v_due IN
         SELECT p.*, pgclip._head_version(l.set_id, v_model) AS version,
                (SELECT max(item_id) FROM pgclip.embedding_set WHERE model_id = v_model) AS last
         FROM pgclip.promise p
         JOIN pgclip.label l ON l.id = p.label_id AND l.archived_at IS NULL
-        WHERE NOT EXISTS (SELECT FROM pgclip.campaign k
-                          WHERE k.promise_id = p.id AND k.model_id = v_model
-                            AND k.head_version = pgclip._head_version(l.set_id, v_model))
+        WHERE p.id NOT IN (SELECT k.promise_id
+                           FROM pgclip._campaigns_of(ARRAY(
+                                    SELECT label_id FROM pgclip.promise)) c(id)
+                           JOIN pgclip.campaign k ON k.id = c.id)
         ORDER BY p.id FOR NO KEY UPDATE OF p SKIP LOCKED
     LOOP
+        PERFORM pgclip._begin_relabeling();  -- of what a worker of a version before has stored
+        EXIT WHEN EXISTS (SELECT FROM pgclip.relabeling WHERE model_id = v_model);
         INSERT INTO pgclip.campaign (promise_id, model_id, head_version, start, last_item,
                                      contents, thresholds, above, looks, allowed, doubts)
         SELECT v_due.id, v_model, v_due.version,
@@ -58,13 +85,24 @@ BEGIN
         FROM pgclip._candidates(v_due.what, v_due.judgements, v_due.label_id, v_model,
                                 v_due.version, v_due.last) c
         CROSS JOIN pgclip._looks(v_due.what, v_due.share, v_due.confidence, v_due.judgements) k
-        WHERE c.contents > 0
+        WHERE c.contents >= 1.25 * v_due.judgements
         ON CONFLICT DO NOTHING RETURNING id INTO v_campaign;
         IF v_campaign IS NOT NULL THEN
             PERFORM pgclip._advance(v_campaign, true);
         END IF;
     END LOOP;
 END $$;
+
+-- Campaigns in which nobody has judged anything begin anew when there is twice as much.
+CREATE FUNCTION pgclip._renew_campaigns(p_labels int[]) RETURNS void
+LANGUAGE sql AS $$
+    DELETE FROM pgclip.campaign k
+    WHERE k.id IN (SELECT pgclip._campaigns_of(p_labels)) AND k.threshold IS NULL
+      AND NOT EXISTS (SELECT FROM pgclip.campaign_draw d WHERE d.campaign_id = k.id AND d.judged)
+      AND 2 * k.contents <= (SELECT count(*) FROM pgclip.item_score sc
+                             JOIN pgclip.promise p ON p.id = k.promise_id
+                             WHERE sc.label_id = p.label_id AND sc.model_id = k.model_id)
+$$;
 
 -- Thresholds to try. For precision what lies above them grows by a half each time, from a quarter
 -- more than the first look needs; for recall it shrinks, from a half of all.
@@ -139,24 +177,24 @@ CREATE TYPE pgclip._look AS (
 -- that a judgement that is taken back counts, too. Each look has its own part of the doubt, and
 -- goes through the candidates in their order, past those that another look has shown already: an
 -- error needs a look to be wrong about the first candidate of its that does not keep the promise.
--- p_draws: contents that are needed next are drawn; else it stops there.
+-- p_draws: contents that are needed next are drawn. Passes over a campaign that another transaction
+-- is at: a worker goes on with it.
 CREATE FUNCTION pgclip._advance(p_campaign int, p_draws boolean) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
-    v_before pgclip.campaign;
-    v_now    pgclip.campaign;
-    v_waits  pgclip.campaign;  -- at its first test that waits for judgements
-    v_what   text;
-    v_kept   int := 0;  -- the last candidate that is shown to keep it
-    v_shown  pgclip._look;
-    v_open   pgclip._look;
+    v_now   pgclip.campaign;
+    v_waits pgclip.campaign;  -- at its first test that waits for judgements
+    v_what  text;
+    v_kept  int := 0;  -- the last candidate that is shown to keep it
+    v_shown pgclip._look;
+    v_open  pgclip._look;
 BEGIN
-    SELECT * INTO v_before FROM pgclip.campaign WHERE id = p_campaign FOR NO KEY UPDATE;
-    v_what := (SELECT what FROM pgclip.promise WHERE id = v_before.promise_id);
-    v_now := v_before;
-    IF p_draws THEN
-        v_now := pgclip._forget_gone_draws(v_now);
+    SELECT * INTO v_now FROM pgclip.campaign WHERE id = p_campaign FOR NO KEY UPDATE SKIP LOCKED;
+    IF v_now.id IS NULL THEN
+        RETURN;
     END IF;
+    v_what := (SELECT what FROM pgclip.promise WHERE id = v_now.promise_id);
+    v_now := pgclip._refreshed(v_now, p_draws);
     v_now.look := 1;
     v_now.threshold := NULL;
     WHILE v_now.look <= cardinality(v_now.looks) LOOP
@@ -164,18 +202,13 @@ BEGIN
         IF v_now.step IS NULL THEN
             v_now.look := v_now.look + 1;
             CONTINUE;
-        END IF;
-        IF p_draws AND v_waits.id IS NULL THEN
+        ELSIF p_draws AND v_waits.id IS NULL THEN
             v_now := pgclip._drawn(v_now, v_what);
         END IF;
         v_shown := pgclip._shown(v_now, v_what);
         IF v_shown.is_kept THEN
             v_kept := v_now.step;
-            v_now.threshold := v_now.thresholds[v_kept];
-            v_now.bound := v_shown.bound;
-            v_now.judged := v_shown.judged;
-            v_now."right" := v_shown.good;
-            v_now.look := 1;
+            v_now := pgclip._kept(v_now, v_what, v_shown);
             v_waits := NULL;
             CONTINUE;
         ELSIF v_shown.is_kept IS NULL AND v_waits.id IS NULL THEN
@@ -184,36 +217,111 @@ BEGIN
         END IF;
         v_now.look := v_now.look + 1;
     END LOOP;
-    v_now.state := CASE WHEN v_waits.id IS NOT NULL THEN 'judging'
-                        WHEN v_kept = cardinality(v_now.thresholds) THEN 'complete'
-                        ELSE 'exhausted' END;
-    IF v_waits.id IS NOT NULL THEN
-        v_now.step := v_waits.step;
-        v_now.look := v_waits.look;
-        v_shown := v_open;
-    END IF;
-    IF v_kept = 0 THEN
-        v_now.bound := v_shown.bound;
-        v_now.judged := v_shown.judged;
-        v_now."right" := v_shown.good;
-    END IF;
-    v_now.decides := CASE WHEN v_kept = 0 THEN NULL
-                          WHEN v_what = 'recall' THEN v_now.contents - v_now.above[v_kept]
-                          ELSE v_now.above[v_kept] END;
-    v_now.kept_at := CASE WHEN v_kept > 0 THEN coalesce(v_before.kept_at, clock_timestamp()) END;
-    v_now.lacking := CASE v_now.state WHEN 'judging' THEN v_shown.lacking END;
-    IF v_now.threshold IS DISTINCT FROM v_before.threshold THEN  -- items are decided anew
-        v_now.after_item := 0;
-        v_now.changed := pg_current_xact_id();
-    END IF;
-    UPDATE pgclip.campaign SET state = v_now.state, step = coalesce(v_now.step, 1),
-        look = v_now.look, threshold = v_now.threshold, bound = v_now.bound,
-        judged = v_now.judged, "right" = v_now."right", decides = v_now.decides,
-        lacking = v_now.lacking, kept_at = v_now.kept_at, after_item = v_now.after_item,
-        changed = v_now.changed, drawn_above = v_now.drawn_above,
-        drawn_below = v_now.drawn_below
-    WHERE id = p_campaign;
+    PERFORM pgclip._note_state(v_now, v_waits, coalesce(v_open, v_shown), v_kept);
 END $$;
+
+-- A campaign whose draws know what people have said by now. Two of three who agree are enough. What
+-- is gone and was judged stays as it was; what was shown to somebody and is gone counts as if they
+-- were unsure, or a promise could be kept by deleting what is wrong; others make place for others.
+CREATE FUNCTION pgclip._refreshed(p_campaign pgclip.campaign, p_draws boolean)
+RETURNS pgclip.campaign
+LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE pgclip.campaign_draw d SET judged = s.judged, "right" = s.is_right
+    FROM pgclip._judged_draws(p_campaign) s
+    WHERE d.campaign_id = p_campaign.id AND d.chance = s.chance
+      AND (d.judged, d."right") IS DISTINCT FROM (s.judged, s.is_right);
+    IF p_draws THEN
+        DELETE FROM pgclip.campaign_draw d
+        WHERE d.campaign_id = p_campaign.id AND NOT d.judged AND NOT d.shown
+          AND NOT EXISTS (SELECT FROM pgclip.embedding_set e WHERE e.model_id = p_campaign.model_id
+                          AND e.content_hash = d.content_hash);
+        IF FOUND THEN
+            p_campaign.drawn_above := '{}';
+            p_campaign.drawn_below := '{}';
+        END IF;
+    END IF;
+    RETURN p_campaign;
+END $$;
+
+CREATE FUNCTION pgclip._judged_draws(p_campaign pgclip.campaign)
+RETURNS TABLE (chance bigint, judged boolean, is_right boolean)
+LANGUAGE sql STABLE AS $$
+    WITH draw AS MATERIALIZED (
+        SELECT d.*, p.label_id, p.opinions,
+               EXISTS (SELECT FROM pgclip.embedding_set e WHERE e.model_id = p_campaign.model_id
+                       AND e.content_hash = d.content_hash) AS is_there
+        FROM pgclip.campaign_draw d JOIN pgclip.promise p ON p.id = p_campaign.promise_id
+        WHERE d.campaign_id = p_campaign.id
+    ), word AS (
+        SELECT DISTINCT ON (d.chance, j.judge) d.chance, j.judge,
+               CASE WHEN j.value THEN 1 ELSE -1 END AS vote
+        FROM draw d
+        JOIN pgclip.judgement j ON j.content_hash = d.content_hash AND j.label_id = d.label_id
+        ORDER BY d.chance, j.judge, j.judged_at DESC
+    ), said AS (
+        SELECT chance, vote FROM word
+        UNION ALL
+        SELECT d.chance, 0
+        FROM draw d
+        JOIN pgclip.review r ON r.content_hash = d.content_hash AND r.label_id = d.label_id
+        WHERE r.unsure
+          AND NOT EXISTS (SELECT FROM word w WHERE w.chance = d.chance AND w.judge = r.judge)
+    ), counted AS (
+        SELECT chance, count(*) AS people, count(*) FILTER (WHERE vote = 1) AS yes,
+               count(*) FILTER (WHERE vote = -1) AS no
+        FROM said GROUP BY chance
+    )
+    SELECT d.chance,
+           CASE WHEN d.is_there
+                THEN coalesce(greatest(c.yes, c.no) * 2 > d.opinions
+                              OR c.people >= d.opinions, false)
+                ELSE d.judged OR d.shown END,
+           CASE WHEN NOT d.is_there THEN d."right"
+                WHEN c.yes * 2 > c.people THEN true
+                WHEN c.no * 2 > c.people THEN false END
+    FROM draw d LEFT JOIN counted c USING (chance)
+$$;
+
+-- A campaign of which a candidate is shown to keep the promise; it goes on with the first look.
+CREATE FUNCTION pgclip._kept(p_campaign pgclip.campaign, p_what text, p_shown pgclip._look)
+RETURNS pgclip.campaign
+LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    p_campaign.threshold := p_campaign.thresholds[p_campaign.step];
+    p_campaign.bound := p_shown.bound;
+    p_campaign.judged := p_shown.judged;
+    p_campaign."right" := p_shown.good;
+    p_campaign.decides := CASE p_what
+        WHEN 'recall' THEN p_campaign.contents - p_campaign.above[p_campaign.step]
+        ELSE p_campaign.above[p_campaign.step] END;
+    p_campaign.look := 1;
+    RETURN p_campaign;
+END $$;
+
+-- Writes down how far a campaign is: p_waits at its test that waits, if there is one, of which
+-- p_shown says what it shows, or what the last one has shown.
+CREATE FUNCTION pgclip._note_state(
+    p_now pgclip.campaign, p_waits pgclip.campaign, p_shown pgclip._look, p_kept int
+) RETURNS void
+LANGUAGE sql AS $$
+    UPDATE pgclip.campaign k SET
+        state = CASE WHEN p_waits.id IS NOT NULL THEN 'judging'
+                     WHEN p_kept > 0 AND p_kept = cardinality(p_now.thresholds) THEN 'complete'
+                     ELSE 'exhausted' END,
+        step = coalesce(p_waits.step, p_now.step, 1),
+        look = coalesce(p_waits.look, 1),
+        lacking = CASE WHEN p_waits.id IS NOT NULL THEN p_shown.lacking END,
+        threshold = p_now.threshold,
+        bound = CASE p_kept WHEN 0 THEN p_shown.bound ELSE p_now.bound END,
+        judged = CASE p_kept WHEN 0 THEN p_shown.judged ELSE p_now.judged END,
+        "right" = CASE p_kept WHEN 0 THEN p_shown.good ELSE p_now."right" END,
+        decides = CASE WHEN p_kept > 0 THEN p_now.decides END,
+        kept_at = CASE WHEN p_kept > 0 THEN coalesce(k.kept_at, clock_timestamp()) END,
+        drawn_above = coalesce(p_waits.drawn_above, p_now.drawn_above),
+        drawn_below = coalesce(p_waits.drawn_below, p_now.drawn_below)
+    WHERE k.id = p_now.id
+$$;
 
 -- The candidate that a look tries after p_kept: of precision one with a quarter more contents than
 -- it draws. NULL if there is none.
@@ -224,21 +332,6 @@ LANGUAGE sql IMMUTABLE AS $$
     WHERE nth > p_kept
       AND (p_what = 'recall' OR contents >= 1.25 * p_campaign.looks[p_campaign.look])
 $$;
-
--- Draws of contents that nobody has judged and that are gone now make place for others.
-CREATE FUNCTION pgclip._forget_gone_draws(p_campaign pgclip.campaign) RETURNS pgclip.campaign
-LANGUAGE plpgsql AS $$
-BEGIN
-    DELETE FROM pgclip.campaign_draw d
-    WHERE d.campaign_id = p_campaign.id AND NOT d.judged
-      AND NOT EXISTS (SELECT FROM pgclip.embedding_set e
-                      WHERE e.content_hash = d.content_hash AND e.model_id = p_campaign.model_id);
-    IF FOUND THEN
-        p_campaign.drawn_above := '{}';
-        p_campaign.drawn_below := '{}';
-    END IF;
-    RETURN p_campaign;
-END $$;
 
 -- The campaign with what its present look needs drawn.
 CREATE FUNCTION pgclip._drawn(p_campaign pgclip.campaign, p_what text) RETURNS pgclip.campaign
@@ -360,37 +453,6 @@ LANGUAGE sql IMMUTABLE AS $$
     SELECT p_side.contents, n, n, round(n * p_side.good::float8 / p_side.judged)::int
     FROM (SELECT least(p_judged, p_side.contents)) judged(n)
 $$;
-
--- A content was judged for a label: what campaigns drew it know of it, and go on.
-CREATE FUNCTION pgclip._count_judgement(p_label int, p_hash bytea) RETURNS void
-LANGUAGE plpgsql AS $$
-DECLARE
-    v_campaign int;
-BEGIN
-    FOR v_campaign IN
-        SELECT k.id FROM pgclip.campaign k
-        JOIN pgclip.promise p ON p.id = k.promise_id AND p.label_id = p_label
-        JOIN pgclip.label l ON l.id = p_label
-        WHERE k.model_id = pgclip._live_model()
-          AND k.head_version = pgclip._head_version(l.set_id, k.model_id)
-        ORDER BY k.id
-    LOOP
-        -- Two of three who agree are enough.
-        UPDATE pgclip.campaign_draw d SET
-            judged = greatest(o.yes, o.no) * 2 > p.opinions
-                     OR o.yes + o.no + o.unsure >= p.opinions,
-            "right" = CASE WHEN o.yes > o.no + o.unsure THEN true
-                           WHEN o.no > o.yes + o.unsure THEN false END
-        FROM pgclip.campaign k
-        JOIN pgclip.promise p ON p.id = k.promise_id
-        CROSS JOIN pgclip._opinions(p_label, p_hash) o
-        WHERE k.id = v_campaign AND d.campaign_id = v_campaign
-          AND d.chance = pgclip._chance(p_hash);
-        IF FOUND THEN
-            PERFORM pgclip._advance(v_campaign, false);
-        END IF;
-    END LOOP;
-END $$;
 
 -- What people have said of a content for a label, the last word of each.
 CREATE FUNCTION pgclip._opinions(

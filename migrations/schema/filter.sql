@@ -223,8 +223,10 @@ BEGIN
         v_all := v_all || pgclip._decision_condition(v_member.set, v_member.label,
                                                      v_member.value, p_each);
     END LOOP;
-    RETURN CASE WHEN v_all = '{}' THEN pgclip._bad_filter('$decision names a set and no label')
-                ELSE array_to_string(v_all, ' AND ') END;
+    IF v_all = '{}' OR EXISTS (SELECT FROM jsonb_each(p_wanted) w WHERE w.value = '{}') THEN
+        PERFORM pgclip._bad_filter('$decision names a set and no label');
+    END IF;
+    RETURN array_to_string(v_all, ' AND ');
 END $$;
 
 CREATE FUNCTION pgclip._decision_condition(
@@ -232,54 +234,30 @@ CREATE FUNCTION pgclip._decision_condition(
 ) RETURNS text
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
-    v_wanted  text[] := ARRAY(SELECT v #>> '{}' FROM pgclip._list('a decision',
+    v_wanted text[] := ARRAY(SELECT v #>> '{}' FROM pgclip._list('a decision',
         CASE jsonb_typeof(p_wanted) WHEN 'string' THEN jsonb_build_array(p_wanted)
              ELSE p_wanted END) v);
-    v_ids     int[];
-    v_set     pgclip.label_set;
-    v_decided text;
-    v_any     text[] := '{}';
-BEGIN
-    IF NOT v_wanted <@ ARRAY['yes', 'no', 'review'] THEN
-        PERFORM pgclip._bad_filter('a decision is "yes", "no" or "review"');
-    END IF;
-    v_ids := ARRAY(
+    v_ids    int[] := ARRAY(
         SELECT l.id FROM pgclip.label l JOIN pgclip.label_set s ON s.id = l.set_id
         WHERE l.name = p_label AND s.name = coalesce(p_set, s.name)
           AND l.archived_at IS NULL AND NOT l.is_background
           AND (s.decides OR EXISTS (SELECT FROM pgclip.promise p WHERE p.label_id = l.id)));
-    IF cardinality(v_ids) <> 1 THEN
+    v_yes    text := pgclip._decided_so(v_ids[1], 'yes', p_each);
+    v_no     text := pgclip._decided_so(v_ids[1], 'no', p_each);
+BEGIN
+    IF NOT v_wanted <@ ARRAY['yes', 'no', 'review'] THEN
+        PERFORM pgclip._bad_filter('a decision is "yes", "no" or "review"');
+    ELSIF cardinality(v_ids) <> 1 THEN
         RAISE EXCEPTION 'filter: % label % is decided', CASE v_ids WHEN '{}' THEN 'no'
                         ELSE 'more than one' END, p_label || coalesce(' of set ' || p_set, '')
             USING ERRCODE = 'PC002', HINT = 'SELECT set, label FROM pgclip.promises; '
                   'a set is named as {"$decision": {"set": {"label": "yes"}}}.';
     END IF;
-    SELECT s.* INTO v_set FROM pgclip.label_set s
-    JOIN pgclip.label l ON l.set_id = s.id WHERE l.id = v_ids[1];
-    v_decided := format(
-        'd.label_id = %s AND (d.campaign_id IS NULL OR d.campaign_id = ANY(%L::int[]))', v_ids[1],
-        ARRAY(SELECT f.campaign_id FROM pgclip._promises_in_force() f));
-    IF 'review' = ANY(v_wanted) THEN
-        v_any := v_any || format('%s AND %s AND NOT EXISTS (SELECT FROM pgclip.item_decision d
-                                                   WHERE d.item_id = i.id AND %s OFFSET 0)',
-            CASE v_set.applies_to WHEN 'both' THEN 'true'
-                 ELSE format('i.kind = %L', v_set.applies_to) END,
-            CASE WHEN v_set.collections IS NULL THEN 'true'
-                 ELSE format('i.collection_id = ANY(%L::int[])',
-                             ARRAY(SELECT c.id FROM pgclip.collection c
-                                   WHERE c.name = ANY(v_set.collections))) END,
-            v_decided);
-    END IF;
-    IF v_wanted && ARRAY['yes', 'no'] THEN
-        v_decided := v_decided || format(' AND d.decision = ANY(%L::boolean[])',
-                                         array_remove(v_wanted, 'review'));
-        v_any := v_any || CASE WHEN p_each
-            THEN format('EXISTS (SELECT FROM pgclip.item_decision d
-                                 WHERE d.item_id = i.id AND %s OFFSET 0)', v_decided)
-            ELSE format('i.id IN (SELECT d.item_id FROM pgclip.item_decision d WHERE %s)',
-                        v_decided) END;
-    END IF;
-    RETURN '(' || array_to_string(v_any, ' OR ') || ')';
+    RETURN (SELECT '(' || string_agg(CASE w
+            WHEN 'yes' THEN v_yes
+            WHEN 'no' THEN v_no
+            ELSE format('(%s AND NOT %s AND NOT %s)', pgclip._applies(v_ids[1]), v_yes, v_no)
+            END, ' OR ') || ')' FROM unnest(v_wanted) w);
 END $$;
 
 CREATE FUNCTION pgclip._field_condition(

@@ -16,12 +16,13 @@ JOIN pgclip.collection c ON c.id = i.collection_id;
 
 -- Says whether a label is right for an item as it is now: what the live model has encoded. A
 -- person's later word on the same content takes the place of an earlier one; NULL takes it back.
--- content_hash: of the content that was judged, if that was some time ago. Raises PC001; PC002 if
+-- content_hash: of the content that was judged, if that was some time ago. advance: whether
+-- promises are looked at now, or by a worker. Raises PC001; PC002 if
 -- there is no such set, label or item; PC003 if it has not been encoded, or has other content.
 CREATE FUNCTION pgclip.judge(
     label_set text, label text, key text, value boolean DEFAULT true, judge text DEFAULT NULL,
     collection text DEFAULT 'default', judged_at timestamptz DEFAULT now(),
-    content_hash bytea DEFAULT NULL
+    content_hash bytea DEFAULT NULL, advance boolean DEFAULT true
 ) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -48,7 +49,7 @@ BEGIN
             USING ERRCODE = 'PC003';
     END IF;
     IF value IS NULL THEN
-        DELETE FROM pgclip.judgement j WHERE j.label_id = v_label AND j.item_id = v_item
+        DELETE FROM pgclip.judgement j WHERE j.label_id = v_label
                                          AND j.content_hash = v_hash AND j.judge = v_judge;
     END IF;
     INSERT INTO pgclip.judgement AS old (label_id, item_id, content_hash, judge, value, judged_at)
@@ -58,10 +59,9 @@ BEGIN
         judged_at = excluded.judged_at WHERE old.judged_at <= excluded.judged_at;
     DELETE FROM pgclip.review r
     WHERE r.label_id = v_label AND r.content_hash = v_hash AND r.judge = v_judge;
-    PERFORM pgclip._count_judgement(v_label, v_hash);
-    PERFORM pgclip._decide(ARRAY(SELECT e.item_id FROM pgclip.embedding_set e
-                                 WHERE e.content_hash = v_hash
-                                   AND e.model_id = pgclip._live_model()));
+    IF advance THEN
+        PERFORM pgclip._advance(id, false) FROM pgclip._campaigns_of(ARRAY[v_label]) id;
+    END IF;
 END $$;
 
 -- Judges many: [{"set", "label", "key", "value", "judge", "collection", "judged_at",
@@ -88,11 +88,17 @@ BEGIN
                 v_one ->> 'set', v_one ->> 'label', v_one ->> 'key', (v_one ->> 'value')::boolean,
                 v_one ->> 'judge', coalesce(v_one ->> 'collection', 'default'),
                 coalesce((v_one ->> 'judged_at')::timestamptz, now()),
-                decode(v_one ->> 'content_hash', 'hex'));
+                decode(v_one ->> 'content_hash', 'hex'), false);
         EXCEPTION WHEN foreign_key_violation OR data_exception OR raise_exception
                     OR SQLSTATE 'PC001' OR SQLSTATE 'PC002' OR SQLSTATE 'PC003' THEN
             refused := SQLERRM;
             RETURN NEXT;
         END;
     END LOOP;
+    PERFORM pgclip._advance(c.id, false)
+    FROM pgclip._campaigns_of(ARRAY(
+        SELECT l.id FROM jsonb_array_elements(judgements) j
+        JOIN pgclip.label_set s ON s.name = j ->> 'set'
+        JOIN pgclip.label l ON l.set_id = s.id AND l.name = j ->> 'label'
+        WHERE jsonb_typeof(j) = 'object')) c(id);
 END $$;

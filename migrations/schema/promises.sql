@@ -14,9 +14,10 @@ $$;
 -- Promises that the live model keeps with the heads that it has now. They lapse with a new head.
 CREATE FUNCTION pgclip._promises_in_force()
 RETURNS TABLE (campaign_id int, label_id int, what text, threshold float4, model_id smallint,
-               head_version int)
+               head_version int, share float8, confidence float8, kept_at timestamptz)
 LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    SELECT k.id, p.label_id, p.what, k.threshold, k.model_id, k.head_version
+    SELECT k.id, p.label_id, p.what, k.threshold, k.model_id, k.head_version, p.share,
+           p.confidence, k.kept_at
     FROM pgclip.campaign k
     JOIN pgclip.promise p ON p.id = k.promise_id
     JOIN pgclip.label l ON l.id = p.label_id AND l.archived_at IS NULL
@@ -26,9 +27,9 @@ LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog,
 $$;
 
 -- What was asked of labels and how far it is: state is "waiting" while items get their scores or
--- there are none, "judging" until a threshold is shown to keep it, "kept", or "out of reach" when
--- no more judgements of this head would help. Of a kept one, too, "lacking" more judgements may
--- lower the threshold, so that it decides more.
+-- there are too few, "judging" until a threshold is shown to keep it, "kept", or "out of reach"
+-- when no more judgements of this head would help. Of a kept one, too, "lacking" more judgements
+-- may lower the threshold, so that it decides more.
 CREATE VIEW pgclip.promises AS
 SELECT s.name AS set, l.name AS label, p.what, p.share, p.confidence, p.opinions,
        CASE WHEN k.threshold IS NOT NULL THEN 'kept'
@@ -66,6 +67,7 @@ DECLARE
     v_label int := pgclip._label(label_set, label);
 BEGIN
     PERFORM pgclip._ask_promise(v_label, what, share, confidence, opinions, judgements);
+    PERFORM pgclip._renew_campaigns(ARRAY[v_label]);
     PERFORM pgclip._begin_campaigns();
     RETURN QUERY SELECT * FROM pgclip.promises p
                  WHERE p.set = label_set AND p.label = promise.label AND p.what = promise.what;
@@ -77,7 +79,8 @@ CREATE FUNCTION pgclip._ask_promise(
 ) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
-    v_least int := 60;
+    v_least  int := 60;
+    v_is_new boolean := NOT EXISTS (SELECT FROM pgclip.promise WHERE label_id = p_label);
 BEGIN
     IF (p_what IN ('precision', 'recall')) IS NOT TRUE THEN
         RAISE EXCEPTION 'a promise is of precision or recall, not %', p_what
@@ -104,10 +107,12 @@ BEGIN
                  = (p_share, p_confidence, p_opinions, coalesce(p_judgements, v_least))) THEN
         RETURN;
     END IF;
+    PERFORM FROM pgclip.campaign k JOIN pgclip.promise p ON p.id = k.promise_id
+    WHERE p.label_id = p_label ORDER BY k.id FOR UPDATE OF k;
     DELETE FROM pgclip.promise WHERE label_id = p_label AND what = p_what;
     INSERT INTO pgclip.promise (label_id, what, share, confidence, opinions, judgements)
     VALUES (p_label, p_what, p_share, p_confidence, p_opinions, coalesce(p_judgements, v_least));
-    IF NOT EXISTS (SELECT FROM pgclip.item_score WHERE label_id = p_label) THEN
+    IF v_is_new THEN
         -- Workers read sets anew, and give scores to the items that are there.
         UPDATE pgclip.label_set SET version = version + 1
         WHERE id = (SELECT set_id FROM pgclip.label WHERE id = p_label);

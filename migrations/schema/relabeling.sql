@@ -77,7 +77,7 @@ DECLARE
     v_items bigint[];
 BEGIN
     SELECT * INTO v_walk FROM pgclip.relabeling WHERE model_id = p_model FOR UPDATE SKIP LOCKED;
-    IF v_walk.model_id IS NULL THEN
+    IF v_walk.model_id IS NULL OR NOT pgclip._gives_scores() THEN
         RETURN;
     END IF;
     LOOP
@@ -138,16 +138,10 @@ BEGIN
     WHERE l.label_id = ANY(v_labels)
     ON CONFLICT (item_id, model_id, label_id) DO UPDATE SET version = excluded.version,
         score = excluded.score WHERE abs(old.score - excluded.score) > 1e-3;
-    IF to_regclass('pg_temp.staged_score') IS NOT NULL THEN
-        DELETE FROM pgclip.item_score sc
-        WHERE sc.item_id = ANY(p_items) AND sc.model_id = p_model AND sc.label_id = ANY(v_ours)
-          AND NOT EXISTS (SELECT FROM pg_temp.staged_score s
-                          WHERE s.job_id = sc.item_id AND s.label_id = sc.label_id);
-        PERFORM pgclip._store_scores(p_model, p_items, p_items);
-    END IF;
+    PERFORM pgclip._store_scores(p_model, p_items, p_items, p_sets);
     UPDATE pgclip.embedding_set SET label_epoch = p_label_epoch
     WHERE item_id = ANY(p_items) AND model_id = p_model;
-    PERFORM pgclip._decide_stored(p_model, p_items);
+    PERFORM pgclip._touch_items(p_model, p_items);
 END $$;
 
 -- Takes staged labels back of sets that don't label the items' collections. p_owners are what they

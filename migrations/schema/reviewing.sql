@@ -28,7 +28,9 @@ DECLARE
     v_bound  pgclip._review_draw[] := '{}';
     v_learn  pgclip._review_draw[] := '{}';
 BEGIN
-    IF (review.n BETWEEN 1 AND 1000) IS NOT TRUE THEN
+    IF pgclip._is_blank(v_judge) OR length(v_judge) > 200 THEN
+        RAISE EXCEPTION 'a judge has a name of at most 200 characters' USING ERRCODE = 'PC001';
+    ELSIF (review.n BETWEEN 1 AND 1000) IS NOT TRUE THEN
         RAISE EXCEPTION 'n is from 1 to 1000, not %', review.n USING ERRCODE = 'PC001';
     ELSIF review.purpose NOT IN ('promise', 'learn') THEN
         RAISE EXCEPTION 'purpose is promise or learn, not %', review.purpose
@@ -37,6 +39,7 @@ BEGIN
     v_labels := pgclip._labels_to_review(review.label_set, review.label);
     -- Two who draw at the same time draw one after the other.
     PERFORM FROM pgclip.label WHERE id = ANY(v_labels) ORDER BY id FOR NO KEY UPDATE;
+    PERFORM pgclip._renew_campaigns(v_labels);
     DELETE FROM pgclip.review r WHERE r.label_id = ANY(v_labels) AND NOT r.unsure
                                   AND r.drawn_at < clock_timestamp() - interval '30 minutes';
     IF review.purpose IS DISTINCT FROM 'learn' THEN
@@ -48,6 +51,10 @@ BEGIN
         v_learn := pgclip._draws_to_learn(v_labels, v_model, v_judge,
                                           review.n - cardinality(v_bound), v_bound);
     END IF;
+    UPDATE pgclip.campaign_draw d SET shown = true
+    FROM unnest(v_bound) b
+    WHERE d.campaign_id IN (SELECT pgclip._campaigns_of(v_labels)) AND NOT d.shown
+      AND d.chance = pgclip._chance(b.content_hash);
     INSERT INTO pgclip.review AS old (label_id, content_hash, judge)
     SELECT d.label_id, d.content_hash, v_judge FROM unnest(v_bound || v_learn) d
     ON CONFLICT ON CONSTRAINT review_pkey DO UPDATE SET drawn_at = now();
@@ -80,8 +87,8 @@ BEGIN
     RETURN v_labels;
 END $$;
 
--- Whether a person can be asked of a content: has not been, and those who are at it may not be
--- enough for most of so many opinions.
+-- Whether a person can be asked of a content: they have it before them, or have not been asked, and
+-- those who are at it may not be enough for most of so many opinions.
 CREATE FUNCTION pgclip._can_be_asked(
     p_label int, p_hash bytea, p_judge text, p_opinions int
 ) RETURNS boolean
@@ -89,8 +96,9 @@ LANGUAGE sql STABLE AS $$
     SELECT NOT EXISTS (SELECT FROM pgclip.judgement j
                        WHERE j.label_id = p_label AND j.content_hash = p_hash
                          AND j.judge = p_judge)
-       AND count(*) FILTER (WHERE r.judge = p_judge) = 0
-       AND (count(*) FILTER (WHERE NOT r.unsure) + greatest(o.yes, o.no)) * 2 < p_opinions
+       AND count(*) FILTER (WHERE r.judge = p_judge AND r.unsure) = 0
+       AND (count(*) FILTER (WHERE NOT r.unsure AND r.judge <> p_judge) + greatest(o.yes, o.no))
+           * 2 <= p_opinions
        AND o.yes + o.no + o.unsure < p_opinions
     FROM pgclip._opinions(p_label, p_hash) o
     LEFT JOIN pgclip.review r ON r.label_id = p_label AND r.content_hash = p_hash
@@ -109,11 +117,9 @@ BEGIN
     PERFORM pgclip._begin_campaigns();
     FOR v_campaign IN
         SELECT k.id, p.what, p.label_id, p.opinions
-        FROM pgclip.campaign k
-        JOIN pgclip.promise p ON p.id = k.promise_id AND p.label_id = ANY(p_labels)
-        JOIN pgclip.label l ON l.id = p.label_id
-        WHERE k.model_id = p_model AND k.state = 'judging'
-          AND k.head_version = pgclip._head_version(l.set_id, p_model)
+        FROM pgclip._campaigns_of(p_labels) c(id)
+        JOIN pgclip.campaign k ON k.id = c.id AND k.state = 'judging'
+        JOIN pgclip.promise p ON p.id = k.promise_id
         ORDER BY k.threshold IS NOT NULL, k.id  -- what is not kept yet comes first
     LOOP
         PERFORM pgclip._advance(v_campaign.id, true);
@@ -204,5 +210,5 @@ BEGIN
     INSERT INTO pgclip.review (label_id, content_hash, judge, unsure)
     VALUES (v_label, v_hash, v_judge, true)
     ON CONFLICT ON CONSTRAINT review_pkey DO UPDATE SET unsure = true;
-    PERFORM pgclip._count_judgement(v_label, v_hash);
+    PERFORM pgclip._advance(id, false) FROM pgclip._campaigns_of(ARRAY[v_label]) id;
 END $$;

@@ -49,6 +49,8 @@ BEGIN
     SELECT epoch INTO v_epoch FROM pgclip.label_epoch;
     IF v_epoch <> p_label_epoch THEN
         RAISE EXCEPTION 'label sets have changed' USING ERRCODE = 'PC007';
+    ELSIF NOT pgclip._gives_scores() THEN
+        v_epoch := 0;  -- another worker gives these items theirs
     END IF;
     SELECT coalesce(array_agg(j.id), '{}'), min(j.model_id),
            array_agg(j.item_id) FILTER (WHERE j.id = ANY(p_done))
@@ -76,7 +78,6 @@ BEGIN
         IF v_old IS NOT NULL THEN
             PERFORM pgclip._delete_vectors(v_model, v_old);
             DELETE FROM pgclip.item_label WHERE item_id = ANY(v_items) AND model_id = v_model;
-            DELETE FROM pgclip.item_score WHERE item_id = ANY(v_items) AND model_id = v_model;
         END IF;
         PERFORM pgclip._hold_segments(v_model);
         SELECT number INTO STRICT v_segment FROM pgclip.segment
@@ -111,15 +112,14 @@ BEGIN
         SELECT j.item_id, j.model_id, l.label_id, l.version, l.score
         FROM pg_temp.staged_label l JOIN pgclip.job j ON j.id = l.job_id
         WHERE j.id = ANY(v_mine) AND l.label_id = ANY(v_labels);
-        IF to_regclass('pg_temp.staged_score') IS NOT NULL THEN
-            PERFORM pgclip._store_scores(v_model, array_agg(id), array_agg(item_id))
-            FROM pgclip.job WHERE id = ANY(v_mine);
-        END IF;
-        PERFORM pgclip._decide_stored(v_model, v_items);
+        PERFORM pgclip._store_scores(v_model, array_agg(id), array_agg(item_id), NULL)
+        FROM pgclip.job WHERE id = ANY(v_mine) AND id = ANY(p_done);
         -- A failure that another store recorded while the item was being submitted again.
         DELETE FROM pgclip.failure WHERE item_id = ANY(v_items) AND model_id = v_model;
     END IF;
 
+    PERFORM pgclip._touch_items(v_model, array_agg(item_id))
+    FROM pgclip.job WHERE id = ANY(v_mine);
     IF p_failed <> '[]' THEN
         v_put_off := pgclip._put_off(v_mine, p_failed);
     END IF;

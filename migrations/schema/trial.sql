@@ -64,15 +64,15 @@ LANGUAGE plpgsql AS $$
 DECLARE
     v_label record;
 BEGIN
-    SELECT s.name AS set, l.name INTO v_label
+    SELECT s.name AS set, l.name, l.id INTO v_label
     FROM pgclip.label l JOIN pgclip.label_set s ON s.id = l.set_id
     WHERE NOT l.is_background AND l.archived_at IS NULL ORDER BY l.id LIMIT 1;
     IF FOUND THEN
         PERFORM pgclip.judge(v_label.set, v_label.name, 'trial', true, 'pgclip doctor',
                              p_collection);
-        IF NOT EXISTS (SELECT FROM pgclip.item_decision d JOIN pgclip.item i ON i.id = d.item_id
-                       JOIN pgclip.collection c ON c.id = i.collection_id
-                       WHERE c.name = p_collection AND d.decision) THEN
+        IF pgclip._decision((SELECT i.id FROM pgclip.item i
+                             JOIN pgclip.collection c ON c.id = i.collection_id
+                             WHERE c.name = p_collection), v_label.id) <> 'yes' THEN
             RAISE EXCEPTION 'the item that was judged was not decided';
         END IF;
     END IF;

@@ -1,5 +1,5 @@
--- Labels that keep a promise: what was promised of them, the draws that it rests on, scores and
--- decisions of items, and changes of these.
+-- Labels that keep a promise: what was promised of them, the draws that it rests on, scores of
+-- items, and changes of what is decided by them.
 
 -- All locks first, in the order in which a query takes them: a view that will change, which a first
 -- installation does not have yet, and then what it reads.
@@ -67,21 +67,18 @@ CREATE TABLE pgclip.campaign (
     lacking      int,                -- judgements until the next look; NULL: none will help
     begun_at     timestamptz NOT NULL DEFAULT now(),
     kept_at      timestamptz,
-    -- Items that are there are decided in pages: up to this one; again when those who wrote while
-    -- the threshold changed have ended.
-    after_item   bigint,
-    changed      xid8,
     UNIQUE (promise_id, model_id, head_version)
 );
 
 -- Contents drawn: judged when as many people as it takes have said something; "right" is NULL where
--- they are not sure or don't agree.
+-- they are not sure or don't agree. One that was shown to a person and is gone counts as that, too.
 CREATE TABLE pgclip.campaign_draw (
     campaign_id  int NOT NULL REFERENCES pgclip.campaign ON DELETE CASCADE,
     chance       bigint NOT NULL,
     score        float4 NOT NULL,
     item_id      bigint NOT NULL,
     content_hash bytea NOT NULL,
+    shown        boolean NOT NULL DEFAULT false,
     judged       boolean NOT NULL DEFAULT false,
     "right"      boolean,
     PRIMARY KEY (campaign_id, chance)
@@ -110,43 +107,42 @@ CREATE TABLE pgclip.item_score (
 );
 CREATE INDEX item_score_score ON pgclip.item_score (label_id, model_id, score);
 
--- Yes or no, by people (campaign_id NULL) or by a promise. What has no row is to be reviewed.
-CREATE TABLE pgclip.item_decision (
-    item_id     bigint NOT NULL REFERENCES pgclip.item ON DELETE CASCADE,
-    label_id    int NOT NULL REFERENCES pgclip.label ON DELETE CASCADE,
-    decision    boolean NOT NULL,
-    campaign_id int,
-    decided_at  timestamptz NOT NULL DEFAULT now(),
-    PRIMARY KEY (item_id, label_id)
+-- Items and contents of which something else may be decided now, until it has been told. Of a
+-- content, is_seen: once more when those have ended who did not know of it yet.
+CREATE TABLE pgclip.decision_touch (
+    id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    item_id      bigint,
+    content_hash bytea,
+    xid          xid8 NOT NULL DEFAULT pg_current_xact_id(),
+    is_seen      boolean NOT NULL DEFAULT false
 );
-CREATE INDEX item_decision_label ON pgclip.item_decision (label_id, decision);
-CREATE INDEX item_decision_campaign ON pgclip.item_decision (campaign_id)
-    WHERE campaign_id IS NOT NULL;
 
--- Every change of a decision. A worker gives positions after the commit, one worker at a time: who
--- reads by position misses none. NULL decisions are to be reviewed.
+-- Changes of decisions; NULL is to be reviewed. is_last: of its item and label.
 CREATE TABLE pgclip.decision_change (
-    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    position   bigint UNIQUE,
-    item_id    bigint NOT NULL,
-    label_id   int NOT NULL,
+    position   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    item_id    bigint NOT NULL REFERENCES pgclip.item ON DELETE CASCADE,
+    label_id   int NOT NULL REFERENCES pgclip.label ON DELETE CASCADE,
     was        boolean,
     now        boolean,
+    is_last    boolean NOT NULL DEFAULT true,
     changed_at timestamptz NOT NULL DEFAULT now()
 );
-CREATE INDEX decision_change_new ON pgclip.decision_change (id) WHERE position IS NULL;
-CREATE SEQUENCE pgclip.decision_position;
+CREATE INDEX decision_change_item ON pgclip.decision_change (item_id, label_id);
+CREATE INDEX decision_change_label ON pgclip.decision_change (label_id, item_id) WHERE is_last;
+CREATE INDEX decision_change_old ON pgclip.decision_change (changed_at)
+    WHERE NOT is_last OR now IS NULL;
 
--- What people have said already.
-INSERT INTO pgclip.item_decision (item_id, label_id, decision)
-SELECT item_id, label_id, sum(CASE WHEN value THEN 1 ELSE -1 END) > 0
-FROM (SELECT DISTINCT ON (e.item_id, j.label_id, j.judge) e.item_id, j.label_id, j.value
-      FROM pgclip.judgement j
-      JOIN pgclip.embedding_set e ON e.content_hash = j.content_hash
-      JOIN pgclip.model m ON m.id = e.model_id AND m.state = 'live'
-      ORDER BY e.item_id, j.label_id, j.judge, j.judged_at DESC) word
-GROUP BY item_id, label_id
-HAVING sum(CASE WHEN value THEN 1 ELSE -1 END) <> 0;
+-- Labels of which decisions were told: what these rested on, and up to which item it is being told
+-- anew.
+CREATE TABLE pgclip.decision_walk (
+    label_id   int PRIMARY KEY REFERENCES pgclip.label ON DELETE CASCADE,
+    known      text NOT NULL,
+    after_item bigint
+);
+
+-- What people have said already is told.
+INSERT INTO pgclip.decision_touch (content_hash)
+SELECT DISTINCT content_hash FROM pgclip.judgement;
 
 -- The sets that ship say less now: against a background, and "moderation", of pictures alone, only
 -- that somebody has to look. Sets that somebody has changed stay as they are.

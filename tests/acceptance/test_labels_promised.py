@@ -47,7 +47,7 @@ def test_from_a_set_to_a_kept_promise(labels: Shell, client: Client) -> None:
     assert labels("promise") == "Nothing is promised. See pgclip labels promise --help"
     told = labels("promise", "guarded", "weapon", "--precision", "0.9")
     assert "precision 0.9 at 0.95 waiting" in told
-    assert told.endswith("guarded, weapon: items get scores first; a worker does that")
+    assert "guarded, weapon: items get scores first, from a worker" in told
     eventually(lambda: client.promises()[0].state == "judging")
     assert labels("promise", "guarded").endswith(
         "it takes 29 more judgements: pgclip labels review guarded"

@@ -198,11 +198,11 @@ def test_changes_are_followed(armed: Client, sql: Sql, database_url: str) -> Non
     listening = psycopg2.connect(database_url)
     listening.autocommit = True
     listening.cursor().execute("LISTEN pgclip_decision")
-    armed.judge("guarded", "weapon", "weapon 3", False, by="ana")
-    armed.judge("guarded", "weapon", "weapon 3", True, by="ana")
-    armed.judge("guarded", "weapon", "weapon 4", False, by="ana")
-    armed.judge("guarded", "weapon", "weapon 4", None, by="ana")
-    eventually(lambda: len(armed.decision_changes()) == 4)
+    for count, (key, value) in enumerate(
+        [("weapon 3", False), ("weapon 3", True), ("weapon 4", False), ("weapon 4", None)], 1
+    ):
+        armed.judge("guarded", "weapon", key, value, by="ana")
+        eventually(lambda wanted=count: len(armed.decision_changes()) == wanted)  # type: ignore[misc]
     changes = armed.decision_changes()
     assert [(one.key, one.was, one.now) for one in changes] == [
         ("weapon 3", "review", "no"), ("weapon 3", "no", "yes"),
@@ -218,8 +218,11 @@ def test_changes_are_followed(armed: Client, sql: Sql, database_url: str) -> Non
     # Of an item that is gone there is nothing to tell; of others there still is.
     armed.delete("weapon 3")
     assert [one.key for one in armed.decision_changes()] == ["weapon 4", "weapon 4"]
+    armed.judge("guarded", "weapon", "weapon 5", True, by="ana")
+    eventually(lambda: len(armed.decision_changes()) == 3)
+    # Of what is decided the last change is kept.
     sql("UPDATE pgclip.decision_change SET changed_at = now() - interval '31 days'")
-    eventually(lambda: sql("SELECT count(*) FROM pgclip.decision_change") == [(0,)])
+    eventually(lambda: [one.key for one in armed.decision_changes()] == ["weapon 5"])
 
 
 def test_recall_says_no(armed: Client) -> None:
@@ -319,8 +322,8 @@ def test_a_promise_is_taken_back(armed: Client, sql: Sql) -> None:
     assert armed.promises() == []
     assert len(decided(armed, "yes")) == judged
     assert sql("SELECT count(*) FROM pgclip.item_score") == [(0,)]
-    eventually(lambda: sql("SELECT count(*) FROM pgclip.item_decision"
-                           " WHERE campaign_id IS NOT NULL") == [(0,)])  # fmt: skip
+    eventually(lambda: sql("SELECT count(*) FROM pgclip.decision_change"
+                           " WHERE is_last AND now") == [(judged,)])  # fmt: skip
     with pytest.raises(NotFound, match="nothing is promised"):
         armed.withdraw_promise("guarded", "weapon")
 

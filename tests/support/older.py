@@ -49,7 +49,8 @@ def forget_what_is_new() -> None:
     """Statements say no more than the version before could; arguments are the same."""
     from pgclip_workers import statements
 
-    statements.PROMISED_LABELS = "SELECT 0 WHERE false"
+    statements.PROMISED_LABELS = "SELECT 0 WHERE %s < 0"
+    statements.OPEN_SCORES = "SELECT 0"
     statements.DECIDE_ITEMS = "SELECT 0 WHERE %s < 0"
 
 

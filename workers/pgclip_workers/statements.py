@@ -45,7 +45,11 @@ LABEL_HEADS = """
     JOIN pgclip.label_teaching t ON t.set_id = s.id AND t.model_id = h.model_id
     WHERE h.model_id = %s AND s.id = ANY(%s) AND t.words_version = s.words_version
 """
-PROMISED_LABELS = "SELECT DISTINCT label_id FROM pgclip.promise"
+# Labels of which something is promised, with the versions of their heads.
+PROMISED_LABELS = """
+    SELECT l.id, pgclip._head_version(l.set_id, %s::smallint) FROM pgclip.label l
+    WHERE l.id IN (SELECT label_id FROM pgclip.promise)
+"""
 KEEP_LABEL_VECTOR = "SELECT pgclip.keep_label_vector(%s, %s::smallint, %s, %s::real[])"
 
 # By binary COPY.
@@ -78,7 +82,7 @@ OPEN_RESULTS = "SELECT pgclip.open_results()"
 STAGED_VECTORS = "pg_temp.staged_vector (job_id, embedding)"
 STAGED_LABELS = "pg_temp.staged_label (job_id, label_id, version, score)"
 OPEN_SCORES = "SELECT pgclip.open_scores()"
-STAGED_SCORES = "pg_temp.staged_score (job_id, label_id, score)"
+STAGED_SCORES = "pg_temp.staged_score (job_id, label_id, head_version, score)"
 STORE = "SELECT pgclip.store(%s::uuid, %s, %s::bigint[], %s::bytea[], %s::jsonb)"
 
 NOTIFY_SETTLED = "SELECT pgclip.notify_settled(%s::bigint[])"

@@ -18,8 +18,8 @@ _PAGE = 1000
 class Promise:
     """What a label is to keep, and how far that is.
 
-    `state` is "waiting" while items get their scores, "judging" until a threshold is shown to keep
-    it, "kept", or "out of reach" if no more judgements of this head would help. `bound` is the
+    `state` is "waiting" while items get their scores or there are too few, "judging" until a
+    threshold is shown to keep it, "kept", or "out of reach" if no more judgements of this head would help. `bound` is the
     share that `judged` draws, `right` of them so, leave no doubt of. `decides` of `contents` reach
     the `threshold`: their share is the `coverage`. `lacking`: how many more judgements it takes to
     tell, or, of a kept one, to try a threshold that decides more; None: no more would help.
@@ -135,14 +135,24 @@ class Promising:
             for what, share in wanted.items():
                 if share is not None:
                     cursor.execute(statements.PROMISE, (*names, what, share, *how, first))
-        return [one for one in self.promises(label_set) if one.label == label]
+        return self._promises(*names)
 
     def promises(self, label_set: str | None = None) -> list[Promise]:
-        """What was asked of labels, of a set or of all, and how far it is."""
-        name = None if label_set is None else name_text(label_set, "label set")
+        """What was asked of labels, of a set or of all, and how far it is. Raises NotFound."""
+        return self._promises(None if label_set is None else name_text(label_set, "label set"))
+
+    def _promises(self, label_set: str | None, label: str | None = None) -> list[Promise]:
         with self._database.transaction("promises") as cursor:
-            cursor.execute(statements.PROMISES, (name, name))
-            return [Promise(*row) for row in cursor.fetchall()]
+            cursor.execute(statements.PROMISES, (label_set, label_set, label, label))
+            found = [Promise(*row) for row in cursor.fetchall()]
+            if not found and label_set is not None:
+                cursor.execute(statements.IS_LABEL, (label_set, label, label))
+                if cursor.fetchone() != (True,):
+                    what = f"label set {label_set!r}"
+                    raise NotFound(
+                        f"there is no {what if label is None else f'{label!r} in {what}'}"
+                    )
+            return found
 
     def withdraw_promise(self, label_set: str, label: str) -> None:
         """Takes a label's promises back: only people decide. Raises NotFound."""

@@ -4,8 +4,8 @@ Of a set whose labels exclude each other they are a softmax over the labels and 
 one whose labels stand alone, each a sigmoid of its logit against the background's.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +35,7 @@ _SCORE_ROW = np.dtype(
     [
         *(("fields", ">i2"), ("owner_length", ">i4"), ("owner", ">i8")),
         *(("label_length", ">i4"), ("label", ">i4")),
+        *(("version_length", ">i4"), ("version", ">i4")),
         *(("score_length", ">i4"), ("score", ">f4")),
     ]
 )
@@ -43,10 +44,11 @@ _SCORE_ROW = np.dtype(
 @dataclass(frozen=True, slots=True)
 class Scores:
     """Scores of a batch, whether high or low, of labels of which something is promised: as parallel
-    arrays, the item's row, label id, score."""
+    arrays, the item's row, label id, head's version, score."""
 
     rows: Ints
     label_ids: Ints
+    versions: Ints
     scores: Floats
 
 
@@ -114,7 +116,8 @@ class Heads:
 @dataclass(frozen=True, slots=True)
 class LabelSet:
     """A label set ready to use. `epoch` is that of its last change; `word_ids` are the labels' and
-    then the background's; `promised_ids` are labels of which something is promised."""
+    then the background's; `promised` are labels of which something is promised, with the version
+    of their head."""
 
     id: int
     version: int
@@ -125,7 +128,7 @@ class LabelSet:
     exclusive: bool
     word_ids: Ints
     heads: Heads
-    promised_ids: frozenset[int] = frozenset()
+    promised: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def label_ids(self) -> Ints:
@@ -145,10 +148,13 @@ class LabelSet:
         scores = self.scores(embeddings[rows])
         row, column = given(scores, self.top_k, self.threshold)
         versions = np.full(len(row), self.version)
-        places = np.flatnonzero(np.isin(self.label_ids, list(self.promised_ids)))
+        places = np.flatnonzero(np.isin(self.label_ids, list(self.promised)))
+        ids = self.label_ids[places]
+        heads = np.array([self.promised[label] for label in ids.tolist()], np.int64)
         promised = Scores(
             np.repeat(rows, len(places)),
-            np.tile(self.label_ids[places], len(rows)),
+            np.tile(ids, len(rows)),
+            np.tile(heads, len(rows)),
             scores[:, places].ravel(),
         )
         return Labels(rows[row], self.label_ids[column], versions, scores[row, column], promised)
@@ -182,14 +188,14 @@ class LabelBook:
 def joined(parts: Sequence[Labels]) -> Labels:
     """Labels of several sets, or none, as one."""
     none, nothing = np.empty(0, np.int64), np.empty(0, np.float32)
-    parts = [*parts, Labels(none, none, none, nothing, Scores(none, none, nothing))]
+    parts = [*parts, Labels(none, none, none, nothing, Scores(none, none, none, nothing))]
     promised = [part.promised for part in parts]
     return Labels(
         _joined(parts, "rows"),
         _joined(parts, "label_ids"),
         _joined(parts, "versions"),
         _joined(parts, "scores"),
-        Scores(*(_joined(promised, name) for name in ("rows", "label_ids", "scores"))),
+        Scores(*(_joined(promised, name) for name in ("rows", "label_ids", "versions", "scores"))),
     )
 
 
@@ -198,7 +204,8 @@ def _joined(parts: Sequence[Any], name: str) -> Any:
 
 
 def stage(cursor: "Cursor", owners: Sequence[int], labels: Labels) -> None:
-    """Writes labels to the staging table; `owners` are the ids that their rows stand for."""
+    """Writes labels to the staging tables; `owners` are the ids that their rows stand for."""
+    cursor.execute(statements.OPEN_SCORES)
     rows = np.zeros(len(labels.rows), _ROW)
     rows["fields"] = 4
     rows["owner_length"], rows["owner"] = 8, np.array(owners)[labels.rows]
@@ -212,11 +219,11 @@ def stage(cursor: "Cursor", owners: Sequence[int], labels: Labels) -> None:
 
 def _stage_scores(cursor: "Cursor", owners: Sequence[int], promised: Scores) -> None:
     rows = np.zeros(len(promised.rows), _SCORE_ROW)
-    rows["fields"] = 3
+    rows["fields"] = 4
     rows["owner_length"], rows["owner"] = 8, np.array(owners)[promised.rows]
     rows["label_length"], rows["label"] = 4, promised.label_ids
+    rows["version_length"], rows["version"] = 4, promised.versions
     rows["score_length"], rows["score"] = 4, promised.scores
-    cursor.execute(statements.OPEN_SCORES)
     binarycopy.copy_in_encoded(cursor, statements.STAGED_SCORES, rows.tobytes())
 
 

@@ -52,6 +52,7 @@ class Relabeler:
 
     def _page(self, book: LabelBook) -> int:
         with self._database.transaction("label anew") as cursor:
+            cursor.execute(statements.OPEN_SCORES)  # who can't give scores has nothing to do
             due = statements.LABELS_DUE.format(model=self._model, most=_AT_ONCE)
             rows = np.frombuffer(binarycopy.copy_out_encoded(cursor, due), self._row)
             if not len(rows):

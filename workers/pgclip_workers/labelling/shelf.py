@@ -94,12 +94,12 @@ class LabelShelf:
             ids = [row[0] for row in sets]
             words = [Word(*word) for word in _rows(cursor, statements.LABEL_WORDS, ids)]
             taught = self._taught(cursor, ids)
-            promised = frozenset(label for (label,) in _rows(cursor, statements.PROMISED_LABELS))
+            promised = dict(_rows(cursor, statements.PROMISED_LABELS, self._model))
         of_set = {key: list(found) for key, found in groupby(words, key=attrgetter("set_id"))}
         made = [
             replace(
                 self._made(row, of_set[row[0]], self._vectors(row, of_set[row[0]]), taught),
-                promised_ids=promised,
+                promised=promised,
             )
             for row in sets
             if row[0] in of_set  # else it was dropped since: the book is of an older epoch

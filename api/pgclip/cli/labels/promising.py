@@ -80,7 +80,7 @@ def _print_promises(found: Sequence[Promise]) -> None:
 def next_step(one: Promise) -> str:
     """What a promise needs now, in words."""
     if one.state == "waiting":
-        return "items get scores first; a worker does that"
+        return "items get scores first, from a worker; and a first look takes enough of them"
     if one.lacking is None:
         return (
             "kept, and decides as much as this head can"
@@ -114,7 +114,7 @@ def decisions(
         str | None, typer.Option("--only", metavar="yes|no|review", help="Default: all.")
     ] = None,
     collection: Collection = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", help="0: all of them.")] = 50,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="0: all of them.")] = 50,
     database_url: DatabaseUrl = None,
     redis_url: RedisUrl = None,
     as_json: AsJson = False,
