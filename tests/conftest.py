@@ -37,6 +37,7 @@ pytest_plugins = [
         "hand",
         "planted_items",
         "pooler",
+        "promised",
         "roles",
         "schemas",
         "shelf",

@@ -178,8 +178,10 @@ CREATE TYPE pgclip._look AS (
 -- goes through the candidates in their order, past those that another look has shown already: an
 -- error needs a look to be wrong about the first candidate of its that does not keep the promise.
 -- p_draws: contents that are needed next are drawn. Passes over a campaign that another transaction
--- is at: a worker goes on with it.
-CREATE FUNCTION pgclip._advance(p_campaign int, p_draws boolean) RETURNS void
+-- is at, unless it p_waits: a worker goes on with it.
+CREATE FUNCTION pgclip._advance(
+    p_campaign int, p_draws boolean, p_waits boolean DEFAULT false
+) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
     v_now   pgclip.campaign;
@@ -189,6 +191,9 @@ DECLARE
     v_shown pgclip._look;
     v_open  pgclip._look;
 BEGIN
+    IF p_waits THEN
+        PERFORM FROM pgclip.campaign WHERE id = p_campaign FOR NO KEY UPDATE;
+    END IF;
     SELECT * INTO v_now FROM pgclip.campaign WHERE id = p_campaign FOR NO KEY UPDATE SKIP LOCKED;
     IF v_now.id IS NULL THEN
         RETURN;
@@ -227,18 +232,17 @@ CREATE FUNCTION pgclip._refreshed(p_campaign pgclip.campaign, p_draws boolean)
 RETURNS pgclip.campaign
 LANGUAGE plpgsql AS $$
 BEGIN
-    UPDATE pgclip.campaign_draw d SET judged = s.judged, "right" = s.is_right
-    FROM pgclip._judged_draws(p_campaign) s
+    WITH s AS MATERIALIZED (SELECT * FROM pgclip._judged_draws(p_campaign))
+    UPDATE pgclip.campaign_draw d SET judged = s.judged, "right" = s.is_right FROM s
     WHERE d.campaign_id = p_campaign.id AND d.chance = s.chance
       AND (d.judged, d."right") IS DISTINCT FROM (s.judged, s.is_right);
     IF p_draws THEN
         DELETE FROM pgclip.campaign_draw d
         WHERE d.campaign_id = p_campaign.id AND NOT d.judged AND NOT d.shown
           AND NOT EXISTS (SELECT FROM pgclip.embedding_set e WHERE e.model_id = p_campaign.model_id
-                          AND e.content_hash = d.content_hash);
+                          AND e.content_hash = d.content_hash OFFSET 0);
         IF FOUND THEN
             p_campaign.drawn_above := '{}';
-            p_campaign.drawn_below := '{}';
         END IF;
     END IF;
     RETURN p_campaign;
@@ -250,7 +254,7 @@ LANGUAGE sql STABLE AS $$
     WITH draw AS MATERIALIZED (
         SELECT d.*, p.label_id, p.opinions,
                EXISTS (SELECT FROM pgclip.embedding_set e WHERE e.model_id = p_campaign.model_id
-                       AND e.content_hash = d.content_hash) AS is_there
+                       AND e.content_hash = d.content_hash OFFSET 0) AS is_there
         FROM pgclip.campaign_draw d JOIN pgclip.promise p ON p.id = p_campaign.promise_id
         WHERE d.campaign_id = p_campaign.id
     ), word AS (
@@ -318,8 +322,7 @@ LANGUAGE sql AS $$
         "right" = CASE p_kept WHEN 0 THEN p_shown.good ELSE p_now."right" END,
         decides = CASE WHEN p_kept > 0 THEN p_now.decides END,
         kept_at = CASE WHEN p_kept > 0 THEN coalesce(k.kept_at, clock_timestamp()) END,
-        drawn_above = coalesce(p_waits.drawn_above, p_now.drawn_above),
-        drawn_below = coalesce(p_waits.drawn_below, p_now.drawn_below)
+        drawn_above = coalesce(p_waits.drawn_above, p_now.drawn_above)
     WHERE k.id = p_now.id
 $$;
 
@@ -340,15 +343,15 @@ DECLARE
     v_threshold float4 := p_campaign.thresholds[p_campaign.step];
     v_needs     int := p_campaign.looks[p_campaign.look];
 BEGIN
-    IF coalesce(p_campaign.drawn_above[p_campaign.step], 0) < v_needs THEN
-        PERFORM pgclip._draw(p_campaign, v_threshold, true, v_needs);
-        p_campaign.drawn_above[p_campaign.step] := v_needs;
+    IF coalesce(p_campaign.drawn_above[p_campaign.step], 0) >= v_needs THEN
+        RETURN p_campaign;
     END IF;
-    IF p_what = 'recall' AND coalesce(p_campaign.drawn_below[p_campaign.step], 0) < v_needs THEN
+    PERFORM pgclip._draw(p_campaign, v_threshold, true, v_needs);
+    p_campaign.drawn_above[p_campaign.step] := v_needs;
+    IF p_what = 'recall' THEN
         PERFORM pgclip._draw(p_campaign, v_threshold, false, v_needs);
-        p_campaign.drawn_below[p_campaign.step] := v_needs;
     END IF;
-    RETURN p_campaign;
+    RETURN pgclip._refreshed(p_campaign, false);  -- of some people have said something before
 END $$;
 
 -- What the present look of a campaign shows.

@@ -183,24 +183,36 @@ $$;
 
 -- Of an item and a label that is decided: "yes", "no" or "review"; as the view says it, by keys.
 CREATE FUNCTION pgclip._decision(p_item bigint, p_label int) RETURNS text
-LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    SELECT CASE WHEN h.label_id IS NOT NULL
-                THEN CASE h.decision WHEN true THEN 'yes' WHEN false THEN 'no' ELSE 'review' END
-                WHEN p.is_above THEN 'yes' WHEN p.is_below THEN 'no' ELSE 'review' END
-    FROM (SELECT 1) one
-    LEFT JOIN pgclip.model m ON m.state = 'live'
-    LEFT JOIN pgclip.item i ON i.id = p_item
-    LEFT JOIN pgclip.embedding_set e ON e.item_id = p_item AND e.model_id = m.id
-                                    AND e.generation = i.generation
-    LEFT JOIN LATERAL (SELECT s.label_id, s.decision FROM pgclip._said s
-                       WHERE s.label_id = p_label AND s.content_hash = e.content_hash) h ON true
-    LEFT JOIN LATERAL (
-        SELECT bool_or(f.what = 'precision' AND sc.score >= f.threshold) AS is_above,
-               bool_or(f.what = 'recall' AND sc.score < f.threshold) AS is_below
-        FROM pgclip.item_score sc
-        JOIN pgclip._promises_in_force() f ON f.label_id = sc.label_id
-             AND f.model_id = sc.model_id AND f.head_version = sc.head_version
-        WHERE sc.item_id = e.item_id AND sc.model_id = e.model_id AND sc.label_id = p_label) p
-        ON true
-$$;
-
+LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_content record;
+    v_said    record;
+    v_score   pgclip.item_score;
+BEGIN
+    SELECT e.content_hash, e.model_id INTO v_content
+    FROM pgclip.item i
+    JOIN pgclip.model m ON m.state = 'live'
+    JOIN pgclip.embedding_set e ON e.item_id = i.id AND e.model_id = m.id
+                               AND e.generation = i.generation
+    WHERE i.id = p_item;
+    IF EXISTS (SELECT FROM pgclip.judgement j WHERE j.content_hash = v_content.content_hash) THEN
+        SELECT s.decision INTO v_said FROM pgclip._said s
+        WHERE s.label_id = p_label AND s.content_hash = v_content.content_hash;
+        IF FOUND THEN
+            RETURN CASE v_said.decision WHEN true THEN 'yes' WHEN false THEN 'no'
+                                        ELSE 'review' END;
+        END IF;
+    END IF;
+    SELECT * INTO v_score FROM pgclip.item_score sc
+    WHERE sc.item_id = p_item AND sc.model_id = v_content.model_id AND sc.label_id = p_label;
+    IF v_score.score IS NULL THEN
+        RETURN 'review';
+    END IF;
+    RETURN (SELECT CASE WHEN bool_or(f.what = 'precision' AND v_score.score >= f.threshold)
+                        THEN 'yes'
+                        WHEN bool_or(f.what = 'recall' AND v_score.score < f.threshold) THEN 'no'
+                        ELSE 'review' END
+            FROM pgclip._promises_in_force() f
+            WHERE f.label_id = p_label AND f.model_id = v_score.model_id
+              AND f.head_version = v_score.head_version);
+END $$;

@@ -122,7 +122,7 @@ BEGIN
         JOIN pgclip.promise p ON p.id = k.promise_id
         ORDER BY k.threshold IS NOT NULL, k.id  -- what is not kept yet comes first
     LOOP
-        PERFORM pgclip._advance(v_campaign.id, true);
+        PERFORM pgclip._advance(v_campaign.id, true, true);
         v_found := v_found || ARRAY(
             SELECT ROW(v_campaign.label_id, d.item_id, d.content_hash, d.score,
                        v_campaign.what)::pgclip._review_draw

@@ -55,9 +55,8 @@ CREATE TABLE pgclip.campaign (
                  CHECK (state IN ('judging', 'complete', 'exhausted')),
     step         smallint NOT NULL DEFAULT 1,   -- the candidate that is being tried
     look         smallint NOT NULL DEFAULT 1,
-    -- How many have been drawn on either side of each candidate.
+    -- How many have been drawn at each candidate; for recall as many on either side.
     drawn_above  int[] NOT NULL DEFAULT '{}',
-    drawn_below  int[] NOT NULL DEFAULT '{}',
     -- What has been shown: the threshold, the bound, by how many draws.
     threshold    float4,
     bound        float8,

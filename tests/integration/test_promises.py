@@ -6,60 +6,13 @@ from typing import Any
 import psycopg2
 import pytest
 from support.processes import WorkerFactory, eventually
+from support.promised import decided, is_so, judge_all, submit, the_promise
 from support.roles import Roles
 
-from pgclip import Client, InvalidItem, NotFound, PgclipError, Promise
+from pgclip import Client, InvalidItem, NotFound, PgclipError
 from pgclip.local import LocalServices
 
 Sql = Callable[..., list[Any]]
-
-
-def submit(client: Client, word: str, count: int, first: int = 0, **metadata: Any) -> None:
-    """Texts whose vectors are near a word's."""
-    client.submit_many(
-        [{"text": f"like {word} {n}", "key": f"{word} {n}", "metadata": metadata}
-         for n in range(first, first + count)]
-    ).wait(60)  # fmt: skip
-
-
-@pytest.fixture
-def armed(client: Client, database_url: str, start_worker: WorkerFactory) -> Client:
-    """A worker, two kinds of texts, and a set by whose prompts they are told apart."""
-    start_worker(database_url)
-    submit(client, "weapon", 120)
-    submit(client, "flower", 200)
-    client.define_label_set(
-        "guarded", ["weapon"], templates=["{}"], exclusive=False, background=["flower"],
-        threshold=0.5, decide=True,
-    )  # fmt: skip
-    return client
-
-
-def is_so(key: str) -> bool:
-    return key.startswith("weapon")
-
-
-def judge_all(client: Client, rounds: int = 100, by: str = "ana") -> int:
-    """Judges what is drawn for promises until nothing is; how many that was."""
-    count = 0
-    for _ in range(rounds):
-        draws = client.review("guarded", 20, by=by, purpose="promise")
-        for draw in draws:
-            client.judge("guarded", draw.label, draw.key, is_so(draw.key), by=by,
-                         collection=draw.collection)  # fmt: skip
-        count += len(draws)
-        if not draws:
-            break
-    return count
-
-
-def the_promise(client: Client, what: str = "precision") -> Promise:
-    (found,) = [one for one in client.promises("guarded") if one.what == what]
-    return found
-
-
-def decided(client: Client, decision: str | None = None) -> dict[str, str]:
-    return {one.key: one.decision for one in client.decisions("guarded", decision=decision)}  # type: ignore[arg-type]
 
 
 def test_from_nothing_to_a_kept_promise(armed: Client, sql: Sql) -> None:
@@ -229,7 +182,7 @@ def test_recall_says_no(armed: Client) -> None:
     armed.promise("guarded", "weapon", recall=0.6, judgements=60)
     eventually(lambda: the_promise(armed, "recall").state == "judging")
     while the_promise(armed, "recall").state != "kept":
-        assert judge_all(armed, rounds=1)
+        assert judge_all(armed, rounds=1), the_promise(armed, "recall")
     kept = the_promise(armed, "recall")
     assert kept.threshold is not None
     assert kept.bound is not None

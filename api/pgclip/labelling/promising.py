@@ -19,10 +19,11 @@ class Promise:
     """What a label is to keep, and how far that is.
 
     `state` is "waiting" while items get their scores or there are too few, "judging" until a
-    threshold is shown to keep it, "kept", or "out of reach" if no more judgements of this head would help. `bound` is the
-    share that `judged` draws, `right` of them so, leave no doubt of. `decides` of `contents` reach
-    the `threshold`: their share is the `coverage`. `lacking`: how many more judgements it takes to
-    tell, or, of a kept one, to try a threshold that decides more; None: no more would help.
+    threshold is shown to keep it, "kept", or "out of reach" if no more judgements of this head
+    would help. `bound` is the share that `judged` draws, `right` of them so, leave no doubt of.
+    `decides` of `contents` reach the `threshold`: their share is the `coverage`. `lacking`: how
+    many more judgements it takes to tell, or, of a kept one, to try a threshold that decides more;
+    None: no more would help.
     """
 
     set: str

@@ -1,6 +1,9 @@
 """`pgclip labels review`: one thing after the other, judged by a key."""
 
+import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import click
@@ -71,25 +74,31 @@ class _Sitting:
         """How many were judged."""
         typer.echo(_HELP)
         place, judged = 0, set[int]()
-        while place < len(draws):
-            answer = self._asked(draws[place], f"{place + 1}/{len(draws)}")
-            if answer == "q":
-                break
-            if answer == "b":
-                place = max(0, place - 1)
-                continue
-            if self._say(draws[place], answer):
-                judged.add(place)
-            place += 1
+        with _keys() as key:
+            while place < len(draws):
+                answer = self._asked(key, draws[place], f"{place + 1}/{len(draws)}")
+                if answer == "q":
+                    break
+                if answer == "b":
+                    place = max(0, place - 1)
+                    continue
+                if self._say(draws[place], answer):
+                    judged.add(place)
+                place += 1
         return len(judged)
 
-    def _asked(self, draw: Draw, where: str) -> str:
+    def _asked(self, key: Callable[[], str], draw: Draw, where: str) -> str:
+        """One of y, n, u, b, q; the end of what is typed quits."""
         self._show(draw)
         while True:
             typer.echo(f"{where}  {draw.label}? ", nl=False)
-            answer = _key()
+            try:
+                typed = key()
+            except (EOFError, KeyboardInterrupt):
+                typed = ""
+            answer = typed.strip().lower()[:1] if typed else "q"
             typer.echo(answer)
-            if answer in ("y", "n", "u", "b", "q"):
+            if answer and answer in "ynubq":
                 return answer
             typer.echo(_HELP)
 
@@ -128,12 +137,22 @@ def _text_of(client: Client, item: ItemInfo) -> str:
     return shown_snippet(text, 400)
 
 
-def _key() -> str:
-    """What was pressed; of what is no terminal, a line. The end of either quits."""
-    if sys.stdin.isatty():
-        try:
-            return click.getchar().lower()
-        except (EOFError, KeyboardInterrupt):
-            return "q"
-    line = sys.stdin.readline()
-    return line.strip().lower()[:1] if line else "q"
+@contextmanager
+def _keys() -> Iterator[Callable[[], str]]:
+    """Gives what is pressed, also what was while nobody looked; of what is no terminal, lines."""
+    if not sys.stdin.isatty():
+        yield sys.stdin.readline
+        return
+    try:
+        import termios
+        import tty
+    except ImportError:  # Windows
+        yield click.getchar
+        return
+    terminal = sys.stdin.fileno()
+    before = termios.tcgetattr(terminal)
+    tty.setcbreak(terminal)
+    try:
+        yield lambda: os.read(terminal, 1).decode(errors="ignore")
+    finally:
+        termios.tcsetattr(terminal, termios.TCSADRAIN, before)
