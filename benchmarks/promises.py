@@ -79,6 +79,8 @@ def _campaigns(count: int) -> Iterator[Campaign]:
         url = urls["database_url"]
         plant(url, holding)
         run_sql(url, "SELECT pgclip.define_label_set('s', ARRAY['l'], exclusive => false)")
+        # No worker labels anything: scores are put where it would have left them.
+        run_sql(url, "UPDATE pgclip.embedding_set SET label_epoch = 1000000000")
         run_sql(url, "DELETE FROM pgclip.relabeling; ANALYZE")
         for number in range(count):
             random = np.random.default_rng([20, number])
