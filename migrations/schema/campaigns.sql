@@ -60,7 +60,8 @@ $$;
 CREATE FUNCTION pgclip._begin_campaigns() RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
-    v_model    smallint := pgclip._live_model();
+    v_model    smallint := (SELECT id FROM pgclip.model
+                            WHERE state = 'live' AND dimension IS NOT NULL);
     v_due      record;
     v_campaign int;
 BEGIN
@@ -69,7 +70,8 @@ BEGIN
                (SELECT max(item_id) FROM pgclip.embedding_set WHERE model_id = v_model) AS last
         FROM pgclip.promise p
         JOIN pgclip.label l ON l.id = p.label_id AND l.archived_at IS NULL
-        WHERE p.id NOT IN (SELECT k.promise_id
+        JOIN pgclip.label_set s ON s.id = l.set_id AND s.active AND s.relabels
+        WHERE v_model IS NOT NULL AND p.id NOT IN (SELECT k.promise_id
                            FROM pgclip._campaigns_of(ARRAY(
                                     SELECT label_id FROM pgclip.promise)) c(id)
                            JOIN pgclip.campaign k ON k.id = c.id)

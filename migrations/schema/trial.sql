@@ -95,8 +95,8 @@ BEGIN
 END $$;
 
 -- Submits an item, has it encoded, replaces it, searches for it, judges it, makes a segment and
--- deletes the item, all with the rights that these functions have; and takes it back. Nobody else's items, jobs
--- or queries are touched. Returns what can't be done, and why; NULL if all can.
+-- deletes the item, all with the rights that these functions have; and takes it back. Nobody else's
+-- items, jobs or queries are touched. Returns what can't be done, and why; NULL if all can.
 CREATE FUNCTION pgclip.try_out() RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

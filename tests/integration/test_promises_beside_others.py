@@ -54,10 +54,10 @@ def test_what_goes_before_anybody_has_seen_it_makes_place_for_others(
 
 def test_too_few_items_wait_for_more(client: Client, database_url: str, start_worker: WorkerFactory,
                                      sql: Sql) -> None:  # fmt: skip
-    start_worker(database_url)
     client.define_label_set("guarded", ["weapon"], templates=["{}"], exclusive=False,
                             background=["flower"], decide=True)  # fmt: skip
-    client.promise("guarded", "weapon", precision=0.95)
+    client.promise("guarded", "weapon", precision=0.95)  # before there is a model
+    start_worker(database_url)
     submit(client, "weapon", 20)
     eventually(lambda: sql("SELECT count(*) FROM pgclip.item_score") == [(20,)])
     assert the_promise(client).state == "waiting"
