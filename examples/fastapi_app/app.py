@@ -108,7 +108,10 @@ async def show_item(key: str, client: Pgclip) -> dict[str, object]:
         "reason": item.reason,
         "error": item.error,
         "metadata": item.metadata,
-        "labels": [{"name": label.name, "score": label.score} for label in item.labels],
+        "labels": [
+            {"name": label.name, "score": label.score, "decision": label.decision}
+            for label in item.labels
+        ],
     }
 
 

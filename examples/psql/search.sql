@@ -36,7 +36,7 @@ ORDER BY updated_at DESC LIMIT 1
                         kind => 'text');
 
     \echo 'Labels of' :'picture'
-    SELECT set, label, round(score::numeric, 2) AS score
+    SELECT set, label, round(score::numeric, 2) AS score, decision
     FROM pgclip.labels
     WHERE collection = 'psql' AND key = :'picture'
     ORDER BY set, score DESC;
