@@ -217,6 +217,7 @@ BEGIN
             v_kept := v_now.step;
             v_now := pgclip._kept(v_now, v_what, v_shown);
             v_waits := NULL;
+            v_open := NULL;
             CONTINUE;
         ELSIF v_shown.is_kept IS NULL AND v_waits.id IS NULL THEN
             v_waits := v_now;

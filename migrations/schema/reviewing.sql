@@ -124,13 +124,17 @@ BEGIN
     LOOP
         PERFORM pgclip._advance(v_campaign.id, true, true);
         v_found := v_found || ARRAY(
-            SELECT ROW(v_campaign.label_id, d.item_id, d.content_hash, d.score,
+            SELECT ROW(v_campaign.label_id, e.item_id, d.content_hash, d.score,
                        v_campaign.what)::pgclip._review_draw
             FROM pgclip.campaign k
             CROSS JOIN unnest(CASE v_campaign.what WHEN 'recall' THEN ARRAY[true, false]
                               ELSE ARRAY[true] END) side(is_above)
             CROSS JOIN pgclip._first_draws(k, k.thresholds[k.step], side.is_above,
                                            k.looks[k.look]) d
+            CROSS JOIN LATERAL (  -- that has the content now
+                SELECT e.item_id FROM pgclip.embedding_set e
+                WHERE e.content_hash = d.content_hash AND e.model_id = p_model
+                ORDER BY e.item_id LIMIT 1) e
             WHERE k.id = v_campaign.id AND k.state = 'judging' AND NOT d.judged
               AND pgclip._can_be_asked(v_campaign.label_id, d.content_hash, p_judge,
                                        v_campaign.opinions)

@@ -52,6 +52,17 @@ def test_what_goes_before_anybody_has_seen_it_makes_place_for_others(
     assert the_promise(armed).state == "kept"
 
 
+def test_a_draw_is_shown_by_an_item_that_has_the_content_now(armed: Client, sql: Sql) -> None:
+    asked(armed, precision=0.9)
+    (key,) = sql("SELECT key FROM pgclip.campaign_draw d JOIN pgclip.item i ON i.id = d.item_id"
+                 " LIMIT 1")[0]  # fmt: skip
+    armed.submit_text(f"like {key}", key="copy").wait(30)
+    armed.submit_text("like flower 1000", key=key).wait(30)
+    shown = {draw.key for draw in armed.review("guarded", 59, by="ana", purpose="promise")}
+    assert "copy" in shown
+    assert key not in shown
+
+
 def test_too_few_items_wait_for_more(client: Client, database_url: str, start_worker: WorkerFactory,
                                      sql: Sql) -> None:  # fmt: skip
     client.define_label_set("guarded", ["weapon"], templates=["{}"], exclusive=False,
