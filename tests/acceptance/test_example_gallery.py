@@ -58,7 +58,8 @@ def test_the_gallery_finds_what_was_uploaded(fastapi: httpx.Client) -> None:
         data = (PICTURES / name).read_bytes()
         item = upload_and_wait(fastapi, data, name.removesuffix(".jpg"))
         assert item["state"] == "done"
-        assert item["labels"]
+        labels = [label["name"] for label in item["labels"]]
+        assert name != "guitar.jpg" or "musical instrument" in labels
         keys[name] = item["key"]
         served = fastapi.get(f"/pictures/{item['key']}")
         assert served.content == data

@@ -95,7 +95,7 @@ def psql(live: Live, script: str, *options: str) -> Any:
 def test_psql_submits_follows_and_searches(live: Live) -> None:
     submitted = psql(live, "submit.sql")
     assert submitted.returncode == 0, submitted.stderr
-    assert "cat.jpg" in submitted.stdout
+    assert "guitar.jpg" in submitted.stdout
     eventually(lambda: re.search(r"done +\| +4\b", psql(live, "status.sql").stdout))
     status = psql(live, "status.sql", "-v", "retry=1")
     assert status.returncode == 0, status.stderr
@@ -110,8 +110,8 @@ def test_psql_submits_follows_and_searches(live: Live) -> None:
     assert "bob" in notes.splitlines()[3]
     assert "eve" not in notes
     assert "note-" in alike
-    assert "animal" in labels
-    assert live.client.content("cat.jpg", collection="psql") == (PICTURES / "cat.jpg").read_bytes()
+    assert "musical instrument" in labels
+    assert live.client.content("guitar.jpg", collection="psql") == (PICTURES / "guitar.jpg").read_bytes()
 
 
 def test_psql_says_what_is_missing(live: Live) -> None:
