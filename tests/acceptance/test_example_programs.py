@@ -111,7 +111,8 @@ def test_psql_submits_follows_and_searches(live: Live) -> None:
     assert "eve" not in notes
     assert "note-" in alike
     assert "musical instrument" in labels
-    assert live.client.content("guitar.jpg", collection="psql") == (PICTURES / "guitar.jpg").read_bytes()
+    stored = live.client.content("guitar.jpg", collection="psql")
+    assert stored == (PICTURES / "guitar.jpg").read_bytes()
 
 
 def test_psql_says_what_is_missing(live: Live) -> None:
