@@ -16,52 +16,63 @@ JOIN pgclip.collection c ON c.id = i.collection_id;
 
 -- Says whether a label is right for an item as it is now: what the live model has encoded. A
 -- person's later word on the same content takes the place of an earlier one; NULL takes it back.
--- content_hash: of the content that was judged, if that was some time ago. advance: whether
--- promises are looked at now, or by a worker. Raises PC001; PC002 if
+-- content_hash: of the content that was judged, if that was some time ago. Raises PC001; PC002 if
 -- there is no such set, label or item; PC003 if it has not been encoded, or has other content.
 CREATE FUNCTION pgclip.judge(
     label_set text, label text, key text, value boolean DEFAULT true, judge text DEFAULT NULL,
     collection text DEFAULT 'default', judged_at timestamptz DEFAULT now(),
-    content_hash bytea DEFAULT NULL, advance boolean DEFAULT true
+    content_hash bytea DEFAULT NULL
 ) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    v_judge text := coalesce(judge.judge, pgclip._caller());
-    v_label int := pgclip._label(judge.label_set, judge.label);
+    v_label int := pgclip._note_judgement(label_set, label, key, value, judge, collection,
+                                          judged_at, content_hash);
+BEGIN
+    PERFORM pgclip._advance(id, false) FROM pgclip._campaigns_of(ARRAY[v_label]) id;
+END $$;
+
+-- Notes it, and returns the label's number: promises are looked at when all is noted.
+CREATE FUNCTION pgclip._note_judgement(
+    p_set text, p_label text, p_key text, p_value boolean, p_judge text, p_collection text,
+    p_judged_at timestamptz, p_hash bytea
+) RETURNS int
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_judge text := coalesce(p_judge, pgclip._caller());
+    v_label int := pgclip._label(p_set, p_label);
     v_item  bigint := (SELECT i.id FROM pgclip.item i
                        JOIN pgclip.collection c ON c.id = i.collection_id
-                       WHERE i.key = judge.key AND c.name = judge.collection);
+                       WHERE i.key = p_key AND c.name = p_collection);
     v_hash  bytea := (SELECT e.content_hash FROM pgclip.embedding_set e
                       WHERE e.item_id = v_item AND e.model_id = pgclip._live_model());
 BEGIN
     IF v_item IS NULL THEN
-        RAISE EXCEPTION 'there is no item % in collection %', key, collection
+        RAISE EXCEPTION 'there is no item % in collection %', p_key, p_collection
             USING ERRCODE = 'PC002';
     ELSIF pgclip._is_blank(v_judge) OR length(v_judge) > 200 THEN
         RAISE EXCEPTION 'a judge has a name of at most 200 characters' USING ERRCODE = 'PC001';
-    ELSIF (judged_at BETWEEN '1970-01-01' AND clock_timestamp()) IS NOT TRUE THEN
-        RAISE EXCEPTION 'a judgement was made in the past, not at %', judged_at
+    ELSIF (p_judged_at BETWEEN '1970-01-01' AND clock_timestamp()) IS NOT TRUE THEN
+        RAISE EXCEPTION 'a judgement was made in the past, not at %', p_judged_at
             USING ERRCODE = 'PC001';
     ELSIF v_hash IS NULL THEN
-        RAISE EXCEPTION 'item % has no vector yet', key USING ERRCODE = 'PC003';
-    ELSIF v_hash <> content_hash THEN
-        RAISE EXCEPTION 'item % has other content than that which was judged', key
+        RAISE EXCEPTION 'item % has no vector yet', p_key USING ERRCODE = 'PC003';
+    ELSIF v_hash <> p_hash THEN
+        RAISE EXCEPTION 'item % has other content than that which was judged', p_key
             USING ERRCODE = 'PC003';
     END IF;
-    IF value IS NULL THEN
+    IF p_value IS NULL THEN
         DELETE FROM pgclip.judgement j WHERE j.label_id = v_label
                                          AND j.content_hash = v_hash AND j.judge = v_judge;
+    ELSE
+        INSERT INTO pgclip.judgement AS old
+               (label_id, item_id, content_hash, judge, value, judged_at)
+        VALUES (v_label, v_item, v_hash, v_judge, p_value, p_judged_at)
+        ON CONFLICT ON CONSTRAINT judgement_pkey DO UPDATE SET value = excluded.value,
+            judged_at = excluded.judged_at WHERE old.judged_at <= excluded.judged_at;
     END IF;
-    INSERT INTO pgclip.judgement AS old (label_id, item_id, content_hash, judge, value, judged_at)
-    SELECT v_label, v_item, v_hash, v_judge, judge.value, judge.judged_at
-    WHERE judge.value IS NOT NULL
-    ON CONFLICT ON CONSTRAINT judgement_pkey DO UPDATE SET value = excluded.value,
-        judged_at = excluded.judged_at WHERE old.judged_at <= excluded.judged_at;
     DELETE FROM pgclip.review r
     WHERE r.label_id = v_label AND r.content_hash = v_hash AND r.judge = v_judge;
-    IF advance THEN
-        PERFORM pgclip._advance(id, false) FROM pgclip._campaigns_of(ARRAY[v_label]) id;
-    END IF;
+    RETURN v_label;
 END $$;
 
 -- Judges many: [{"set", "label", "key", "value", "judge", "collection", "judged_at",
@@ -84,11 +95,11 @@ BEGIN
             THEN
                 RAISE EXCEPTION 'a judgement has set, label, key and value';
             END IF;
-            PERFORM pgclip.judge(
+            PERFORM pgclip._note_judgement(
                 v_one ->> 'set', v_one ->> 'label', v_one ->> 'key', (v_one ->> 'value')::boolean,
                 v_one ->> 'judge', coalesce(v_one ->> 'collection', 'default'),
                 coalesce((v_one ->> 'judged_at')::timestamptz, now()),
-                decode(v_one ->> 'content_hash', 'hex'), false);
+                decode(v_one ->> 'content_hash', 'hex'));
         EXCEPTION WHEN foreign_key_violation OR data_exception OR raise_exception
                     OR SQLSTATE 'PC001' OR SQLSTATE 'PC002' OR SQLSTATE 'PC003' THEN
             refused := SQLERRM;

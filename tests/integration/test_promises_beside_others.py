@@ -1,6 +1,5 @@
 """Promises and decisions where other things happen meanwhile, and where people do what they do."""
 
-import json
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -269,5 +268,4 @@ def test_many_judgements_at_once_advance_a_promise(armed: Client) -> None:
           "judge": "ana"} for draw in draws] + [{"set": "guarded"}]
     )  # fmt: skip
     assert [place for place, _ in refused] == [30]
-    assert the_promise(armed).state == "kept"
-    assert json.dumps(the_promise(armed).bound)
+    assert (the_promise(armed).state, the_promise(armed).judged) == ("kept", 29)

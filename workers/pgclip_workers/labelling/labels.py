@@ -31,16 +31,6 @@ _ROW = np.dtype(
 )
 
 
-_SCORE_ROW = np.dtype(
-    [
-        *(("fields", ">i2"), ("owner_length", ">i4"), ("owner", ">i8")),
-        *(("label_length", ">i4"), ("label", ">i4")),
-        *(("version_length", ">i4"), ("version", ">i4")),
-        *(("score_length", ">i4"), ("score", ">f4")),
-    ]
-)
-
-
 @dataclass(frozen=True, slots=True)
 class Scores:
     """Scores of a batch, whether high or low, of labels of which something is promised: as parallel
@@ -176,6 +166,11 @@ class LabelBook:
     epoch: int
     sets: tuple[LabelSet, ...]
 
+    @property
+    def has_promises(self) -> bool:
+        """Whether something is promised of a label, so that items need scores."""
+        return any(label_set.promised for label_set in self.sets)
+
     def label(self, kinds: Sequence[Kind], embeddings: Sequence[Floats]) -> Labels:
         """Labels of items with unit vectors (n_vectors, dimension) each: of their mean."""
         if not self.sets:
@@ -205,26 +200,20 @@ def _joined(parts: Sequence[Any], name: str) -> Any:
 
 def stage(cursor: "Cursor", owners: Sequence[int], labels: Labels) -> None:
     """Writes labels to the staging tables; `owners` are the ids that their rows stand for."""
-    cursor.execute(statements.OPEN_SCORES)
+    binarycopy.copy_in_encoded(cursor, statements.STAGED_LABELS, _encoded(owners, labels))
+    if len(labels.promised.rows):
+        scores = _encoded(owners, labels.promised)
+        binarycopy.copy_in_encoded(cursor, statements.STAGED_SCORES, scores)
+
+
+def _encoded(owners: Sequence[int], labels: Labels | Scores) -> bytes:
     rows = np.zeros(len(labels.rows), _ROW)
     rows["fields"] = 4
     rows["owner_length"], rows["owner"] = 8, np.array(owners)[labels.rows]
     rows["label_length"], rows["label"] = 4, labels.label_ids
     rows["version_length"], rows["version"] = 4, labels.versions
     rows["score_length"], rows["score"] = 4, labels.scores
-    binarycopy.copy_in_encoded(cursor, statements.STAGED_LABELS, rows.tobytes())
-    if len(labels.promised.rows):
-        _stage_scores(cursor, owners, labels.promised)
-
-
-def _stage_scores(cursor: "Cursor", owners: Sequence[int], promised: Scores) -> None:
-    rows = np.zeros(len(promised.rows), _SCORE_ROW)
-    rows["fields"] = 4
-    rows["owner_length"], rows["owner"] = 8, np.array(owners)[promised.rows]
-    rows["label_length"], rows["label"] = 4, promised.label_ids
-    rows["version_length"], rows["version"] = 4, promised.versions
-    rows["score_length"], rows["score"] = 4, promised.scores
-    binarycopy.copy_in_encoded(cursor, statements.STAGED_SCORES, rows.tobytes())
+    return rows.tobytes()
 
 
 def unit(vectors: Any) -> Floats:

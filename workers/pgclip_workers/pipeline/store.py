@@ -125,6 +125,8 @@ class Store:
                 self._stage_vectors(cursor, batch, done)
                 embeddings = [batch.embeddings[batch.content_of[job.id]] for job in done]
                 labels = book.label([job.kind for job in done], embeddings)
+                if book.has_promises:
+                    cursor.execute(statements.OPEN_SCORES)
                 stage(cursor, [job.id for job in done], labels)
             cursor.execute(
                 statements.STORE,
