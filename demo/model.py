@@ -13,9 +13,8 @@ from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
 
 IMAGE_SIZE, PATCH_SIZE = 64, 16
-VISION_WIDTH, VISION_LAYERS = 192, 4
-TEXT_WIDTH, TEXT_LAYERS = 192, 2
-DIMENSION = 128
+VISION_LAYERS, TEXT_LAYERS = 4, 2
+WIDTH, DIMENSION = 192, 128  # of both towers, of vectors
 VOCABULARY, LONGEST_TEXT = 4096, 32
 BEGIN, END = "<|startoftext|>", "<|endoftext|>"
 
@@ -54,30 +53,30 @@ def make_processor(tokenizer: CLIPTokenizer) -> CLIPProcessor:
     return CLIPProcessor(image_processor=images, tokenizer=tokenizer)
 
 
-def make_model(tokenizer: CLIPTokenizer) -> CLIPModel:
+def make_model(tokenizer: CLIPTokenizer, width: int, dimension: int) -> CLIPModel:
     """The model with random weights, float32."""
-    shared = {"projection_dim": DIMENSION, "hidden_act": "gelu"}
+    shared = {"projection_dim": dimension, "hidden_act": "gelu"}
     text = {
         "vocab_size": len(tokenizer),
-        "hidden_size": TEXT_WIDTH,
-        "intermediate_size": 4 * TEXT_WIDTH,
+        "hidden_size": width,
+        "intermediate_size": 4 * width,
         "num_hidden_layers": TEXT_LAYERS,
-        "num_attention_heads": TEXT_WIDTH // 32,
+        "num_attention_heads": width // 32,
         "max_position_embeddings": LONGEST_TEXT,
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
     vision = {
-        "hidden_size": VISION_WIDTH,
-        "intermediate_size": 4 * VISION_WIDTH,
+        "hidden_size": width,
+        "intermediate_size": 4 * width,
         "num_hidden_layers": VISION_LAYERS,
-        "num_attention_heads": VISION_WIDTH // 32,
+        "num_attention_heads": width // 32,
         "image_size": IMAGE_SIZE,
         "patch_size": PATCH_SIZE,
     }
     config = CLIPConfig(
-        text_config=text | shared, vision_config=vision | shared, projection_dim=DIMENSION
+        text_config=text | shared, vision_config=vision | shared, projection_dim=dimension
     )
     return CLIPModel(config)
 
@@ -89,11 +88,12 @@ def start_from_patches(model: CLIPModel, pixels: Tensor) -> None:
     first step. In a trial of 150 steps the loss fell half as far again.
     """
     embeddings = model.vision_model.embeddings
+    width = model.config.vision_config.hidden_size
     patches = F.unfold(pixels, PATCH_SIZE, stride=PATCH_SIZE).transpose(1, 2).flatten(0, 1)
     _, spread, axes = torch.linalg.svd(patches - patches.mean(0), full_matrices=False)
-    spread = spread[:VISION_WIDTH, None] / len(patches) ** 0.5
-    turn = torch.linalg.qr(torch.randn(VISION_WIDTH, VISION_WIDTH)).Q
-    weight = turn @ (axes[:VISION_WIDTH] / (spread + 0.1 * spread[0])) * 0.7
+    spread = spread[:width, None] / len(patches) ** 0.5
+    turn = torch.linalg.qr(torch.randn(width, width)).Q
+    weight = turn @ (axes[:width] / (spread + 0.1 * spread[0])) * 0.7
     shape = embeddings.patch_embedding.weight.shape
     embeddings.patch_embedding.weight.data = weight.reshape(shape).contiguous()
     nn.init.normal_(embeddings.position_embedding.weight, std=0.3)

@@ -20,6 +20,8 @@ from captions import CaptionWriter, Lexicon, build_lexicon
 from emoji_data import Emoji
 from losses import text_losses
 from model import (
+    DIMENSION,
+    WIDTH,
     make_model,
     make_processor,
     make_tokenizer,
@@ -185,6 +187,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "model")
     parser.add_argument("--start", type=Path, help="a trained folder to go on from")
     parser.add_argument("--seed", type=int, default=0, help="of batches and first weights")
+    parser.add_argument("--width", type=int, default=WIDTH, help="of both towers")
+    parser.add_argument("--dimension", type=int, default=DIMENSION, help="of vectors")
     options = parser.parse_args()
     torch.manual_seed(options.seed)
     pictures = draw_ahead(options.cache, options.pictures)
@@ -198,7 +202,7 @@ def main() -> None:
     else:
         processor = make_processor(make_tokenizer(corpus(lexicon)))
         save_processor(processor, options.output)
-        model = make_model(processor.tokenizer)
+        model = make_model(processor.tokenizer, options.width, options.dimension)
         table = new_table(len(emoji), model.config.projection_dim)
     batches = Batches(pictures, lexicon, processor, options.seed)
     if not options.start:
