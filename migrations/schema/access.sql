@@ -16,7 +16,7 @@ LANGUAGE sql IMMUTABLE AS $$
         'update_metadata', 'rename', 'drop_collection', 'note_files', 'prune_files', 'files_below',
         'delete_items', 'retry', 'cancel', 'list_items', 'count_items', 'content_of', 'waiting',
         'ticket_queues', '_live_model', '_is_blank', '_query_data', 'request_embedding',
-        'is_embedded', 'raise_unanswered', 'embed', 'query_embedding', 'item_embedding',
+        'is_embedded', 'raise_unanswered', 'embed', '_model_asked', 'is_mapped', 'query_embedding', 'item_embedding',
         'as_vector', '_as_real', 'weigh', 'search', 'search_image', 'search_vector', 'similar',
         'hybrid', 'prompts', 'question_prompts', 'embed_many', 'similarity', 'classify', 'answer',
         'captions',
@@ -42,14 +42,15 @@ LANGUAGE sql IMMUTABLE AS $$
         'exchange_segments', 'drop_retired', 'measure_recall', 'labels_due',
         'store_labels', 'follow_tables', 'take_label_task', 'label_examples', 'keep_teaching',
         'end_label_task', 'open_scores', 'decide_items', 'example_groups',
-        '_head_version'] END
+        '_head_version', 'prepare_model', 'map_due', 'map_pairs', 'map_queries', 'keep_map',
+        'judge_map'] END
 $$;
 
 CREATE FUNCTION pgclip._readable_by(p_access text) RETURNS text[]
 LANGUAGE sql IMMUTABLE AS $$
     SELECT ARRAY['schema_version', 'definition', 'access', 'installation', 'items', 'labels',
                  'collections', 'queue', 'delayed', 'workers', 'models', 'segments',
-                 'calibrations', 'recall', 'tables', 'relabelings']
+                 'calibrations', 'recall', 'tables', 'relabelings', 'model_maps']
         || CASE p_access
            WHEN 'client' THEN ARRAY['item', 'label_set', 'label', 'embedding_set', 'query_vector',
                                     'worker', 'query_request (model_id, kind, hash, error)',

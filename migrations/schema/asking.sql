@@ -122,8 +122,9 @@ DECLARE
     v_found pgclip.kind := CASE WHEN key IS NULL OR with_key IS NOT NULL THEN v_other.kind
                                 ELSE v_one.kind END;
 BEGIN
-    score := pgclip._score(v_one.embedding OPERATOR(@vector@.<#>) v_other.embedding,
-                           @vector@.l2_norm(v_one.embedding) * @vector@.l2_norm(v_other.embedding));
+    score := pgclip._score(
+        v_one.embedding OPERATOR(@vector@.<#>) v_other.embedding,
+        ROW(@vector@.l2_norm(v_one.embedding) * @vector@.l2_norm(v_other.embedding), 0));
     SELECT pgclip._relevance(score, c) INTO relevance FROM pgclip.calibration c
     WHERE c.model_id = pgclip._live_model() AND c.query_kind = v_asks AND c.item_kind = v_found;
 END $$;

@@ -61,13 +61,18 @@ END $$;
 -- Returns how many were calibrated.
 CREATE FUNCTION pgclip.calibrate(sample int DEFAULT 300) RETURNS int
 LANGUAGE plpgsql AS $$
-DECLARE
-    v_model smallint := pgclip._live_model();
-    v_count int;
 BEGIN
     IF sample IS NULL OR sample NOT BETWEEN 30 AND 2000 THEN
         RAISE EXCEPTION 'sample must be from 30 to 2000, not %', sample USING ERRCODE = 'PC001';
     END IF;
+    RETURN pgclip._calibrate(pgclip._live_model(), sample);
+END $$;
+
+CREATE FUNCTION pgclip._calibrate(p_model smallint, p_sample int) RETURNS int
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_count int;
+BEGIN
     EXECUTE format($q$
         WITH item_side AS MATERIALIZED (
             SELECT d.kind, d.item_id, v.embedding
@@ -97,7 +102,7 @@ BEGIN
         FROM unrelated WHERE queries >= 30 AND items >= 30 AND deviation > 0
         ON CONFLICT (model_id, query_kind, item_kind) DO UPDATE SET midpoint = excluded.midpoint,
             slope = excluded.slope, mean = excluded.mean, deviation = excluded.deviation
-    $q$, v_model, pgclip._vectors(v_model)) USING sample;
+    $q$, p_model, pgclip._vectors(p_model)) USING p_sample;
     GET DIAGNOSTICS v_count = ROW_COUNT;
     RETURN v_count;
 EXCEPTION WHEN undefined_table THEN

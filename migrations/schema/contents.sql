@@ -152,7 +152,7 @@ LANGUAGE sql STABLE AS $$
         OR EXISTS (SELECT FROM pgclip.failure f JOIN pgclip.model m ON m.id = f.model_id
                    WHERE f.item_id = p_item AND m.state <> 'retired')
         OR NOT EXISTS (SELECT FROM pgclip.model WHERE state = 'live')
-        OR EXISTS (SELECT FROM pgclip.model m WHERE m.state <> 'retired'
+        OR EXISTS (SELECT FROM pgclip.model m WHERE m.state <> 'retired' AND NOT m.is_unattended
                    AND NOT EXISTS (SELECT FROM pgclip.embedding_set e
                                    WHERE e.item_id = p_item AND e.generation = p_generation
                                      AND e.model_id = m.id))

@@ -50,7 +50,8 @@ BEGIN
           AND e.kind = v_item.kind AND e.item_id <> v_item.id
     ), near_by AS (
         SELECT h.item_id, h.score, pgclip._tier(false, h.score, near) AS tier
-        FROM pgclip._find(pgclip._mean_vector(v_item.id), v_item.kind, k, within, v_item.kind,
+        FROM pgclip._find(
+            pgclip._live_model(), pgclip._mean_vector(v_item.id), v_item.kind, k, within, v_item.kind,
                           NULL, min_score, NULL, false, NULL, NULL, v_item.id, NULL) h
         WHERE h.item_id NOT IN (SELECT d.item_id FROM identical d)
     )
@@ -96,7 +97,7 @@ BEGIN
             SELECT least(t.item_id, n.item_id), greatest(t.item_id, n.item_id), max(n.score)
             FROM item t JOIN mean m USING (item_id)
             CROSS JOIN LATERAL (
-                SELECT v.item_id, pgclip._score(v.distance, 1) AS score
+                SELECT v.item_id, pgclip._score(v.distance, ROW(1, 0)) AS score
                 FROM (SELECT x.item_id, x.embedding OPERATOR(@vector@.<#>) m.embedding AS distance
                       FROM %1$s x ORDER BY x.embedding OPERATOR(@vector@.<#>) m.embedding
                       LIMIT 2 * ($2 + t.copies) + 20) v) n

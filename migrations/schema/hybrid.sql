@@ -134,8 +134,8 @@ BEGIN
         RAISE EXCEPTION 'k must be at least 1, and depth (%) from k (%) to 10000', depth, k
             USING ERRCODE = 'PC001';
     END IF;
-    v_nearest := pgclip._best_of_kinds(v_model, v_vector, 'text', depth, v_where, ARRAY[-1, -1],
-                                       NULL, NULL, NULL);
+    v_nearest := pgclip._best_of_all(v_model, v_vector, 'text', depth, v_where, ARRAY[-1, -1],
+                                     NULL, false, NULL, NULL);
     EXECUTE format($q$
         SELECT array_agg(id ORDER BY rank DESC, id) FROM (
             SELECT id, ts_rank(t.words, $1) AS rank
@@ -146,13 +146,13 @@ BEGIN
                           FROM pgclip.item_text t JOIN pgclip.item i ON i.id = t.item_id
                           WHERE t.words @@ q.words AND %s
                             AND EXISTS (SELECT FROM pgclip.embedding_set s
-                                        WHERE s.item_id = i.id AND s.model_id = $2)
+                                        WHERE s.item_id = i.id AND s.model_id = ANY($2))
                           LIMIT 2000) f
                       LIMIT 4000) each) found
             JOIN pgclip.item_text t ON t.item_id = found.id
             ORDER BY rank DESC, id LIMIT $3) ranked
     $q$, v_where.of_items) INTO v_worded
-    USING v_words.ranking, v_model, depth, v_words.narrowest;
+    USING v_words.ranking, pgclip._models_that_answer(v_model), depth, v_words.narrowest;
 
     SELECT array_agg(b.item_id ORDER BY b.fused DESC, b.item_id) AS items,
            array_agg(b.fused ORDER BY b.fused DESC, b.item_id) AS fused,
@@ -175,12 +175,39 @@ BEGIN
     ORDER BY f.nth;
 END $$;
 
--- The cosines of items to a query, each with its best vector, in the order of the items.
+-- A model, and the source of its map where that answers.
+CREATE FUNCTION pgclip._models_that_answer(p_model smallint) RETURNS smallint[]
+LANGUAGE sql STABLE AS $$
+    SELECT p_model || ARRAY(SELECT source_id FROM pgclip.model_mapping
+                            WHERE model_id = p_model AND state = 'answers')
+$$;
+
+-- The cosines of items to a query, each with its best vector, in the order of the items; of those
+-- that have none the mapped ones.
 CREATE FUNCTION pgclip._scores_of(
     p_model smallint, p_query @vector@.halfvec, p_items bigint[]
 ) RETURNS real[]
 LANGUAGE sql STABLE AS $$
-    SELECT array_agg(pgclip._score(n.distance, @vector@.l2_norm(p_query)) ORDER BY i.nth)
+    SELECT array_agg(coalesce(o.score, b.score) ORDER BY o.nth)
+    FROM unnest(pgclip._scores_by(p_model, p_query, p_items, pgclip._gauge_of(p_query)))
+         WITH ORDINALITY o(score, nth)
+    LEFT JOIN (
+        SELECT s.nth, s.score
+        FROM pgclip.model_mapping p JOIN pgclip.model_map m USING (model_id)
+        CROSS JOIN LATERAL pgclip._mapped_query(p_model, m.kind, p_query) q
+        CROSS JOIN LATERAL unnest(p_items, pgclip._scores_by(
+            p.source_id, q.query, p_items, ROW(@vector@.l2_norm(p_query),
+                                            q.base / @vector@.l2_norm(p_query))))
+            WITH ORDINALITY s(item_id, score, nth)
+        JOIN pgclip.item i ON i.id = s.item_id AND i.kind = m.kind
+        WHERE p.model_id = p_model AND p.state = 'answers') b USING (nth)
+$$;
+
+CREATE FUNCTION pgclip._scores_by(
+    p_model smallint, p_query @vector@.halfvec, p_items bigint[], p_gauge pgclip.gauge
+) RETURNS real[]
+LANGUAGE sql STABLE AS $$
+    SELECT array_agg(pgclip._score(n.distance, p_gauge) ORDER BY i.nth)
     FROM pgclip._nearest_exactly(pgclip._vectors(p_model), 'e.id = ANY($3)', p_query, 1000000,
         ARRAY(SELECT v.id FROM pgclip.embedding_set s CROSS JOIN unnest(s.vector_ids) v(id)
               WHERE s.item_id = ANY(p_items) AND s.model_id = p_model ORDER BY v.id)) r

@@ -20,7 +20,7 @@ LEFT JOIN pgclip.job j ON j.item_id = i.id AND j.model_id = m.id
 LEFT JOIN pgclip.failure f ON f.item_id = i.id AND f.model_id = m.id
                           AND f.generation = i.generation
 LEFT JOIN pgclip.model_walk w ON w.model_id = m.id
-WHERE m.state <> 'retired' AND e.generation IS DISTINCT FROM i.generation
+WHERE m.state <> 'retired' AND NOT m.is_unattended AND e.generation IS DISTINCT FROM i.generation
 UNION ALL
 SELECT i.id, c.name, i.key, i.kind, m.name, s.name,
        CASE WHEN r.model_id IS NULL THEN 'outdated' ELSE 'queued' END, NULL
@@ -51,7 +51,7 @@ BEGIN
     last_id := pgclip._last_of(v_page, "limit");
     jobs := pgclip._enqueue_lacking(ARRAY(
         SELECT m.id FROM pgclip.model m LEFT JOIN pgclip.model_walk w ON w.model_id = m.id
-        WHERE m.dimension IS NOT NULL
+        WHERE m.dimension IS NOT NULL AND NOT m.is_unattended
           AND (m.state = 'live' OR m.state = 'filling' AND w.model_id IS NULL)), v_page, '30 s');
     relabeled := 0;
     IF last_id IS NULL THEN

@@ -29,18 +29,6 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
           WHERE dropped_at > clock_timestamp() - interval '1 hour') q
 $$;
 
--- "lacking": items that have neither its vectors nor a failure, about.
-CREATE VIEW pgclip.models AS
-SELECT c.name, c.state, c.dimension, c.fingerprint, c.created_at, c.items, c.jobs, c.failures,
-       greatest(0, (SELECT count(*) FROM pgclip.item) - c.items - c.failures) AS lacking
-FROM (SELECT m.name, CASE WHEN m.state = 'retired' AND w.model_id IS NOT NULL THEN 'dropping'
-                          ELSE m.state::text END AS state,
-             m.dimension, m.fingerprint, m.created_at,
-             (SELECT count(*) FROM pgclip.embedding_set e WHERE e.model_id = m.id) AS items,
-             (SELECT count(*) FROM pgclip.job j WHERE j.model_id = m.id) AS jobs,
-             (SELECT count(*) FROM pgclip.failure f WHERE f.model_id = m.id) AS failures
-      FROM pgclip.model m LEFT JOIN pgclip.model_walk w ON w.model_id = m.id) c;
-
 CREATE FUNCTION pgclip._live_model() RETURNS smallint
 LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -85,11 +73,13 @@ BEGIN
             HINT = 'Start the worker with the live model; SELECT name FROM pgclip.model '
                    'WHERE state = ''live'' tells which.';
     END IF;
+    PERFORM pgclip._attend(v_model.id);
     IF v_model.dimension IS NULL THEN
         UPDATE pgclip.model SET dimension = p_dimension, logit_scale = p_logit_scale,
                fingerprint = p_fingerprint WHERE id = v_model.id;
         PERFORM pgclip._create_segment_table(v_model.id, 1);
         INSERT INTO pgclip.segment (model_id, number, state) VALUES (v_model.id, 1, 'hot');
+        PERFORM pgclip._begin_map(v_model.id);
         PERFORM pgclip._begin_walk(v_model.id);
         -- The first of what is there at once, rather than with the steward's next look.
         PERFORM pgclip._enqueue_lacking(ARRAY[v_model.id], ARRAY(
@@ -103,34 +93,59 @@ BEGIN
         RAISE EXCEPTION 'this worker''s model % is not the one whose vectors are stored: %',
             p_name, v_parts USING ERRCODE = 'PC006',
             HINT = 'Use the same weights and preprocessing settings as before, or add the model '
-                   'under a new name (PGCLIP_MODEL_NAME) with pgclip.add_model.';
+                   'under a new name: PGCLIP_MODEL_NAME for the worker, and '
+                   'SELECT pgclip.add_model(…) or pgclip models add with that name.';
     END IF;
     RETURN v_model.id;
 END $$;
 
 -- Adds a model beside the live one, or as the first. It takes work from when a worker has brought
--- it: what is submitted from then on, and in pages behind that all items that are there. Search
--- stays on the live one. Raises PC006 if there is one of that name.
-CREATE FUNCTION pgclip.add_model(p_name text) RETURNS smallint
+-- it: what is submitted from then on, and in pages behind that all items that are there, no more than
+-- "pace" a second if that is given. Search stays on the live one. map_sample contents of each kind are
+-- encoded first: a map of the live model's vectors is learnt from them, and answers for what is not
+-- filled yet where it finds map_bound of the ten nearest; 0 for no map. Raises PC006 if there is one
+-- of that name, and PC001.
+CREATE FUNCTION pgclip.add_model(
+    p_name text, pace real DEFAULT NULL, map_sample int DEFAULT 20000, map_bound real DEFAULT 0.9
+) RETURNS smallint
 LANGUAGE plpgsql AS $$
+#variable_conflict use_variable
 DECLARE
     v_id    smallint;
     v_state text;
 BEGIN
+    PERFORM pgclip._check_pace(pace);
+    IF map_sample IS NULL OR map_sample NOT BETWEEN 0 AND 1000000
+       OR (map_bound > 0 AND map_bound <= 1) IS NOT TRUE THEN
+        RAISE EXCEPTION 'map_sample is from 0 to 1000000, map_bound more than 0 and at most 1'
+            USING ERRCODE = 'PC001';
+    END IF;
     PERFORM pgclip._lock_models();
     SELECT state INTO v_state FROM pgclip.models WHERE name = p_name;
     IF FOUND THEN
         RAISE EXCEPTION 'model % is there already: it is %', p_name, v_state
             USING ERRCODE = 'PC006', HINT = CASE v_state
                 WHEN 'filling' THEN 'Start workers with PGCLIP_MODEL set to it.'
+                WHEN 'standby' THEN 'SELECT pgclip.rollback_model(); goes back to it.'
                 WHEN 'dropping' THEN 'Add it once it is gone; see pgclip.models.'
                 WHEN 'retired' THEN 'To have it anew: SELECT pgclip.drop_model(…) first.'
                 ELSE 'Workers with PGCLIP_MODEL set to it do its work.' END;
     END IF;
-    INSERT INTO pgclip.model (name, state) VALUES (p_name,
-        CASE WHEN EXISTS (SELECT FROM pgclip.model WHERE state = 'live') THEN 'filling'
-             ELSE 'live' END::pgclip.model_state) RETURNING id INTO v_id;
+    INSERT INTO pgclip.model (name, state, last_item, pace, map_sample, map_bound)
+    VALUES (p_name, CASE WHEN EXISTS (SELECT FROM pgclip.model WHERE state = 'live') THEN 'filling'
+                         ELSE 'live' END::pgclip.model_state,
+            coalesce((SELECT max(id) FROM pgclip.item), 0), pace, map_sample, map_bound)
+    RETURNING id INTO v_id;
     RETURN v_id;
+END $$;
+
+CREATE FUNCTION pgclip._check_pace(p_pace real) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF NOT (p_pace > 0 AND p_pace < 'Infinity') THEN
+        RAISE EXCEPTION 'a pace is items a second, more than 0, not %', p_pace
+            USING ERRCODE = 'PC001';
+    END IF;
 END $$;
 
 -- A model by its name. Raises PC006 if there is none, or if it is not in one of these states.
@@ -147,66 +162,4 @@ BEGIN
     END IF;
     SELECT * INTO v_model FROM pgclip.model WHERE name = p_name;
     RETURN v_model;
-END $$;
-
--- Makes a filled model the one that is searched, and retires the one before. Work that waits for
--- that one is forgotten later.
-CREATE FUNCTION pgclip.promote_model(p_name text) RETURNS void
-LANGUAGE plpgsql AS $$
-DECLARE
-    v_model pgclip.model;
-    v_open  bigint;
-BEGIN
-    PERFORM pgclip._lock_models();
-    v_model := pgclip._model_that_is(p_name, '{filling}');
-    IF v_model.dimension IS NULL THEN
-        RAISE EXCEPTION 'no worker has brought model % yet', p_name USING ERRCODE = 'PC006',
-            HINT = 'Start one with PGCLIP_MODEL set to it; if that is no model, take it back: '
-                   || format('SELECT pgclip.cancel_model(%L);', p_name);
-    END IF;
-    SELECT count(*) INTO v_open FROM pgclip.job WHERE model_id = v_model.id;
-    IF v_open > 0 OR EXISTS (SELECT FROM pgclip.model_walk WHERE model_id = v_model.id) THEN
-        RAISE EXCEPTION 'model % is not filled yet: % items lack its vectors', p_name,
-            greatest(v_open, (SELECT lacking FROM pgclip.models WHERE name = p_name))
-            USING ERRCODE = 'PC006',
-            HINT = 'Wait until its workers have finished; items that fail do not count.';
-    END IF;
-    UPDATE pgclip.model SET state = 'retired' WHERE state = 'live';
-    UPDATE pgclip.model SET state = 'live' WHERE id = v_model.id;
-END $$;
-
--- Takes a model back that was added: one that is being filled, or that no worker has brought. What
--- it has is dropped page by page while everything runs, and then the model; workers of it end.
-CREATE FUNCTION pgclip.cancel_model(p_name text) RETURNS void
-LANGUAGE plpgsql AS $$
-DECLARE
-    v_model pgclip.model;
-BEGIN
-    PERFORM pgclip._lock_models();
-    v_model := pgclip._model_that_is(p_name, '{filling,live}');
-    IF v_model.state = 'live' AND v_model.dimension IS NOT NULL THEN
-        RAISE EXCEPTION 'model % is live', p_name USING ERRCODE = 'PC006',
-            HINT = 'Promote another one first.';
-    END IF;
-    PERFORM pgclip._begin_drop(v_model.id);
-END $$;
-
--- Drops a retired model with its vectors, labels and all it has, page by page while everything
--- runs.
-CREATE FUNCTION pgclip.drop_model(p_name text) RETURNS void
-LANGUAGE plpgsql AS $$
-DECLARE
-    v_model pgclip.model;
-BEGIN
-    PERFORM pgclip._lock_models();
-    v_model := pgclip._model_that_is(p_name, '{retired}');
-    PERFORM pgclip._begin_drop(v_model.id);
-END $$;
-
-CREATE FUNCTION pgclip._begin_drop(p_model smallint) RETURNS void
-LANGUAGE plpgsql AS $$
-BEGIN
-    UPDATE pgclip.model SET state = 'retired' WHERE id = p_model;
-    DELETE FROM pgclip.worker WHERE model_id = p_model;  -- their next heartbeat tells them
-    PERFORM pgclip._begin_walk(p_model);
 END $$;

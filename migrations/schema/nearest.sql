@@ -11,6 +11,9 @@ CREATE TYPE pgclip.nearest AS (
     farthest  double precision
 );
 
+-- How a distance becomes a score: base - distance / norm. base is 0, but for mapped queries (maps.sql).
+CREATE TYPE pgclip.gauge AS (norm double precision, base double precision);
+
 -- For functions that read segments: the snapshot's may be dropped.
 CREATE FUNCTION pgclip._raise_exchanged() RETURNS void
 LANGUAGE plpgsql AS $$
@@ -47,7 +50,7 @@ END $$;
 -- on a page that begins among them (p_after_…), those that come after.
 CREATE FUNCTION pgclip._nearest_by_index(
     p_from record, p_check text, p_query @vector@.halfvec, p_limit int, p_effort int,
-    p_norm double precision, p_after_score real, p_after_item bigint
+    p_gauge pgclip.gauge, p_after_score real, p_after_item bigint
 ) RETURNS pgclip.nearest
 LANGUAGE plpgsql STABLE SET enable_seqscan = off SET jit = off AS $$
 DECLARE
@@ -84,7 +87,7 @@ BEGIN
                (SELECT count(*) FROM near), (SELECT max(distance) FROM near)
         FROM item
     $q$, p_from.points, p_from.followers, p_from.others, p_check)
-    INTO v_near USING p_query, p_limit, p_norm, p_after_score, p_after_item;
+    INTO v_near USING p_query, p_limit, p_gauge, p_after_score, p_after_item;
     PERFORM pgclip._set_scan(v_before);
     RETURN v_near;
 EXCEPTION WHEN undefined_table THEN
@@ -189,27 +192,32 @@ BEGIN
 END $$;
 
 -- The cosine. Half precision would let it be 1.0002 of two equal vectors.
-CREATE FUNCTION pgclip._score(p_distance double precision, p_norm double precision) RETURNS real
+CREATE FUNCTION pgclip._score(p_distance double precision, p_gauge pgclip.gauge) RETURNS real
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT CASE WHEN p_distance IS NOT NULL
-                THEN greatest(-1, least(1, -p_distance / p_norm)) END::real
+    SELECT CASE WHEN p_distance IS NOT NULL THEN greatest(-1, least(
+               1, (p_gauge).base - p_distance / (p_gauge).norm)) END::real
+$$;
+
+CREATE FUNCTION pgclip._gauge_of(p_query @vector@.halfvec) RETURNS pgclip.gauge
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT ROW(@vector@.l2_norm(p_query), 0)::pgclip.gauge
 $$;
 
 -- The k best of what is near, in order. A page begins after a hit: the same score and a higher id,
 -- or a lower score. Of those that are as far as the farthest, some may not have been looked at.
 CREATE FUNCTION pgclip._page(
-    p_near pgclip.nearest, p_norm double precision, p_k int, p_all boolean, p_least real[],
+    p_near pgclip.nearest, p_gauge pgclip.gauge, p_k int, p_all boolean, p_least real[],
     p_after_score real, p_after_item bigint, OUT items bigint[], OUT scores real[]
 ) LANGUAGE sql IMMUTABLE AS $$
     SELECT array_agg(p.item_id ORDER BY p.score DESC, p.item_id),
            array_agg(p.score ORDER BY p.score DESC, p.item_id)
     FROM (
         SELECT item_id, score FROM (
-            SELECT n.item_id, n.kind, pgclip._score(n.distance, p_norm) AS score
+            SELECT n.item_id, n.kind, pgclip._score(n.distance, p_gauge) AS score
             FROM unnest((p_near).items, (p_near).kinds, (p_near).distances)
                  n(item_id, kind, distance)) scored
         WHERE score >= p_least[CASE kind WHEN 'image' THEN 1 ELSE 2 END]
-          AND (p_all OR score > pgclip._score((p_near).farthest, p_norm))
+          AND (p_all OR score > pgclip._score((p_near).farthest, p_gauge))
           AND (p_after_score IS NULL OR score < p_after_score
                OR score = p_after_score AND item_id > p_after_item)
         ORDER BY score DESC, item_id LIMIT p_k) p
@@ -221,7 +229,7 @@ $$;
 CREATE FUNCTION pgclip._best(
     p_model smallint, p_query @vector@.halfvec, p_k int, p_narrowing pgclip.narrowing,
     p_least real[], p_effort int, p_after_score real, p_after_item bigint,
-    OUT items bigint[], OUT scores real[]
+    p_gauge pgclip.gauge DEFAULT NULL, OUT items bigint[], OUT scores real[]
 ) LANGUAGE plpgsql STABLE AS $$
 DECLARE
     v_vectors text := pgclip._vectors(p_model, p_narrowing.kind);
@@ -229,7 +237,7 @@ DECLARE
     v_check   text := coalesce(nullif(concat_ws(' AND ', p_narrowing.of_near,
         CASE WHEN NOT v_from.is_within THEN 'n.collection_id = ' || p_narrowing.collection END),
         ''), 'true');
-    v_norm    double precision := @vector@.l2_norm(p_query);
+    v_gauge   pgclip.gauge := coalesce(p_gauge, pgclip._gauge_of(p_query));
     v_exact   boolean := p_effort IS NULL OR p_narrowing.few IS NOT NULL OR NOT EXISTS (
                   SELECT FROM pgclip.segment WHERE model_id = p_model AND state = 'sealed');
     -- Who asks within a collection often asks for what others have, which is far from all of it.
@@ -258,13 +266,13 @@ BEGIN
         v_near := CASE WHEN v_exact
             THEN pgclip._nearest_exactly(v_vectors, v_where, p_query, v_limit, p_narrowing.few)
             ELSE pgclip._nearest_by_index(
-                v_from, v_check, p_query, v_limit, v_effort, v_norm, p_after_score,
+                v_from, v_check, p_query, v_limit, v_effort, v_gauge, p_after_score,
                 p_after_item) END;
         v_all := v_exact AND v_near.found < v_limit;
         SELECT * INTO items, scores FROM pgclip._page(
-            v_near, v_norm, p_k, v_all, p_least, p_after_score, p_after_item);
+            v_near, v_gauge, p_k, v_all, p_least, p_after_score, p_after_item);
         EXIT WHEN v_all OR items[p_k] IS NOT NULL
-               OR pgclip._score(v_near.farthest, v_norm) < least(p_least[1], p_least[2]);
+               OR pgclip._score(v_near.farthest, v_gauge) < least(p_least[1], p_least[2]);
         -- As many more as the share of those that count lets expect.
         v_exact := v_exact OR v_near.found < v_limit OR v_limit >= 8000;
         v_limit := CASE WHEN v_exact THEN 4 * v_limit ELSE least(8000, greatest(4 * v_limit,
@@ -307,14 +315,84 @@ BEGIN
         v_of_kind.of_items := p_narrowing.of_items || format(' AND i.kind = %L', v_kinds[n]);
         v_best := pgclip._best(p_model, p_query, p_k, v_of_kind, v_least, v_efforts[n],
                                p_after_score, p_after_item);
-        SELECT array_agg(b.item ORDER BY b.score DESC, b.item),
-               array_agg(b.score ORDER BY b.score DESC, b.item) INTO items, scores
-        FROM (SELECT item, score FROM unnest(items || v_best.items, scores || v_best.scores)
-                                      u(item, score)
-              ORDER BY score DESC, item LIMIT p_k) b;
-        IF items[p_k] IS NOT NULL THEN
-            v_least := ARRAY(SELECT greatest(l, scores[p_k]) FROM unnest(p_least)
-                             WITH ORDINALITY t(l, n) ORDER BY t.n);
-        END IF;
+        SELECT * INTO items, scores, v_least FROM pgclip._merged(
+            items || v_best.items, scores || v_best.scores, p_k, p_least);
     END LOOP;
+END $$;
+
+-- The k best of several searches, and the lowest scores that what comes may still have.
+CREATE FUNCTION pgclip._merged(
+    p_items bigint[], p_scores real[], p_k int, p_least real[],
+    OUT items bigint[], OUT scores real[], OUT lowest real[]
+) LANGUAGE sql IMMUTABLE AS $$
+    SELECT m.items, m.scores,
+           CASE WHEN m.items[p_k] IS NULL THEN p_least
+                ELSE ARRAY(SELECT greatest(l, m.scores[p_k]) FROM unnest(p_least)
+                           WITH ORDINALITY t(l, n) ORDER BY t.n) END
+    FROM (SELECT array_agg(b.item ORDER BY b.score DESC, b.item) AS items,
+                 array_agg(b.score ORDER BY b.score DESC, b.item) AS scores
+          FROM (SELECT item, score FROM unnest(p_items, p_scores) u(item, score)
+                ORDER BY score DESC, item LIMIT p_k) b) m
+$$;
+
+-- The k best items of all: by the model's own vectors, and of what has none yet by those of its map's
+-- source, where that answers. p_recall NULL is what is promised; p_exact compares every vector.
+CREATE FUNCTION pgclip._best_of_all(
+    p_model smallint, p_query @vector@.halfvec, p_query_kind pgclip.kind, p_k int,
+    p_narrowing pgclip.narrowing, p_least real[], p_recall real, p_exact boolean,
+    p_after_score real, p_after_item bigint, OUT items bigint[], OUT scores real[]
+) LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_map   record;
+    v_least real[];
+    v_best  record := CASE WHEN p_exact
+        THEN pgclip._best(p_model, p_query, p_k, p_narrowing, p_least, NULL, p_after_score,
+                          p_after_item)
+        ELSE pgclip._best_of_kinds(p_model, p_query, p_query_kind, p_k, p_narrowing, p_least,
+                                   p_recall, p_after_score, p_after_item) END;
+BEGIN
+    SELECT * INTO items, scores, v_least FROM pgclip._merged(
+        v_best.items, v_best.scores, p_k, p_least);
+    FOR v_map IN
+        SELECT p.source_id, m.kind, q.query, ROW(@vector@.l2_norm(p_query), q.base
+               / @vector@.l2_norm(p_query))::pgclip.gauge AS gauge
+        FROM pgclip.model_mapping p JOIN pgclip.model_map m USING (model_id)
+        CROSS JOIN LATERAL pgclip._mapped_query(p_model, m.kind, p_query) q
+        WHERE p.model_id = p_model AND p.state = 'answers'
+          AND (p_narrowing.kind IS NULL OR p_narrowing.kind = m.kind)
+        ORDER BY m.kind IS DISTINCT FROM p_query_kind
+    LOOP
+        v_best := pgclip._best(
+            v_map.source_id, v_map.query, p_k,
+            pgclip._narrowed_to_mapped(p_narrowing, p_model, v_map.source_id, v_map.kind), v_least,
+            -- Nobody measures how far to look for mapped queries.
+            CASE WHEN NOT p_exact
+                 THEN pgclip._effort(v_map.source_id, NULL, v_map.kind, p_recall) END,
+            p_after_score, p_after_item, v_map.gauge);
+        SELECT * INTO items, scores, v_least FROM pgclip._merged(
+            items || v_best.items, scores || v_best.scores, p_k, p_least);
+    END LOOP;
+END $$;
+
+-- What narrows a search of a source's vectors of a kind: besides, that an item has no real vector.
+CREATE FUNCTION pgclip._narrowed_to_mapped(
+    p_narrowing pgclip.narrowing, p_model smallint, p_source smallint, p_kind pgclip.kind
+) RETURNS pgclip.narrowing
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_where   pgclip.narrowing := p_narrowing;
+    v_lacking text := format('NOT EXISTS (SELECT FROM pgclip.embedding_set r '
+                             'WHERE r.item_id = %%s AND r.model_id = %s)', p_model);
+BEGIN
+    v_where.kind := p_kind;
+    v_where.of_items := concat_ws(' AND ', p_narrowing.of_items, format('i.kind = %L', p_kind),
+                                  format(v_lacking, 'i.id'));
+    v_where.of_near := concat_ws(' AND ', format(v_lacking, 'n.item_id'), p_narrowing.of_near);
+    IF p_narrowing.of_all IS NOT NULL OR p_narrowing.of_near IS NULL THEN
+        v_where.of_all := concat_ws(' AND ', p_narrowing.of_all, format(v_lacking, 'e.item_id'));
+    END IF;
+    IF p_narrowing.few IS NOT NULL THEN
+        v_where.few := pgclip._few_that_match(p_source, v_where.of_items, 2000);
+    END IF;
+    RETURN v_where;
 END $$;

@@ -18,12 +18,14 @@ BEGIN
     RETURN coalesce(convert_to(p_text, 'UTF8'), p_image);
 END $$;
 
--- Asks the workers for a query's vector without waiting. True: it is there already.
-CREATE FUNCTION pgclip.request_embedding(query text DEFAULT NULL, image bytea DEFAULT NULL)
-RETURNS boolean
+-- Asks the workers for a query's vector without waiting, by the live model or the one that is named.
+-- True: it is there already.
+CREATE FUNCTION pgclip.request_embedding(
+    query text DEFAULT NULL, image bytea DEFAULT NULL, model text DEFAULT NULL
+) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    v_model smallint := pgclip._live_model();
+    v_model smallint := pgclip._model_asked(model);
     v_data  bytea := pgclip._query_data(query, image);
     v_kind  pgclip.kind := CASE WHEN image IS NULL THEN 'text' ELSE 'image' END;
 BEGIN
@@ -40,12 +42,15 @@ BEGIN
 END $$;
 
 -- Whether a query that was asked for has its vector; "hash" is SHA-256 of its bytes (a text's are
--- its UTF-8). Raises PC004 if it can't be encoded. A statement by itself, so that whoever waits
--- holds no session meanwhile.
-CREATE FUNCTION pgclip.is_embedded(kind pgclip.kind, hash bytea) RETURNS boolean
+-- its UTF-8). NULL: nobody asks for it any more, such as of a model that was replaced meanwhile; it
+-- has to be asked for again. Raises PC004 if it can't be encoded. A statement by itself, so that
+-- whoever waits holds no session meanwhile.
+CREATE FUNCTION pgclip.is_embedded(
+    kind pgclip.kind, hash bytea, model text DEFAULT NULL
+) RETURNS boolean
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    v_model smallint := pgclip._live_model();
+    v_model smallint := pgclip._model_asked(model);
     v_error text;
 BEGIN
     IF EXISTS (SELECT FROM pgclip.query_vector q WHERE q.model_id = v_model
@@ -54,6 +59,9 @@ BEGIN
     END IF;
     SELECT r.error INTO v_error FROM pgclip.query_request r
     WHERE r.model_id = v_model AND r.kind = is_embedded.kind AND r.hash = is_embedded.hash;
+    IF NOT FOUND THEN
+        RETURN NULL;
+    END IF;
     IF v_error IS NOT NULL THEN
         RAISE EXCEPTION 'the query could not be encoded: %', v_error USING ERRCODE = 'PC004';
     END IF;
@@ -61,15 +69,16 @@ BEGIN
 END $$;
 
 -- Raises PC004: nobody has encoded a query within this time, and why.
-CREATE FUNCTION pgclip.raise_unanswered(waited interval) RETURNS void
+CREATE FUNCTION pgclip.raise_unanswered(waited interval, model text DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    IF EXISTS (SELECT FROM pgclip.worker w WHERE w.model_id = pgclip._live_model()
+    IF EXISTS (SELECT FROM pgclip.worker w WHERE w.model_id = pgclip._model_asked(model)
                AND w.expires_at > clock_timestamp()) THEN
         RAISE EXCEPTION 'no worker encoded the query within %', waited USING ERRCODE = 'PC004',
             HINT = 'Workers are alive but busy or stuck; see pgclip.workers and their logs.';
     END IF;
-    RAISE EXCEPTION 'no worker is alive to encode the query (waited %)', waited
+    RAISE EXCEPTION 'no worker%is alive to encode the query (waited %)',
+        coalesce(' of model ' || model || ' ', ' '), waited
         USING ERRCODE = 'PC004', HINT = 'Start one: pgclip worker';
 END $$;
 
@@ -78,15 +87,17 @@ END $$;
 -- and looks with is_embedded do not. Raises PC004 if no worker answers in time or the query can't
 -- be encoded.
 CREATE PROCEDURE pgclip.embed(
-    query text DEFAULT NULL, image bytea DEFAULT NULL, timeout interval DEFAULT '10 s'
+    query text DEFAULT NULL, image bytea DEFAULT NULL, timeout interval DEFAULT '10 s',
+    model text DEFAULT NULL
 ) LANGUAGE plpgsql AS $$
 DECLARE
     v_kind   pgclip.kind := CASE WHEN image IS NULL THEN 'text' ELSE 'image' END;
     v_hash   bytea := sha256(pgclip._query_data(query, image));
     v_begin  timestamptz := clock_timestamp();
     v_waited double precision := 0;
+    v_found  boolean;
 BEGIN
-    IF pgclip.request_embedding(query, image) THEN
+    IF pgclip.request_embedding(query, image, model) THEN
         RETURN;
     END IF;
     PERFORM set_config('synchronous_commit', 'off', true);
@@ -94,13 +105,17 @@ BEGIN
     WHILE v_waited < extract(epoch FROM timeout) LOOP
         -- A twentieth of the wait so far, so that it gets that much longer at most.
         PERFORM pg_sleep(greatest(0.001, least(v_waited / 20, 0.02)));
-        IF pgclip.is_embedded(v_kind, v_hash) THEN
+        v_found := pgclip.is_embedded(v_kind, v_hash, model);
+        IF v_found IS NULL THEN
+            v_found := pgclip.request_embedding(query, image, model);
+        END IF;
+        IF v_found THEN
             RETURN;
         END IF;
         v_waited := extract(epoch FROM clock_timestamp() - v_begin);
         COMMIT;  -- a new snapshot, whatever the isolation level
     END LOOP;
-    PERFORM pgclip.raise_unanswered(timeout);
+    PERFORM pgclip.raise_unanswered(timeout, model);
 END $$;
 
 -- For workers: whether a request waits, or was taken 2 s ago and not answered.

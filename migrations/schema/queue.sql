@@ -12,7 +12,7 @@ CREATE VIEW pgclip.workers AS
 SELECT w.id, w.host, w.pid, m.name AS model, w.device, w.precision, w.batch_size, w.started_at,
        w.heartbeat_at, w.expires_at > clock_timestamp() AS alive,
        (SELECT count(*) FROM pgclip.job j WHERE j.worker_id = w.id AND j.lease IS NOT NULL) AS jobs,
-       w.trouble
+       w.trouble, w.rate
 FROM pgclip.worker w JOIN pgclip.model m ON m.id = w.model_id;
 
 -- Raises PC006 if the model does not take work any more.
@@ -40,16 +40,25 @@ END $$;
 
 -- Keeps a worker's leases alive and returns them, so that it can release those it does not know
 -- of (the connection broke while it claimed, or a store failed). NULL: the worker was given up;
--- it has to sign on again. p_trouble is what a person should read of it, NULL if there is none.
+-- it has to sign on again. p_trouble is what a person should read of it, NULL if there is none;
+-- p_stored how many items it has stored since it started, from which its rate of late follows: each
+-- second's half as much after ten.
 CREATE FUNCTION pgclip.heartbeat(
-    p_worker bigint, p_lease_seconds double precision, p_trouble text DEFAULT NULL
+    p_worker bigint, p_lease_seconds double precision, p_trouble text DEFAULT NULL,
+    p_stored bigint DEFAULT NULL
 ) RETURNS uuid[]
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM set_config('synchronous_commit', 'off', true);
     UPDATE pgclip.worker SET heartbeat_at = clock_timestamp(), held_at_death = NULL,
            expires_at = clock_timestamp() + make_interval(secs => p_lease_seconds),
-           trouble = p_trouble
+           trouble = p_trouble,
+           stored = coalesce(p_stored, stored),
+           rate = CASE WHEN heartbeat_at < clock_timestamp() THEN (
+                      SELECT (p_stored - stored) / s * (1 - 0.5 ^ (s / 10))
+                             + coalesce(rate, 0) * 0.5 ^ (s / 10)
+                      FROM (SELECT extract(epoch FROM clock_timestamp() - heartbeat_at)::float8 AS s
+                            ) e) ELSE rate END
     WHERE id = p_worker;
     IF NOT FOUND THEN
         RETURN NULL;
@@ -110,7 +119,8 @@ DECLARE
     v_picked   bigint[];
 BEGIN
     PERFORM set_config('synchronous_commit', 'off', true);
-    SELECT model_id INTO v_model FROM pgclip.worker WHERE id = p_worker;
+    SELECT w.model_id INTO v_model FROM pgclip.worker w JOIN pgclip.model m ON m.id = w.model_id
+    WHERE w.id = p_worker AND NOT m.is_paused;
     SELECT count(*), coalesce(bool_or(group_limit IS NOT NULL), false) INTO v_held, v_cautious
     FROM pgclip.job WHERE worker_id = p_worker AND lease IS NOT NULL;
     SELECT group_limit INTO v_group FROM pgclip.job
@@ -298,7 +308,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
            pgclip._waits(m.id, p_most),
            (SELECT count(*) FROM pgclip.worker w
             WHERE w.model_id = m.id AND w.expires_at > clock_timestamp())
-    FROM pgclip.model m WHERE m.state <> 'retired'
+    FROM pgclip.model m WHERE m.state <> 'retired' AND NOT m.is_paused
 $$;
 
 -- Jobs of the live model that wait, counted up to p_most. What fills another one is no backlog.

@@ -114,7 +114,7 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     FROM unnest(p_scores) s(score)
 $$;
 
--- Measures one direction of the live model if it is time to, or now, and sets its effort: on one
+-- Measures one direction of a model if it is time to, or now, and sets its effort: on one
 -- half of the queries what each effort finds of the ten nearest by comparing all vectors; on the
 -- other half what the chosen one finds, of some also under filters. If that is too little, so is
 -- the effort. Some seconds, in which 100 to 400 queries ask. Returns whether it did.
@@ -136,7 +136,7 @@ DECLARE
 BEGIN
     SELECT * INTO v_next FROM pgclip._next_direction(p_model, p_promise, p_now);
     IF v_next.kind IS NULL
-       OR NOT EXISTS (SELECT FROM pgclip.model WHERE id = p_model AND state = 'live') THEN
+       OR NOT EXISTS (SELECT FROM pgclip.model WHERE id = p_model AND state <> 'retired') THEN
         RETURN false;
     END IF;
     v_asked := pgclip._queries_to_ask(p_model, v_next.query_kind,

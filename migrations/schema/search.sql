@@ -40,9 +40,17 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     WHERE f.item_id = failure_of.item_id
 $$;
 
+-- Whether an item has no vector of the model's own yet, so that it is found by a mapped one. Not a
+-- column of hits either.
+CREATE FUNCTION pgclip.is_mapped(item_id bigint, model text DEFAULT NULL) RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT NOT EXISTS (SELECT FROM pgclip.embedding_set e WHERE e.item_id = is_mapped.item_id
+                       AND e.model_id = pgclip._model_asked(model))
+$$;
+
 -- All that searches have in common. Raises PC001, PC002, PC005, PC008.
 CREATE FUNCTION pgclip._find(
-    p_query @vector@.halfvec, p_query_kind pgclip.kind, p_k int, p_collection text,
+    p_model smallint, p_query @vector@.halfvec, p_query_kind pgclip.kind, p_k int, p_collection text,
     p_kind pgclip.kind, p_filter jsonb, p_min_score real, p_min_relevance real, p_exact boolean,
     p_after_score real, p_after_item bigint, p_without bigint, p_recall real
 ) RETURNS SETOF pgclip.hit
@@ -53,7 +61,7 @@ DECLARE
     v_least real[];
     v_best  record;
 BEGIN
-    SELECT * INTO v_model FROM pgclip.model WHERE id = pgclip._live_model();
+    SELECT * INTO v_model FROM pgclip.model WHERE id = p_model;
     IF p_k IS NULL OR p_k NOT BETWEEN 1 AND 10000 THEN
         RAISE EXCEPTION 'k must be from 1 to 10000, not %', p_k USING ERRCODE = 'PC001';
     END IF;
@@ -78,11 +86,8 @@ BEGIN
     v_where := pgclip._narrowing(v_model.id, p_collection, p_kind, p_filter, p_without);
     v_least := pgclip._least_scores(v_model.id, p_query_kind, p_kind, p_min_score,
                                     p_min_relevance);
-    v_best := CASE WHEN p_exact
-        THEN pgclip._best(v_model.id, p_query, p_k, v_where, v_least, NULL, p_after_score,
-                          p_after_item)
-        ELSE pgclip._best_of_kinds(v_model.id, p_query, p_query_kind, p_k, v_where, v_least,
-                                   p_recall, p_after_score, p_after_item) END;
+    v_best := pgclip._best_of_all(v_model.id, p_query, p_query_kind, p_k, v_where, v_least, p_recall,
+                                  p_exact, p_after_score, p_after_item);
     RETURN QUERY
         SELECT * FROM pgclip._hits(v_model.id, p_query_kind, v_best.items, v_best.scores);
 END $$;
@@ -101,25 +106,30 @@ CREATE FUNCTION pgclip.search_vector(
     kind pgclip.kind DEFAULT NULL, filter jsonb DEFAULT NULL, min_score real DEFAULT NULL,
     min_relevance real DEFAULT NULL, exact boolean DEFAULT false, after_score real DEFAULT NULL,
     after_item bigint DEFAULT NULL, query_kind pgclip.kind DEFAULT NULL,
-    recall real DEFAULT NULL
+    recall real DEFAULT NULL, model text DEFAULT NULL
 ) RETURNS SETOF pgclip.hit
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    RETURN QUERY SELECT * FROM pgclip._find(query, query_kind, k, collection, kind, filter,
-        min_score, min_relevance, exact, after_score, after_item, NULL, recall);
+    RETURN QUERY SELECT * FROM pgclip._find(pgclip._model_asked(model), query, query_kind, k,
+        collection, kind, filter, min_score, min_relevance, exact, after_score, after_item, NULL,
+        recall);
 END $$;
 
--- Items nearest to a text whose vector has been asked for with pgclip.embed.
+-- Items nearest to a text whose vector has been asked for with pgclip.embed. model: another than the
+-- live one, by its name, here as in the others; embed has to be called for it, too.
 CREATE FUNCTION pgclip.search(
     query text, k int DEFAULT 10, collection text DEFAULT NULL,
     kind pgclip.kind DEFAULT NULL, filter jsonb DEFAULT NULL, min_score real DEFAULT NULL,
     min_relevance real DEFAULT NULL, exact boolean DEFAULT false, after_score real DEFAULT NULL,
-    after_item bigint DEFAULT NULL, recall real DEFAULT NULL
+    after_item bigint DEFAULT NULL, recall real DEFAULT NULL, model text DEFAULT NULL
 ) RETURNS SETOF pgclip.hit
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_asked record := pgclip._asked(query, NULL, model);
 BEGIN
-    RETURN QUERY SELECT * FROM pgclip._find(pgclip.query_embedding(query), 'text', k, collection,
-        kind, filter, min_score, min_relevance, exact, after_score, after_item, NULL, recall);
+    RETURN QUERY SELECT * FROM pgclip._find(v_asked.model_id, v_asked.embedding, 'text', k,
+        collection, kind, filter, min_score, min_relevance, exact, after_score, after_item, NULL,
+        recall);
 END $$;
 
 -- Items nearest to a picture whose vector has been asked for with pgclip.embed(image => …).
@@ -127,11 +137,13 @@ CREATE FUNCTION pgclip.search_image(
     image bytea, k int DEFAULT 10, collection text DEFAULT NULL,
     kind pgclip.kind DEFAULT NULL, filter jsonb DEFAULT NULL, min_score real DEFAULT NULL,
     min_relevance real DEFAULT NULL, exact boolean DEFAULT false, after_score real DEFAULT NULL,
-    after_item bigint DEFAULT NULL, recall real DEFAULT NULL
+    after_item bigint DEFAULT NULL, recall real DEFAULT NULL, model text DEFAULT NULL
 ) RETURNS SETOF pgclip.hit
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_asked record := pgclip._asked(NULL, image, model);
 BEGIN
-    RETURN QUERY SELECT * FROM pgclip._find(pgclip.query_embedding(image => image), 'image', k,
+    RETURN QUERY SELECT * FROM pgclip._find(v_asked.model_id, v_asked.embedding, 'image', k,
         collection, kind, filter, min_score, min_relevance, exact, after_score, after_item, NULL,
         recall);
 END $$;
@@ -142,13 +154,14 @@ CREATE FUNCTION pgclip.similar(
     key text, k int DEFAULT 10, of_collection text DEFAULT 'default', collection text DEFAULT NULL,
     kind pgclip.kind DEFAULT NULL, filter jsonb DEFAULT NULL, min_score real DEFAULT NULL,
     min_relevance real DEFAULT NULL, exact boolean DEFAULT false, after_score real DEFAULT NULL,
-    after_item bigint DEFAULT NULL, recall real DEFAULT NULL
+    after_item bigint DEFAULT NULL, recall real DEFAULT NULL, model text DEFAULT NULL
 ) RETURNS SETOF pgclip.hit
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    v_item record := pgclip._item_at($1, of_collection);  -- "similar" is a keyword
+    v_model smallint := pgclip._model_asked(model);
+    v_item  record := pgclip._item_at($1, of_collection, v_model);  -- "similar" is a keyword
 BEGIN
-    RETURN QUERY SELECT * FROM pgclip._find(pgclip._mean_vector(v_item.id), v_item.kind, k,
-        collection, kind, filter, min_score, min_relevance, exact, after_score, after_item,
-        v_item.id, recall);
+    RETURN QUERY SELECT * FROM pgclip._find(v_model, pgclip._mean_vector(v_item.id, v_model),
+        v_item.kind, k, collection, kind, filter, min_score, min_relevance, exact, after_score,
+        after_item, v_item.id, recall);
 END $$;

@@ -229,7 +229,7 @@ BEGIN
         FROM accepted a
         JOIN valid v ON v.collection_id = a.collection_id AND v.item_key = a.key
         CROSS JOIN pgclip.model m
-        WHERE m.state <> 'retired' AND m.dimension IS NOT NULL
+        WHERE m.state <> 'retired' AND m.dimension IS NOT NULL AND NOT m.is_unattended
           AND NOT EXISTS (SELECT FROM pgclip.embedding_set e WHERE e.item_id = a.id
                           AND e.model_id = m.id AND e.generation = a.generation)
         ORDER BY a.id, m.id

@@ -1,36 +1,70 @@
 -- What a search asks with: vectors of queries and of items, alone or weighed against each other.
 
-CREATE FUNCTION pgclip._query_vector(p_kind pgclip.kind, p_data bytea) RETURNS @vector@.halfvec
-LANGUAGE plpgsql STABLE AS $$
+-- A model that can be asked: by its name, or the live one. Raises PC005, PC006.
+CREATE FUNCTION pgclip._model_asked(p_name text) RETURNS smallint
+LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    v_embedding @vector@.halfvec;
+    v_model smallint;
 BEGIN
-    SELECT q.embedding INTO v_embedding FROM pgclip.query_vector q
-    WHERE q.model_id = pgclip._live_model() AND q.kind = p_kind AND q.hash = sha256(p_data);
+    IF p_name IS NULL THEN
+        RETURN pgclip._live_model();
+    END IF;
+    SELECT id INTO v_model FROM pgclip.model
+    WHERE name = p_name AND state <> 'retired' AND dimension IS NOT NULL;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'there is no model % that has vectors', p_name USING ERRCODE = 'PC006',
+            HINT = 'SELECT name, state FROM pgclip.models tells what there is.';
+    END IF;
+    RETURN v_model;
+END $$;
+
+-- The vector of a query, and the model whose it is: of the one named, else of the live one; else of
+-- the one that was live up to a minute ago, which whoever was about to search had it encoded by.
+CREATE FUNCTION pgclip._asked(
+    p_text text, p_image bytea, p_model text, OUT model_id smallint, OUT embedding @vector@.halfvec
+) LANGUAGE plpgsql STABLE AS $$
+#variable_conflict use_column
+DECLARE
+    v_model smallint := pgclip._model_asked(p_model);
+    v_hash  bytea := sha256(pgclip._query_data(p_text, p_image));
+    v_found record;
+BEGIN
+    SELECT q.model_id, q.embedding INTO v_found
+    FROM pgclip.query_vector q JOIN pgclip.model m ON m.id = q.model_id
+    WHERE q.kind = CASE WHEN p_image IS NULL THEN 'text' ELSE 'image' END::pgclip.kind
+      AND q.hash = v_hash
+      AND (q.model_id = v_model
+           OR p_model IS NULL AND m.replaced_at > clock_timestamp() - interval '1 min')
+    ORDER BY q.model_id = v_model DESC, m.replaced_at DESC LIMIT 1;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'the query''s vector is not there yet' USING ERRCODE = 'PC003',
             HINT = 'First CALL pgclip.embed(…) with the same query, outside a transaction; '
                    'it waits for a worker to encode it.';
     END IF;
-    RETURN v_embedding;
+    model_id := v_found.model_id;
+    embedding := v_found.embedding;
 END $$;
 
--- The vector of a text or a picture that has been asked for with pgclip.embed. Raises PC003 if
--- no worker has encoded it yet.
-CREATE FUNCTION pgclip.query_embedding(query text DEFAULT NULL, image bytea DEFAULT NULL)
-RETURNS @vector@.halfvec
+-- The vector of a text or a picture that has been asked for with pgclip.embed, by the live model or
+-- the one that is named. Raises PC003 if no worker has encoded it yet.
+CREATE FUNCTION pgclip.query_embedding(
+    query text DEFAULT NULL, image bytea DEFAULT NULL, model text DEFAULT NULL
+) RETURNS @vector@.halfvec
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    SELECT pgclip._query_vector(CASE WHEN image IS NULL THEN 'text' ELSE 'image' END::pgclip.kind,
-                                pgclip._query_data(query, image))
+    SELECT (pgclip._asked(query, image, coalesce(model, (
+        SELECT name FROM pgclip.model WHERE state = 'live')))).embedding
 $$;
 
--- The vectors of an item by the live model, in order.
-CREATE FUNCTION pgclip.vectors_of(p_item bigint) RETURNS SETOF @vector@.halfvec
+-- The vectors of an item by the live model, or another's, in order.
+CREATE FUNCTION pgclip.vectors_of(p_item bigint, p_model smallint DEFAULT NULL)
+RETURNS SETOF @vector@.halfvec
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_model smallint;
 BEGIN
-    SELECT id INTO v_model FROM pgclip.model WHERE state = 'live' AND dimension IS NOT NULL;
+    SELECT id INTO v_model FROM pgclip.model
+    WHERE CASE WHEN p_model IS NULL THEN state = 'live' ELSE id = p_model END
+      AND dimension IS NOT NULL;
     IF FOUND THEN
         RETURN QUERY EXECUTE format($q$
             SELECT e.embedding FROM pgclip.embedding_set s
@@ -43,23 +77,32 @@ EXCEPTION WHEN undefined_table THEN
     PERFORM pgclip._raise_exchanged();
 END $$;
 
--- An item's vector; of several, the mean. Its norm is 1.
-CREATE FUNCTION pgclip._mean_vector(p_item bigint) RETURNS @vector@.halfvec
+-- An item's vector; of several, the mean. Its norm is 1. The mapped one, if it has none yet.
+CREATE FUNCTION pgclip._mean_vector(p_item bigint, p_model smallint DEFAULT pgclip._live_model())
+RETURNS @vector@.halfvec
 LANGUAGE sql STABLE AS $$
-    SELECT @vector@.l2_normalize(@vector@.avg(v)) FROM pgclip.vectors_of(p_item) v
+    SELECT coalesce(
+        (SELECT @vector@.l2_normalize(@vector@.avg(v)) FROM pgclip.vectors_of(p_item, p_model) v),
+        (SELECT pgclip._mapped_vector(p_model, i.kind, (
+                    SELECT @vector@.l2_normalize(@vector@.avg(v))
+                    FROM pgclip.vectors_of(p_item, p.source_id) v))
+         FROM pgclip.model_mapping p JOIN pgclip.item i ON i.id = p_item
+         WHERE p.model_id = p_model AND p.state = 'answers'))
 $$;
 
--- An item that has an embedding by the live model. Raises PC002 and PC003.
+-- An item that has an embedding by the live model or another, or a mapped one. Raises PC002, PC003.
 CREATE FUNCTION pgclip._item_at(
-    p_key text, p_collection text, OUT id bigint, OUT kind pgclip.kind
+    p_key text, p_collection text, p_model smallint DEFAULT pgclip._live_model(),
+    OUT id bigint, OUT kind pgclip.kind
 ) LANGUAGE plpgsql STABLE AS $$
 DECLARE
     v_embedded boolean;
 BEGIN
-    SELECT i.id, i.kind, e.item_id IS NOT NULL INTO id, kind, v_embedded
+    SELECT i.id, i.kind, EXISTS (SELECT FROM pgclip.embedding_set e WHERE e.item_id = i.id
+                                 AND e.model_id = ANY(pgclip._models_that_answer(p_model)))
+    INTO id, kind, v_embedded
     FROM pgclip.item i
     JOIN pgclip.collection c ON c.id = i.collection_id
-    LEFT JOIN pgclip.embedding_set e ON e.item_id = i.id AND e.model_id = pgclip._live_model()
     WHERE c.name = p_collection AND i.key = p_key;
     IF id IS NULL THEN
         RAISE EXCEPTION 'there is no item % in collection %', p_key, p_collection
@@ -71,11 +114,13 @@ BEGIN
     END IF;
 END $$;
 
--- The vector of an item, to search or to reckon with. Raises PC002 and PC003.
-CREATE FUNCTION pgclip.item_embedding(key text, collection text DEFAULT 'default')
-RETURNS @vector@.halfvec
+-- The vector of an item, to search or to reckon with, by the live model or another. Raises PC002 and PC003.
+CREATE FUNCTION pgclip.item_embedding(
+    key text, collection text DEFAULT 'default', model text DEFAULT NULL
+) RETURNS @vector@.halfvec
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    SELECT pgclip._mean_vector((pgclip._item_at(key, collection)).id)
+    SELECT pgclip._mean_vector((pgclip._item_at(key, collection, m)).id, m)
+    FROM pgclip._model_asked(model) m
 $$;
 
 -- What is too small for a real is 0 there, rather than an error.

@@ -97,12 +97,15 @@ BEGIN
                        WHERE item_id = ANY(p_items) AND model_id = p_model);
 END $$;
 
--- The end of a walk. Of a model that goes: a segment, if any is left; else the model. Returns
--- whether there is more.
+-- The end of a walk. Of a model that goes: a segment, if any is left; else what is left, and the
+-- model, if that is to go. Returns whether there is more.
 CREATE FUNCTION pgclip._end_walk(p_model smallint, p_state pgclip.model_state) RETURNS boolean
 LANGUAGE plpgsql AS $$
+DECLARE
+    v_with_model boolean;
 BEGIN
     IF p_state = 'retired' THEN
+        PERFORM pgclip._forget_map(p_model);
         UPDATE pgclip.segment SET state = 'retired', retired_at = '-infinity'
         WHERE model_id = p_model AND state <> 'retired';
         IF EXISTS (SELECT FROM pgclip.segment WHERE model_id = p_model) THEN
@@ -119,13 +122,45 @@ BEGIN
         DELETE FROM pgclip.direction WHERE model_id = p_model;
         DELETE FROM pgclip.relabeling WHERE model_id = p_model;
     END IF;
-    DELETE FROM pgclip.model_walk WHERE model_id = p_model;
-    IF p_state = 'retired' THEN
+    DELETE FROM pgclip.model_walk WHERE model_id = p_model RETURNING with_model INTO v_with_model;
+    IF p_state = 'retired' AND v_with_model THEN
         DELETE FROM pgclip.former_queue WHERE dropped_at < clock_timestamp() - interval '1 hour';
         INSERT INTO pgclip.former_queue (queue) VALUES (pgclip._ticket_queue(p_model));
         DELETE FROM pgclip.model WHERE id = p_model;
     END IF;
     RETURN false;
+END $$;
+
+-- How many jobs may be queued for a model now, at most p_page: none while it is paused or p_most of
+-- it wait, and no more than its pace allows, of which ten seconds are made up for.
+CREATE FUNCTION pgclip._allowed(p_model smallint, p_page int, p_most int) RETURNS int
+LANGUAGE sql STABLE AS $$
+    SELECT CASE WHEN m.is_paused OR pgclip._waits(p_model, p_most) = p_most THEN 0
+                WHEN m.pace IS NULL THEN p_page
+                ELSE greatest(0, least(p_page, floor(m.pace * extract(
+                    epoch FROM clock_timestamp() - greatest(
+                        w.paced_to, clock_timestamp() - interval '10 s'))))) END::int
+    FROM pgclip.model m LEFT JOIN pgclip.model_walk w ON w.model_id = m.id WHERE m.id = p_model
+$$;
+
+-- Queues at most p_allowed of what a page lacks, and notes it for the pace. Returns the items of the
+-- page that have been seen to: up to the first that was not allowed.
+CREATE FUNCTION pgclip._fill(
+    p_model smallint, p_items bigint[], p_allowed int, p_behind interval
+) RETURNS bigint[]
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_lacking bigint[] := ARRAY(SELECT item_id FROM pgclip._lacking(ARRAY[p_model], p_items)
+                                ORDER BY item_id LIMIT p_allowed + 1);
+    v_queued  bigint;
+BEGIN
+    v_queued := pgclip._enqueue_lacking(ARRAY[p_model], v_lacking[:p_allowed], p_behind);
+    UPDATE pgclip.model_walk w SET paced_to = v_queued / m.pace * interval '1 s'
+        + greatest(w.paced_to, clock_timestamp() - interval '10 s')
+    FROM pgclip.model m WHERE m.id = p_model AND w.model_id = p_model AND m.pace IS NOT NULL;
+    RETURN ARRAY(SELECT id FROM unnest(p_items) id
+                 WHERE v_lacking[p_allowed + 1] IS NULL OR id < v_lacking[p_allowed + 1]
+                 ORDER BY id);
 END $$;
 
 -- One step of a walk, of at most p_page items. Returns whether there is more to do now.
@@ -139,6 +174,7 @@ DECLARE
                               ORDER BY id LIMIT p_page);
     v_known boolean;
     v_clean boolean := true;
+    v_most  int := pgclip._allowed(v_model, p_page, p_most);
 BEGIN
     -- In the future: of the database that this one is a copy of.
     IF p_walk.known_from IS NULL OR p_walk.known_from > v_me THEN
@@ -154,10 +190,11 @@ BEGIN
         p_walk.after_item := CASE WHEN v_known THEN 0 ELSE p_walk.after_item END;
     ELSIF v_state = 'retired' THEN
         v_clean := pgclip._forget(v_model, v_items);
-    ELSIF pgclip._waits(v_model, p_most) = p_most THEN
+    ELSIF v_most = 0 OR EXISTS (SELECT FROM pgclip.model_sample s
+                                WHERE s.model_id = v_model AND s.drawn_at IS NULL) THEN
         v_items := '{}';
     ELSE
-        PERFORM pgclip._enqueue_lacking(ARRAY[v_model], v_items, CASE v_state
+        v_items := pgclip._fill(v_model, v_items, v_most, CASE v_state
             WHEN 'live' THEN interval '30 s' ELSE interval '1 hour' END);
         v_clean := NOT EXISTS (SELECT FROM pgclip._lacking(ARRAY[v_model], v_items));
     END IF;
@@ -169,7 +206,7 @@ BEGIN
 END $$;
 
 -- For the steward: a step of at most p_page items for each model that has come or goes, and for
--- work that waits for models which have been replaced. A model is given no more jobs while p_most
+-- work that waits for models which take none any more. A model is given no more jobs while p_most
 -- of it wait. Returns whether there is more to do now.
 CREATE FUNCTION pgclip.walk_models(p_page int, p_most int) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -181,11 +218,12 @@ BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE EXCEPTION 'models are walked for in READ COMMITTED only';
     END IF;
+    PERFORM pgclip._see_to_standbys();
     v_jobs := ARRAY(SELECT j.id FROM pgclip.model m JOIN pgclip.job j ON j.model_id = m.id
-                    WHERE m.state = 'retired' AND j.lease IS NULL
+                    WHERE (m.state = 'retired' OR m.is_unattended) AND j.lease IS NULL
                     LIMIT p_page FOR UPDATE OF j SKIP LOCKED);
     PERFORM pgclip._forget_jobs(v_jobs);
-    v_more := cardinality(v_jobs) = p_page;
+    v_more := pgclip._draw_samples(p_page, p_most) OR cardinality(v_jobs) = p_page;
     FOR v_walk IN SELECT * FROM pgclip.model_walk ORDER BY model_id FOR UPDATE SKIP LOCKED LOOP
         v_more := pgclip._walk(v_walk, p_page, p_most) OR v_more;
     END LOOP;

@@ -38,6 +38,12 @@ def hand_of(hand: NewHand, model: int) -> Hand:
     return other
 
 
+def learn_words(sql: Sql, model: int = 2) -> None:
+    """As a worker of it does when it starts."""
+    sql("SELECT pgclip.keep_label_vector(id, %s::smallint, 9, '{1,0}') FROM pgclip.label", model)
+    sql("DELETE FROM pgclip.relabeling")
+
+
 def work_off(worker: Hand, vector: str = "[1,0]") -> None:
     while (claimed := worker.claim())[1]:
         worker.store(*claimed, vector=vector)
@@ -62,24 +68,29 @@ def test_added_filled_promoted_and_dropped(sql: Sql, hand: NewHand, database_url
     sql("SELECT pgclip.add_model('other')")
     register(sql)
     assert states(sql) == {"a": "done"}
-    with pytest.raises(psycopg2.Error, match="not filled yet: 1 items lack"):
+    with pytest.raises(psycopg2.Error, match="not ready.*items: 0 of 1 that were there"):
         sql("SELECT pgclip.promote_model('other')")
     walk(sql)
-    with pytest.raises(psycopg2.Error, match="not filled yet: 1 items lack"):
+    with pytest.raises(psycopg2.Error, match="not ready.*items: 0 of 1 that were there"):
         sql("SELECT pgclip.promote_model('other')")
     work_off(hand_of(hand, 2), "[0,1]")
     submit(sql, "b")
+    learn_words(sql)
+    sql("SELECT pgclip.promote_model('other')")  # what came since is no reason to wait
     work_off(hand_of(hand, 2), "[0,1]")
-    sql("SELECT pgclip.promote_model('other')")
     assert sql("SELECT name, state, jobs FROM pgclip.models ORDER BY name") == [
-        ("m", "retired", 1), ("other", "live", 0),
+        ("m", "standby", 1), ("other", "live", 0),
     ]  # fmt: skip
     assert sql("SELECT pgclip.vectors_of(id)::text FROM pgclip.item") == [("[0,1]",)] * 2
+    register(sql, "m")  # it may still be served
+    sql("SELECT pgclip.retire_model('m')")
     with pytest.raises(psycopg2.Error, match="model m is retired"):
         register(sql, "m")
-    # What waits for the one before is forgotten, its vectors stay until it is dropped.
+    assert sql("SELECT state FROM pgclip.models WHERE name = 'm'") == [("dropping",)]
     walk(sql)
-    assert sql("SELECT jobs, items FROM pgclip.models WHERE name = 'm'") == [(0, 1)]
+    assert sql("SELECT state, jobs, items, bytes FROM pgclip.models WHERE name = 'm'") == [
+        ("retired", 0, 0, 0)
+    ]
     sql("SELECT pgclip.drop_model('m')")
     assert sql("SELECT state FROM pgclip.models WHERE name = 'm'") == [("dropping",)]
     walk(sql)
@@ -91,17 +102,23 @@ def test_added_filled_promoted_and_dropped(sql: Sql, hand: NewHand, database_url
 
 def test_what_a_model_is_says_what_can_be_done(sql: Sql) -> None:
     for call, told in {
+        "readiness('typo')": "model typo is not there",
         "add_model('m')": "model m is there already: it is live",
-        "promote_model('typo')": "model typo is not there, not filling",
-        "drop_model('m')": "model m is live, not retired",
+        "promote_model('typo')": "model typo is not there, not filling or standby",
+        "rollback_model()": "there is no model to go back to",
+        "rollback_model('m')": "model m is live, not standby",
+        "retire_model('m')": "model m is live, not standby or retired",
+        "drop_model('m')": "model m is live, not standby or retired",
+        "pause_model('m')": "model m is live, not filling or standby",
+        "pace_model('m', 5)": "model m is live, not filling or standby",
         "cancel_model('m')": "model m is live",
     }.items():
         with pytest.raises(psycopg2.Error, match=told) as caught:
             sql(f"SELECT pgclip.{call}")
         assert caught.value.pgcode == "PC006"
     sql("SELECT pgclip.add_model('typo')")
-    with pytest.raises(psycopg2.Error, match=r"no worker has brought model typo yet") as caught:
-        sql("SELECT pgclip.promote_model('typo')")
+    with pytest.raises(psycopg2.Error, match=r"no worker has brought it yet") as caught:
+        sql("SELECT pgclip.promote_model('typo', anyway => true)")
     assert "pgclip.cancel_model('typo')" in str(caught.value)
     with pytest.raises(psycopg2.Error, match="it is filling"):
         sql("SELECT pgclip.add_model('typo')")
@@ -155,8 +172,6 @@ def test_an_item_of_an_open_transaction_is_encoded_by_both(
     walk(sql, page=1)
     submit(sql, "after")
     assert sql("SELECT count(*) FROM pgclip.model_walk WHERE model_id = 2") == [(1,)]
-    with pytest.raises(psycopg2.Error, match="not filled yet"):
-        sql("SELECT pgclip.promote_model('other')")
     user.commit()
     walk(sql, page=1)
     assert sql("SELECT model_id FROM pgclip.model_walk") == []

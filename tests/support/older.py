@@ -52,6 +52,9 @@ def forget_what_is_new() -> None:
     statements.PROMISED_LABELS = "SELECT 0 WHERE %s < 0"
     statements.OPEN_SCORES = "SELECT 0"
     statements.DECIDE_ITEMS = "SELECT 0 WHERE %s < 0"
+    statements.HEARTBEAT = "SELECT pgclip.heartbeat(%s, %s, %s)::text[] WHERE %s >= 0"
+    statements.PREPARE_MODEL = "SELECT 0 WHERE %s < 0"
+    statements.MAP_DUE = "SELECT 0 WHERE %s < 0"
 
 
 def main(version: str, what: str, *more: str) -> int:

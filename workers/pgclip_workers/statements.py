@@ -3,7 +3,7 @@
 REGISTER_MODEL = "SELECT pgclip.register_model(%s, %s, %s, %s::jsonb)"
 TICKET_QUEUE = "SELECT pgclip._ticket_queue(%s::smallint)"
 SIGN_ON = "SELECT pgclip.sign_on(%s::smallint, %s, %s, %s, %s, %s, %s)"
-HEARTBEAT = "SELECT pgclip.heartbeat(%s, %s, %s)::text[]"
+HEARTBEAT = "SELECT pgclip.heartbeat(%s, %s, %s, %s)::text[]"
 SIGN_OFF = "SELECT pgclip.sign_off(%s)"
 
 CLAIM = "SELECT * FROM pgclip.claim(%s, %s::uuid, %s, %s, %s)"
@@ -77,6 +77,23 @@ KEEP_TEACHING = """
     SELECT pgclip.keep_teaching(%s, %s, %s::real, %s::jsonb, %s::jsonb, %s::bytea[])
 """
 END_LABEL_TASK = "SELECT pgclip.end_label_task(%s, %s::jsonb, %s)"
+
+# What a change of models needs. Pairs and queries by binary COPY.
+LIVE_MODEL = """
+    SELECT name, fingerprint #>> '{recorded,source}' FROM pgclip.model
+    WHERE state = 'live' AND dimension IS NOT NULL
+"""
+PREPARE_MODEL = "SELECT pgclip.prepare_model(%s::smallint)"
+MAP_DUE = "SELECT source, kind::text, bound, filled FROM pgclip.map_due(%s::smallint)"
+MAP_PAIRS = """
+    SELECT content_hash, old, new
+    FROM pgclip.map_pairs({model}::smallint, {source}::smallint, '{kind}', {after}, {most})
+"""
+MAP_QUERIES = """
+    SELECT embedding, asked FROM pgclip.map_queries({model}::smallint, '{kind}', {most})
+"""
+KEEP_MAP = "SELECT pgclip.keep_map(%s::smallint, %s, %s::real[], %s::real[], %s)"
+JUDGE_MAP = "SELECT pgclip.judge_map(%s::smallint, %s::real, %s::jsonb)"
 
 OPEN_RESULTS = "SELECT pgclip.open_results()"
 STAGED_VECTORS = "pg_temp.staged_vector (job_id, embedding)"

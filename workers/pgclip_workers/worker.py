@@ -17,6 +17,7 @@ from pgclip_workers.labelling.relabeler import Relabeler
 from pgclip_workers.labelling.shelf import LabelShelf
 from pgclip_workers.labelling.tasks import LabelTasks
 from pgclip_workers.labelling.upkeep import LabelUpkeep
+from pgclip_workers.mapping.upkeep import ModelUpkeep
 from pgclip_workers.models.encoder import Encoder
 from pgclip_workers.pictures.pools import Pools
 from pgclip_workers.pipeline.batch import Batch
@@ -64,6 +65,7 @@ class Worker:
         self._model, self._queue = self._register()
         self._observer = self._make_observer()
         self._status = 0
+        self._stored = 0  # items, for the heartbeat
 
     def run(self) -> int:
         """Works until SIGTERM or SIGINT; returns the exit status."""
@@ -79,7 +81,7 @@ class Worker:
         presence = Presence(
             self._settings, self._pulse, self._model, encoder, watchdog,
             lambda: "; ".join(part.trouble for part in parts if part.trouble) or None,
-            self._give_way,
+            lambda: self._stored, self._give_way,
         )  # fmt: skip
         pipeline = self._pipeline(presence, shelf, sealer)
         parts.append(pipeline)
@@ -90,6 +92,7 @@ class Worker:
             self._settings.idle_poll,
             _exit_at_once,
         )
+        models = ModelUpkeep(database, self._model, self._settings.steward_interval)
         desk = QueryDesk(
             self._answers, encoder, self._pools.queries, self._model, watchdog.encoding,
             _exit_at_once, self._observer.answered, self._settings.keep_queries > 0,
@@ -109,7 +112,7 @@ class Worker:
             watchdog.guard(
                 pipeline.stopping,
                 *(*pipeline.threads, idle, desk.thread, labels.thread),
-                *(steward.thread, sealer.thread, tables.thread),
+                *(steward.thread, sealer.thread, tables.thread, models.thread),
             )  # fmt: skip
             name = f"pgclip-{os.getpid()}"
             refused = self._observer.refused_message
@@ -124,6 +127,7 @@ class Worker:
             sealer.stop()  # before the last batch, which may be waiting for it
             pipeline.join()
             labels.stop()
+            models.stop()
             desk.stop()
             steward.stop()
             tables.stop()
@@ -156,6 +160,7 @@ class Worker:
                     store.store(batch)
             finally:  # of a batch stored one by one, what came before an error has ended
                 if batch.settled:
+                    self._stored += len(batch.settled)
                     logs.settled(batch)
                     observer.settled(batch)
 

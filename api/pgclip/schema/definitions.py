@@ -25,6 +25,8 @@ FILES = (
     "store",
     "segments",
     "building",
+    "changing",
+    "maps",
     "label_words",
     "bounds",
     "promises",

@@ -23,7 +23,7 @@ class Presence:
     A lease is noted here before it is asked for, and forgotten when its batch has ended, in
     whatever way. Every heartbeat asks the database which ones it has for this worker, and releases
     those that are not held here: so no lease outlives the knowledge of it. It also says what
-    `trouble` says, for those who ask about this worker, lets the watchdog look, and tells
+    `trouble` says, for those who ask about this worker, and how many items were `stored`, lets the watchdog look, and tells
     `superseded` when the schema has become one that this package can't work with, or the model is
     retired or gone.
     """
@@ -36,12 +36,14 @@ class Presence:
         encoder: Encoder,
         watchdog: Watchdog,
         trouble: Callable[[], str | None],
+        stored: Callable[[], int],
         superseded: Callable[[PgclipError], None],
     ):
         self._settings = settings
         self._database = database
         self._watchdog = watchdog
         self._trouble = trouble
+        self._stored = stored
         self._superseded = superseded
         self._row = (
             model,
@@ -102,7 +104,7 @@ class Presence:
     def _tell(self) -> None:
         with self._database.transaction("heartbeat") as cursor:
             check_schema(cursor)
-            told = (self.worker_id, self._settings.lease, self._trouble())
+            told = (self.worker_id, self._settings.lease, self._trouble(), self._stored())
             cursor.execute(statements.HEARTBEAT, told)
             (leases,) = cursor.fetchone() or (None,)
         if leases is None:

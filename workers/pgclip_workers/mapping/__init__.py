@@ -1,0 +1,1 @@
+"""From pairs of two models' vectors to a map between their spaces."""
