@@ -17,6 +17,10 @@ _SERVICE_URL = re.compile(rf"[\w+.-]+://([^@/?#]*@)?{_HOST}(,{_HOST})*([/?#][^@]
 _SEEN = ("sslmode=", "sslrootcert=", "ssl_cert_reqs=", "ssl_ca_certs=")
 
 
+# In the place of a model's name: whichever is live.
+LIVE = "live"
+
+
 def _setting(default: Any, description: str, read: Any = str, secret: bool = False) -> Any:
     metadata = {"description": description, "read": read}
     return field(default=default, repr=not secret, metadata=metadata)
@@ -84,7 +88,8 @@ class Settings:
     data_dir: str = _setting("~/.local/share/pgclip", "where pgclip up keeps embedded services")
 
     model: str = _setting(
-        "openai/clip-vit-base-patch32", "hub id, folder, or a name such as ViT-L/14"
+        "openai/clip-vit-base-patch32",
+        "hub id, folder, a name such as ViT-L/14, or live: what the database searches with",
     )
     model_name: str = _setting("", "the model's name in the database; default: id or folder name")
     device: str = _setting("auto", "cuda, cuda:1, mps, cpu, or auto")

@@ -56,7 +56,7 @@ class Worker:
         self._settings = settings
         self._encoder = encoder
         self._pools = pools
-        self._database = self._connections(8)
+        self._database = self._connections(9)
         # A heartbeat must not wait for a connection that a stage has.
         self._pulse = self._connections(1)
         self._answers = self._connections(2, settings.unpooled_url)

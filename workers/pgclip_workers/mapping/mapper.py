@@ -28,8 +28,8 @@ _KINDS = ("image", "text")
 class Mapper:
     """Of all workers of a model one at a time, by a lock that is held until it is done.
 
-    A map is judged by contents that it was not learnt from: two maps are, from a half each, and each
-    answers for the other half; the one that is kept is of both.
+    A map is judged by contents that it was not learnt from: two maps are, from a half each, and
+    each answers for the other half; the one that is kept is of both.
     """
 
     def __init__(self, database: Database, model: int) -> None:
@@ -52,10 +52,8 @@ class Mapper:
             filled = due[0][-1]
             cursor.execute(statements.JUDGE_MAP, (self._model, filled, json.dumps(judged)))
             (state,) = cursor.fetchone() or ("",)
-        log.info(
-            "maps of the model before, with %.3f of it filled: %s; recall %s", filled, state,
-            ", ".join(f"{row['query_kind']} to {row['kind']} {row['recall']:.3f}" for row in judged),
-        )  # fmt: skip
+        recalls = (f"{row['query_kind']} to {row['kind']} {row['recall']:.3f}" for row in judged)
+        log.info("maps, with %.3f filled: %s; recall %s", filled, state, ", ".join(recalls))
         return True
 
     def _learn(
@@ -81,8 +79,8 @@ class Mapper:
                     mapped = maps[half].scores(old[mine], recall.queries)
                     recall.add(new[mine] @ recall.queries.T, mapped)
         return [
-            {"query_kind": asked, "kind": kind, "contents": recall.contents, "asked": queries[asked][1],
-             "queries": len(recall.queries), "recall": recall.mean()}
+            {"query_kind": asked, "kind": kind, "contents": recall.contents,
+             "queries": len(recall.queries), "asked": queries[asked][1], "recall": recall.mean()}
             for asked, recall in found.items()
         ]  # fmt: skip
 

@@ -23,8 +23,8 @@ class Presence:
     A lease is noted here before it is asked for, and forgotten when its batch has ended, in
     whatever way. Every heartbeat asks the database which ones it has for this worker, and releases
     those that are not held here: so no lease outlives the knowledge of it. It also says what
-    `trouble` says, for those who ask about this worker, and how many items were `stored`, lets the watchdog look, and tells
-    `superseded` when the schema has become one that this package can't work with, or the model is
+    `trouble` says, for those who ask about this worker, and how many items it has `stored`, lets
+    the watchdog look, and tells `superseded` when the schema has become one that this package can't work with, or the model is
     retired or gone.
     """
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pgclip.cli.checks.finding import Finding
 from pgclip.cli.status import Status
-from pgclip.settings import Settings
+from pgclip.settings import LIVE, Settings
 
 
 def model(settings: Settings, status: Status) -> Iterator[Finding]:
@@ -14,7 +14,12 @@ def model(settings: Settings, status: Status) -> Iterator[Finding]:
     name = settings.model_name or (folder.name if folder.is_dir() else settings.model)
     models = {model["name"]: model for model in status.models}
     live = next((model["name"] for model in status.models if model["state"] == "live"), None)
-    if live is None:
+    if live is None and settings.model == LIVE:
+        advice = "Set PGCLIP_MODEL to a model's name for the first worker"
+        yield Finding("model", "trouble", "PGCLIP_MODEL is live, and no model is live yet", advice)
+    elif settings.model == LIVE:
+        yield Finding("model", "ok", f"{live} is live, and a worker from here would bring it")
+    elif live is None:
         yield Finding("model", "ok", f"{name} will be this database's with the first worker")
     elif name not in models:
         yield Finding(
@@ -22,7 +27,7 @@ def model(settings: Settings, status: Status) -> Iterator[Finding]:
             "trouble",
             f"this database holds vectors of {live}; a worker from here would bring {name}",
             f"Set PGCLIP_MODEL (or PGCLIP_MODEL_NAME) to {live}, or add the other beside it: "
-            f"SELECT pgclip.add_model('{name}')",
+            f"pgclip models add '{name}'",
         )
     elif models[name]["state"] == "retired":
         advice = f"Set PGCLIP_MODEL to {live}"
