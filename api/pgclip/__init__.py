@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pgclip.aio import AsyncClient
+    from pgclip.changing.comparing import ComparedQuery, Comparison, ModelAnswer
+    from pgclip.changing.models import Model, ModelMap, ModelPlan, Readiness, RolledBack
     from pgclip.client import Client
     from pgclip.errors import (
         ConfigurationError,
@@ -55,6 +57,8 @@ __all__ = [
     "Classified",
     "Client",
     "Collection",
+    "ComparedQuery",
+    "Comparison",
     "ConfigurationError",
     "ConnectionFailed",
     "Decided",
@@ -76,13 +80,19 @@ __all__ = [
     "Like",
     "Missing",
     "MissingRow",
+    "Model",
+    "ModelAnswer",
+    "ModelMap",
     "ModelMismatch",
+    "ModelPlan",
     "NotCommitted",
     "NotFound",
     "PgclipError",
     "Promise",
     "QueryFailed",
     "QueueFull",
+    "Readiness",
+    "RolledBack",
     "RowHit",
     "SchemaError",
     "Segment",
@@ -95,7 +105,15 @@ __all__ = [
 # Where they are, what all need first.
 _HOMES = (
     *("errors", "items", "labelling.promising", "searching.queries", "searching.segments"),
-    *("submitting.jobs", "tables.calls", "tables.definition", "client", "aio"),
+    *(
+        "changing.models",
+        "changing.comparing",
+        "submitting.jobs",
+        "tables.calls",
+        "tables.definition",
+        "client",
+        "aio",
+    ),
 )
 
 
@@ -106,7 +124,7 @@ def __getattr__(name: str) -> Any:
             if hasattr(module, name):
                 globals()[name] = found = getattr(module, name)
                 return found
-    if name in ("settings", "submitting", "searching", "tables", "labelling", *_HOMES):
+    if name in ("settings", "submitting", "searching", "tables", "labelling", "changing", *_HOMES):
         return import_module(f"pgclip.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

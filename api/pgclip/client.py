@@ -6,6 +6,7 @@ from typing import Any, Self
 
 from pgclip import statements
 from pgclip.arguments import name_text
+from pgclip.changing.comparing import Comparing
 from pgclip.controlling import Controlling, name_item
 from pgclip.database import Database
 from pgclip.errors import NotFound
@@ -14,7 +15,6 @@ from pgclip.items import (
     info_from,
     labels_from,
 )
-from pgclip.labelling.judging import Judging
 from pgclip.labelling.promising import Promising
 from pgclip.labelling.sets import Labelling
 from pgclip.searching.asking import Asking
@@ -27,7 +27,7 @@ from pgclip.submitting.tickets import TicketOffice
 from pgclip.tables.calls import Tables
 
 
-class Client(Controlling, Labelling, Judging, Promising, Asking, Tables):
+class Client(Controlling, Labelling, Comparing, Promising, Asking, Tables):
     """Submits images and texts, and searches them.
 
     Settings are keyword arguments (see pgclip.settings) or PGCLIP_* variables; database_url and

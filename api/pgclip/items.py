@@ -33,7 +33,8 @@ class Hit:
 
     `score` is the cosine of the angle to the query, from -1 to 1; `relevance`, from 0 to 1, is None
     unless that direction is calibrated. `snippet` is how a text begins, if it is kept. `failed` is
-    why the content that replaced the one found could not be encoded, or None. The ranks are those
+    why the content that replaced the one found could not be encoded, or None. One that is `mapped`
+    was found by the model before, since the one asked has not encoded it yet. The ranks are those
     of a hybrid search, from 1, and `fused` is its score; None elsewhere, and for the ranking that
     does not have the item.
     """
@@ -49,6 +50,7 @@ class Hit:
     relevance: float | None = None
     snippet: str | None = None
     failed: str | None = None
+    mapped: bool = False
     vector_rank: int | None = None
     text_rank: int | None = None
     fused: float | None = None

@@ -98,27 +98,31 @@ GET_ITEM = """
     WHERE i.collection = %s AND i.key = %s
 """
 
-REQUEST_EMBEDDING = "SELECT pgclip.request_embedding(query => %s, image => %s)"
-IS_EMBEDDED = "SELECT pgclip.is_embedded(%s, %s)"
-RAISE_UNANSWERED = "SELECT pgclip.raise_unanswered(make_interval(secs => %s))"
+REQUEST_EMBEDDING = "SELECT pgclip.request_embedding(query => %s, image => %s, model => %s)"
+IS_EMBEDDED = "SELECT pgclip.is_embedded(%s, %s, %s)"
+RAISE_UNANSWERED = "SELECT pgclip.raise_unanswered(make_interval(secs => %s), %s)"
 FORGET_QUERIES = "SELECT pgclip.forget_queries(%s, %s)"
 DROP_COLLECTION = "SELECT pgclip.drop_collection(%s)"
 _NARROWED = "k => %s::int, collection => %s, kind => %s, filter => %s::jsonb"
 _OPTIONS = f"""{_NARROWED}, min_score => %s::real, min_relevance => %s::real,
-    exact => %s::boolean, recall => %s::real, after_score => %s::real, after_item => %s"""
-_HIT = """item_id, collection, key, kind, score, source, metadata, labels, relevance, snippet,
+    exact => %s::boolean, recall => %s::real, after_score => %s::real, after_item => %s,
+    model => %s"""
+_COLUMNS = """item_id, collection, key, kind, score, source, metadata, labels, relevance, snippet,
     pgclip.failure_of(item_id)"""
-SEARCH_TEXT = f"SELECT {_HIT} FROM pgclip.search(%s, {_OPTIONS})"
-SEARCH_IMAGE = f"SELECT {_HIT} FROM pgclip.search_image(%s, {_OPTIONS})"
-SIMILAR = f"SELECT {_HIT} FROM pgclip.similar(%s, of_collection => %s, {_OPTIONS})"
+_HIT = f"{_COLUMNS}, pgclip.is_mapped(item_id)"
+_HIT_OF_MODEL = f"{_COLUMNS}, pgclip.is_mapped(item_id, %s)"
+SEARCH_TEXT = f"SELECT {_HIT_OF_MODEL} FROM pgclip.search(%s, {_OPTIONS})"
+SEARCH_IMAGE = f"SELECT {_HIT_OF_MODEL} FROM pgclip.search_image(%s, {_OPTIONS})"
+SIMILAR = f"SELECT {_HIT_OF_MODEL} FROM pgclip.similar(%s, of_collection => %s, {_OPTIONS})"
 SEARCH_VECTOR = f"""
-    SELECT {_HIT} FROM pgclip.search_vector(pgclip.as_vector(%s), {_OPTIONS}, query_kind => %s)
+    SELECT {_HIT_OF_MODEL}
+    FROM pgclip.search_vector(pgclip.as_vector(%s), {_OPTIONS}, query_kind => %s)
 """
-TEXT_EMBEDDING = "pgclip.query_embedding(%s)"
-IMAGE_EMBEDDING = "pgclip.query_embedding(image => %s)"
-ITEM_EMBEDDING = "pgclip.item_embedding(%s, %s)"
+TEXT_EMBEDDING = "pgclip.query_embedding(%s, model => %s)"
+IMAGE_EMBEDDING = "pgclip.query_embedding(image => %s, model => %s)"
+ITEM_EMBEDDING = "pgclip.item_embedding(%s, %s, %s)"
 SEARCH_WEIGHTED = f"""
-    SELECT {_HIT}
+    SELECT {_HIT_OF_MODEL}
     FROM pgclip.search_vector(pgclip.weigh(ARRAY[{{}}], %s), {_OPTIONS}, query_kind => %s)
 """
 HYBRID = f"""
@@ -170,7 +174,7 @@ JUDGEMENTS = """
     WHERE (%s::text IS NULL OR set = %s) ORDER BY judged_at, set, label, collection, key, judge
 """
 REQUEST_TEACHING = "SELECT pgclip.request_teaching(%s, %s, %s, %s)"
-REQUEST_EVALUATION = "SELECT pgclip.request_evaluation(%s, %s, %s, %s, %s)"
+REQUEST_EVALUATION = "SELECT pgclip.request_evaluation(%s, %s, %s, %s, %s, %s)"
 _PROMISE = """
     set, label, what, share, confidence, opinions, state, model, head_version, threshold, bound,
     judged, "right", decides, contents, coverage, lacking, begun_at, kept_at
@@ -279,6 +283,42 @@ EXPORT = """
            ARRAY(SELECT v::real[] FROM pgclip.vectors_of(i.id) v)
     FROM pgclip.list_items(%s, %s, 'done', NULL, %s::jsonb, after => %s, "limit" => %s) i
 """
+
+# Models, and changing them.
+MODELS = """
+    SELECT name, state, dimension, items, lacking, jobs, failures, paused, pace, workers, rate,
+           bytes, recall, mapped, created_at, replaced_at, kept_until
+    FROM pgclip.models ORDER BY created_at, name
+"""
+PLAN_MODEL = """
+    SELECT items, images, texts, not_kept, bytes, rate, seconds FROM pgclip.plan_model(%s)
+"""
+DATA_FOLDER = """
+    SELECT CASE WHEN pg_has_role('pg_read_all_settings', 'USAGE')
+                THEN current_setting('data_directory') END
+"""
+ADD_MODEL = "SELECT pgclip.add_model(%s, %s::real, %s, %s::real)"
+READINESS = "SELECT what, is_ready, detail FROM pgclip.readiness(%s, %s::real)"
+PROMOTE_MODEL = "SELECT pgclip.promote_model(%s, %s::real, %s::interval, %s)"
+ROLLBACK_MODEL = "SELECT model, lacking FROM pgclip.rollback_model(%s, %s::interval)"
+RETIRE_MODEL = "SELECT pgclip.retire_model(%s, %s)"
+DROP_MODEL = "SELECT pgclip.drop_model(%s, %s)"
+CANCEL_MODEL = "SELECT pgclip.cancel_model(%s)"
+PAUSE_MODEL = "SELECT pgclip.pause_model(%s)"
+RESUME_MODEL = "SELECT pgclip.resume_model(%s)"
+PACE_MODEL = "SELECT pgclip.pace_model(%s, %s::real)"
+MODEL_MAPS = """
+    SELECT model, source, state, why, query_kind::text, kind::text, filled, contents, queries,
+           asked, recall, bound, judged_at
+    FROM pgclip.model_maps ORDER BY model, judged_at, query_kind, kind
+"""
+COMPARE_MODELS = """
+    SELECT asked, query_kind::text, collection, query, overlap, old_items, old_keys, old_scores,
+           old_seconds, new_items, new_keys, new_scores, new_seconds
+    FROM pgclip.compare_models(%s, %s, %s, %s, %s, %s) ORDER BY nth
+"""
+LIVE_MODEL = "SELECT name FROM pgclip.model WHERE state = 'live'"
+JUDGED_SETS = "SELECT DISTINCT set FROM pgclip.judgements WHERE counts ORDER BY set"
 
 # What searches find. One process at a time, for as long as it takes; the number is arbitrary.
 MEASURE_RECALL = """

@@ -335,3 +335,36 @@ BEGIN
         PERFORM pgclip._calibrate(p_model, 300);
     END IF;
 END $$;
+
+-- What a model would cost that is to be added: items that have to be encoded, those that can't be,
+-- since their bytes were not kept; bytes on disk, as many as the live one's vectors and indexes take
+-- for the dimension (NULL: the same); and seconds, if its workers were as fast as those of the live
+-- model have been (NULL: that is not known).
+CREATE FUNCTION pgclip.plan_model(
+    dimension int DEFAULT NULL, OUT items bigint, OUT images bigint, OUT texts bigint,
+    OUT not_kept bigint, OUT bytes bigint, OUT rate real, OUT seconds double precision
+) LANGUAGE plpgsql STABLE AS $$
+#variable_conflict use_variable
+DECLARE
+    v_live    pgclip.model;
+    v_vectors bigint;
+BEGIN
+    IF dimension NOT BETWEEN 1 AND 4000 THEN
+        RAISE EXCEPTION 'a dimension is from 1 to 4000, not %', dimension USING ERRCODE = 'PC001';
+    END IF;
+    SELECT * INTO v_live FROM pgclip.model WHERE id = pgclip._live_model();
+    SELECT count(*) FILTER (WHERE i.kind = 'image'), count(*) FILTER (WHERE i.kind = 'text'),
+           count(*) FILTER (WHERE i.source IS NULL AND o.data IS NULL)
+    INTO images, texts, not_kept
+    FROM pgclip.item i
+    LEFT JOIN pgclip.content o ON o.kind = i.kind AND o.hash = i.content_hash;
+    items := images + texts;
+    SELECT sum(s.table_bytes + s.index_bytes), sum(s.vectors) INTO bytes, v_vectors
+    FROM pgclip.segments s WHERE s.model = v_live.name AND s.state IN ('hot', 'closed', 'sealed');
+    -- A vector is in the table and in the index, in halves.
+    bytes := greatest(0, bytes + v_vectors * 4 * (coalesce(dimension, v_live.dimension)
+                                                  - v_live.dimension));
+    SELECT sum(w.fastest) INTO rate FROM pgclip.worker w
+    WHERE w.model_id = v_live.id AND w.expires_at > clock_timestamp();
+    seconds := (items - not_kept) / nullif(rate, 0);
+END $$;

@@ -82,8 +82,12 @@ BEGIN
         PERFORM pgclip._begin_map(v_model.id);
         PERFORM pgclip._begin_walk(v_model.id);
         -- The first of what is there at once, rather than with the steward's next look.
-        PERFORM pgclip._enqueue_lacking(ARRAY[v_model.id], ARRAY(
-            SELECT id FROM pgclip.item ORDER BY id LIMIT 1000), '30 s');
+        IF EXISTS (SELECT FROM pgclip.model_sample WHERE model_id = v_model.id) THEN
+            PERFORM pgclip._draw_samples(1000, 100000);
+        ELSE
+            PERFORM pgclip._enqueue_lacking(ARRAY[v_model.id], ARRAY(
+                SELECT id FROM pgclip.item ORDER BY id LIMIT 1000), '30 s');
+        END IF;
     ELSIF v_model.fingerprint -> 'fatal' <> p_fingerprint -> 'fatal' THEN
         SELECT string_agg(format('%s (recorded %s, this worker %s)', key, recorded.value,
                                  ours.value), '; ' ORDER BY key) INTO v_parts

@@ -63,6 +63,7 @@ BEGIN
     IF NOT FOUND THEN
         RETURN NULL;
     END IF;
+    UPDATE pgclip.worker SET fastest = rate WHERE id = p_worker AND rate > coalesce(fastest, 0);
     RETURN ARRAY(SELECT DISTINCT lease FROM pgclip.job
                  WHERE worker_id = p_worker AND lease IS NOT NULL);
 END $$;

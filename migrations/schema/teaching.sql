@@ -18,17 +18,20 @@ BEGIN
 END $$;
 
 -- The same for finding out how often the labels that a set gives are right; groups: a field of the
--- metadata by whose values it is told, too, for each group of items.
+-- metadata by whose values it is told, too, for each group of items. model: of another than the live
+-- one, for its workers.
 CREATE FUNCTION pgclip.request_evaluation(
     label_set text, truth text DEFAULT NULL, collection text DEFAULT NULL,
-    sample int DEFAULT 100000, groups text DEFAULT NULL
+    sample int DEFAULT 100000, groups text DEFAULT NULL, model text DEFAULT NULL
 ) RETURNS bigint
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    SELECT pgclip._request_label_task('evaluate', label_set, truth, collection, sample, groups)
+    SELECT pgclip._request_label_task('evaluate', label_set, truth, collection, sample, groups,
+                                      model)
 $$;
 
 CREATE FUNCTION pgclip._request_label_task(
-    p_what text, p_set text, p_truth text, p_collection text, p_sample int, p_groups text
+    p_what text, p_set text, p_truth text, p_collection text, p_sample int, p_groups text,
+    p_model text DEFAULT NULL
 ) RETURNS bigint
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -48,7 +51,7 @@ BEGIN
     PERFORM pgclip._path(p_groups);
     INSERT INTO pgclip.label_task (set_id, model_id, what, teaching, truth, collection, sample,
                                    groups)
-    VALUES (v_set.id, pgclip._live_model(), p_what,
+    VALUES (v_set.id, pgclip._model_asked(p_model), p_what,
             CASE p_what WHEN 'teach' THEN v_set.teaching END, p_truth, p_collection, p_sample,
             p_groups)
     RETURNING id INTO v_task;

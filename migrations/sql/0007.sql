@@ -32,7 +32,8 @@ ALTER TABLE pgclip.model
 
 ALTER TABLE pgclip.worker
     ADD COLUMN stored bigint NOT NULL DEFAULT 0,  -- items, since it started
-    ADD COLUMN rate real;                         -- items a second, of late
+    ADD COLUMN rate real,                         -- items a second, of late
+    ADD COLUMN fastest real;                      -- its highest rate
 
 ALTER TABLE pgclip.model_walk
     ADD COLUMN paced_to timestamptz,              -- until when its pace has been used

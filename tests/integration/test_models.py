@@ -68,10 +68,10 @@ def test_added_filled_promoted_and_dropped(sql: Sql, hand: NewHand, database_url
     sql("SELECT pgclip.add_model('other')")
     register(sql)
     assert states(sql) == {"a": "done"}
-    with pytest.raises(psycopg2.Error, match="not ready.*items: 0 of 1 that were there"):
+    with pytest.raises(psycopg2.Error, match=r"not ready.*items: 0 of 1 that were there"):
         sql("SELECT pgclip.promote_model('other')")
     walk(sql)
-    with pytest.raises(psycopg2.Error, match="not ready.*items: 0 of 1 that were there"):
+    with pytest.raises(psycopg2.Error, match=r"not ready.*items: 0 of 1 that were there"):
         sql("SELECT pgclip.promote_model('other')")
     work_off(hand_of(hand, 2), "[0,1]")
     submit(sql, "b")

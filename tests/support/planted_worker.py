@@ -9,7 +9,9 @@
     end the thread FILE  an exception that no thread survives, if FILE does not exist yet
     like WORD ...  the vector is near that of WORD
 
-PLANTED_PACE is what each text takes, in seconds; none unless it is set. Everything else is the
+With PLANTED_TURN=near vectors are those of the planted model turned into a space of 24 numbers, and
+a little off; with PLANTED_TURN=unlike they have nothing to do with them. PLANTED_PACE is what each
+text takes, in seconds; none unless it is set. Everything else is the
 product's own. Vectors depend on the content alone. With tests/planted on PYTHONPATH, the decoding
 processes misbehave too.
 """
@@ -31,6 +33,7 @@ from pgclip_workers.models.encoder import Bytes, DeviceLost, Floats, TooLarge
 from pgclip_workers.pictures.preprocessing import Preprocessing
 
 DIMENSION = 16
+TURNED = 24
 
 
 def vector_of(data: bytes) -> Floats:
@@ -41,12 +44,27 @@ def vector_of(data: bytes) -> Floats:
     return unit
 
 
+def turned(vectors: Floats, way: str, data: bytes) -> Floats:
+    """The vectors (n, 16) as another model would have them: (n, 24) unit vectors."""
+    if not way:
+        return vectors
+    other = np.random.default_rng(
+        int.from_bytes(hashlib.sha256(b"other" + data).digest()[:8], "big")
+    )
+    noise = other.standard_normal((len(vectors), TURNED))
+    axes = np.linalg.qr(np.random.default_rng(1).standard_normal((TURNED, DIMENSION)))[0]
+    made = noise if way == "unlike" else vectors @ axes.T + 0.02 * noise
+    unit: Floats = (made / np.linalg.norm(made, axis=1, keepdims=True)).astype(np.float32)
+    return unit
+
+
 class PlantedEncoder:
     """Fulfils pgclip_workers.models.encoder.Encoder without a model."""
 
     def __init__(self, settings: Settings) -> None:
         self.name = settings.model_name or "planted"
-        self.dimension = DIMENSION
+        self._turn = os.environ.get("PLANTED_TURN", "")
+        self.dimension = TURNED if self._turn else DIMENSION
         self.logit_scale, self.logit_bias = 10.0, None
         self.device, self.precision = "cpu", "float32"
         self.batch_size = settings.batch_size or 64
@@ -59,11 +77,14 @@ class PlantedEncoder:
         self.fingerprint: dict[str, Any] = {"fatal": {"weights": weights}, "recorded": {}}
 
     def encode_images(self, pixels: Sequence[Bytes]) -> Floats:
-        return np.stack([vector_of(picture.tobytes()) for picture in pixels])
+        return np.concatenate([
+            turned(vector_of(data)[None], self._turn, data)
+            for data in (picture.tobytes() for picture in pixels)
+        ])  # fmt: skip
 
     def encode_texts(self, texts: Sequence[str]) -> list[Floats]:
         time.sleep(self._pace * len(texts))
-        return [self._encode_text(text) for text in texts]
+        return [turned(self._encode_text(text), self._turn, text.encode()) for text in texts]
 
     def _encode_text(self, text: str) -> Floats:
         match text.split(" "):

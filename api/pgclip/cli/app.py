@@ -33,6 +33,7 @@ _GROUPS: dict[str, dict[str, str]] = {
     },
     "Look and control": {
         "status": "status.status",
+        "models": "models.app",
         "segments": "segments.segments",
         "list": "look.list_items",
         "missing": "missing.missing",

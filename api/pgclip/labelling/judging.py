@@ -101,6 +101,7 @@ class Judging:
         collection: str | None = None,
         sample: int = 100_000,
         groups: str | None = None,
+        model: str | None = None,
         timeout: float = 300.0,
     ) -> dict[str, Any]:
         """How often a set's labels are right: by what was judged, or by a field of the metadata.
@@ -109,11 +110,13 @@ class Judging:
         Returns `accuracy`, `precision`, `recall`, `coverage`, `none`, each a share with its 95 %
         interval; `labels`, the same for each; `confusion`; `calibration_error` and its bins;
         `thresholds`, what other thresholds would give. With a field of the metadata as `groups`,
-        also `groups`, the same measures for each of its values. Raises as teach() does.
+        also `groups`, the same measures for each of its values. `model`: of another than the live
+        one, by its workers. Raises as teach() does.
         """
         asked = (label_set, truth, collection, sample)
         by = None if groups is None else name_text(groups, "groups")
-        return self._done(statements.REQUEST_EVALUATION, asked, timeout, by)
+        whose = None if model is None else name_text(model, "model")
+        return self._done(statements.REQUEST_EVALUATION, asked, timeout, by, whose)
 
     def _done(
         self,
@@ -141,7 +144,7 @@ class Judging:
             if time.monotonic() > deadline:
                 raise WaitTimeout(
                     f"label set {label_set!r}: no worker has done it within {timeout:g} s; "
-                    "is one of the live model running? See pgclip status"
+                    "is one of the model running? See pgclip status"
                 )
             time.sleep(_PAUSE_SECONDS)
 

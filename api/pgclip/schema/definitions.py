@@ -51,6 +51,7 @@ FILES = (
     "nearest",
     "recall",
     "search",
+    "comparing",
     "text",
     "hybrid",
     "asking",

@@ -17,7 +17,7 @@ from pgclip.arguments import (
 from pgclip.errors import InvalidItem
 from pgclip.items import Choice, Classified, Hit, Kind, Similarity
 from pgclip.searching.queries import Like, Picture, is_picture, item_of, query_text
-from pgclip.searching.search import Searching
+from pgclip.searching.search import Searching, asked_again
 from pgclip.submitting.pictures import query_image
 
 # Items that one transaction classifies.
@@ -34,6 +34,7 @@ class Asking(Searching):
     are. Of an item with several vectors their mean counts.
     """
 
+    @asked_again
     def similarity(
         self,
         key: str | Path | Like | None = None,
@@ -66,6 +67,7 @@ class Asking(Searching):
         row = self._row(statements.SIMILARITY, (*one, *another), "similarity")
         return Similarity(*row)
 
+    @asked_again
     def classify(
         self,
         key: str | Path | Like | None = None,
@@ -108,6 +110,7 @@ class Asking(Searching):
         words = self._embed_prompts(statements.PROMPTS, labels, template, timeout)
         return self._classified(words, template, narrowing)
 
+    @asked_again
     def answer(
         self,
         key: str | Path | Like | None = None,
@@ -131,6 +134,7 @@ class Asking(Searching):
             cursor.execute(statements.ANSWER, (*thing, asked, words))
             return [Choice(*row) for row in cursor.fetchall()]
 
+    @asked_again
     def captions(
         self,
         key: str | Path | Like | None = None,

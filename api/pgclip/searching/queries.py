@@ -52,6 +52,7 @@ def search_options(
     exact: bool,
     recall: float | None,
     after: Hit | None,
+    model: str | None,
 ) -> tuple[Any, ...]:
     """What searches have in common, in the order of statements._OPTIONS. Raises InvalidItem."""
     if after is not None and not isinstance(after, Hit):
@@ -63,6 +64,7 @@ def search_options(
         flag(exact, "exact"),
         number(recall, "recall"),
         *((None, None) if after is None else (after.score, after.item_id)),
+        None if model is None else name_text(model, "model"),
     )
 
 

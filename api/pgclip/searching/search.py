@@ -1,10 +1,11 @@
 """What a client offers for finding things. SQL functions of schema pgclip do the work."""
 
+import functools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from pgclip import statements
 from pgclip.arguments import (
@@ -17,7 +18,7 @@ from pgclip.arguments import (
     whole_number,
 )
 from pgclip.database import Database
-from pgclip.errors import InvalidItem, PgclipError, SchemaError, sqlstate
+from pgclip.errors import InvalidItem, PgclipError, QueryFailed, SchemaError, sqlstate
 from pgclip.items import Calibration, Duplicate, Hit, Kind, hit_from
 from pgclip.searching.queries import (
     Like,
@@ -41,6 +42,25 @@ if TYPE_CHECKING:
 
 # SQLSTATE of a type that is gone, of which Postgres says that its "cache lookup failed".
 _INTERNAL = "XX000"
+_NO_VECTOR = "PC003"
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def asked_again(call: Callable[P, R]) -> Callable[P, R]:
+    """Of what has something encoded first and asks then: both again, once, if another model has
+    come to be the live one between the two."""
+
+    @functools.wraps(call)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return call(*args, **kwargs)
+        except QueryFailed as error:
+            if sqlstate(error) != _NO_VECTOR:
+                raise
+            return call(*args, **kwargs)
+
+    return run
 
 
 class Searching:
@@ -49,6 +69,7 @@ class Searching:
     settings: Settings
     _database: Database
 
+    @asked_again
     def search(
         self,
         query: str | Sequence[tuple[Query, float]] | None = None,
@@ -64,6 +85,7 @@ class Searching:
         exact: bool = False,
         recall: float | None = None,
         after: Hit | None = None,
+        model: str | None = None,
         timeout: float = 10.0,
     ) -> list[Hit]:
         """The k items nearest to a text, to a picture, or to the item with the key `like`.
@@ -76,24 +98,25 @@ class Searching:
         `collection`, `kind` and `filter` (see docs/search.md) narrow the search; `min_score` (a
         cosine) and `min_relevance` (0 to 1, once calibrated) leave out what does not fit. `after`,
         the last hit of a page, begins the next. `exact` compares every vector; `recall` asks for
-        another share of the nearest, on average, than the workers' PGCLIP_RECALL.
+        another share of the nearest, on average, than the workers' PGCLIP_RECALL. `model` is
+        another than the live one, such as one that is being filled, by its name.
         Raises InvalidItem, NotFound, and QueryFailed if no worker answers.
         """
         if sum(given is not None for given in (query, image, like)) != 1:
             raise InvalidItem("search for one of: a text, weighted queries, image=…, like=…")
         options = search_options(
-            k, collection, kind, filter, min_score, min_relevance, exact, recall, after
+            k, collection, kind, filter, min_score, min_relevance, exact, recall, after, model
         )
         if like is not None:
             key, within = item_of(like, collection or "default")
             return self._hits(
-                statements.SIMILAR, (key, within, *options), f"items like {key!r:.100}"
+                statements.SIMILAR, (model, key, within, *options), f"items like {key!r:.100}"
             )
         if query is not None and not isinstance(query, str):
-            return self._search_weighted(query, options, timeout)
-        given = self._embed(text_or_picture(query, image, "search for"), timeout)
+            return self._search_weighted(query, options, timeout, model)
+        given = self._embed(text_or_picture(query, image, "search for"), timeout, model)
         statement = statements.SEARCH_TEXT if image is None else statements.SEARCH_IMAGE
-        return self._hits(statement, (given, *options), search_for(given))
+        return self._hits(statement, (model, given, *options), search_for(given))
 
     def search_vector(
         self,
@@ -109,6 +132,7 @@ class Searching:
         exact: bool = False,
         recall: float | None = None,
         after: Hit | None = None,
+        model: str | None = None,
     ) -> list[Hit]:
         """The k items nearest to a vector of shape (dim,), of any length but 0.
 
@@ -117,13 +141,14 @@ class Searching:
         """
         values = vector_numbers(vector)
         options = search_options(
-            k, collection, kind, filter, min_score, min_relevance, exact, recall, after
+            k, collection, kind, filter, min_score, min_relevance, exact, recall, after, model
         )
         asked = kind_of(query_kind, "query_kind")
         return self._hits(
-            statements.SEARCH_VECTOR, (values, *options, asked), "search for a vector"
+            statements.SEARCH_VECTOR, (model, values, *options, asked), "search for a vector"
         )
 
+    @asked_again
     def hybrid(
         self,
         query: str,
@@ -152,14 +177,15 @@ class Searching:
         query: str | None = None,
         *,
         image: Picture | None = None,
+        model: str | None = None,
         timeout: float = 10.0,
     ) -> None:
         """Has a query encoded, so that SQL of your own can call pgclip.search with it.
 
-        Waits up to `timeout` seconds for a worker, unless the query was asked before. Raises
-        InvalidItem, and QueryFailed if no worker answers.
+        By the live model, or the one that is named. Waits up to `timeout` seconds for a worker,
+        unless the query was asked before. Raises InvalidItem, and QueryFailed if no worker answers.
         """
-        self._embed(text_or_picture(query, image, "embed"), timeout)
+        self._embed(text_or_picture(query, image, "embed"), timeout, model)
 
     def forget_queries(self, query: str | None = None, *, image: Picture | None = None) -> int:
         """Forgets what was asked: vectors, and texts and pictures where they were kept.
@@ -279,43 +305,51 @@ class Searching:
         return segments(self._database)
 
     def _search_weighted(
-        self, parts: Sequence[tuple[Query, float]], options: tuple[Any, ...], timeout: float
+        self,
+        parts: Sequence[tuple[Query, float]],
+        options: tuple[Any, ...],
+        timeout: float,
+        model: str | None,
     ) -> list[Hit]:
-        vectors: list[tuple[str, tuple[str | bytes, ...]]] = []
+        vectors: list[tuple[str, tuple[str | bytes | None, ...]]] = []
         weights: list[float] = []
         kinds: set[Kind | None] = set()
         for given, weight in weighted_parts(parts):
             if isinstance(given, tuple):
-                vectors.append((statements.ITEM_EMBEDDING, given))
+                vectors.append((statements.ITEM_EMBEDDING, (*given, model)))
                 kinds.add(None)
             else:
-                self._embed(given, timeout)
+                self._embed(given, timeout, model)
                 is_text = isinstance(given, str)
                 embedding = statements.TEXT_EMBEDDING if is_text else statements.IMAGE_EMBEDDING
-                vectors.append((embedding, (given,)))
+                vectors.append((embedding, (given, model)))
                 kinds.add("text" if is_text else "image")
             weights.append(weight)
         statement = statements.SEARCH_WEIGHTED.format(", ".join(sql for sql, _ in vectors))
         arguments = [value for _, values in vectors for value in values]
         # A relevance is known for queries of one kind.
         kind = kinds.pop() if len(kinds) == 1 else None
-        return self._hits(statement, (*arguments, weights, *options, kind), "weighted search")
+        asked = (model, *arguments, weights, *options, kind)
+        return self._hits(statement, asked, "weighted search")
 
-    def _embed(self, given: str | bytes, timeout: float) -> str | bytes:
+    def _embed(self, given: str | bytes, timeout: float, model: str | None = None) -> str | bytes:
         """Has a query encoded; returns it.
 
         It is asked for and then looked for, in statements of their own: a CALL that waits would
         hold a pooler's session, of which there may be two for everybody.
         """
         timeout = seconds(timeout)
-        asked = (given, None) if isinstance(given, str) else (None, given)
-        # One that a crash of Postgres loses is asked again; nobody waits for the disk.
-        with self._database.transaction(search_for(given), synchronous_commit="off") as cursor:
-            cursor.execute(statements.REQUEST_EMBEDDING, asked)
-            is_there = cursor.fetchone() == (True,)
-        if not is_there:
-            self._await_embedding(given, timeout)
+        if not self._request(given, model):
+            self._await_embedding(given, timeout, model)
         return given
+
+    def _request(self, given: str | bytes, model: str | None) -> bool:
+        """Asks for a query's vector; whether it is there. One that a crash of Postgres loses is
+        asked again; nobody waits for the disk."""
+        asked = (given, None) if isinstance(given, str) else (None, given)
+        with self._database.transaction(search_for(given), synchronous_commit="off") as cursor:
+            cursor.execute(statements.REQUEST_EMBEDDING, (*asked, model))
+            return cursor.fetchone() == (True,)
 
     def _embed_all(self, prompts: Sequence[str], timeout: float) -> None:
         """Has texts encoded: asked for together, so that a worker takes them together."""
@@ -326,19 +360,24 @@ class Searching:
         for prompt in lacking:  # at least one look at each
             self._await_embedding(prompt, max(0.01, end - time.monotonic()))
 
-    def _await_embedding(self, given: str | bytes, timeout: float) -> None:
+    def _await_embedding(
+        self, given: str | bytes, timeout: float, model: str | None = None
+    ) -> None:
         kind, data = ("text", given.encode()) if isinstance(given, str) else ("image", given)
-        asked = (kind, sha256(data).digest())
+        asked = (kind, sha256(data).digest(), model)
         begin = time.monotonic()
         while (waited := time.monotonic() - begin) < timeout:
             # A twentieth of the wait so far, so that it gets that much longer at most.
             time.sleep(max(0.001, min(waited / 20, 0.02)))
             with self._database.statements(search_for(given)) as cursor:
                 cursor.execute(statements.IS_EMBEDDED, asked)
-                if cursor.fetchone() == (True,):
-                    return
+                (is_there,) = cursor.fetchone() or (None,)
+            if is_there is None:  # another model is live now, or Postgres has lost it
+                is_there = self._request(given, model)
+            if is_there:
+                return
         with self._database.statements(search_for(given)) as cursor:
-            cursor.execute(statements.RAISE_UNANSWERED, (timeout,))
+            cursor.execute(statements.RAISE_UNANSWERED, (timeout, model))
 
     def _hits(self, statement: str, arguments: tuple[Any, ...], what: str) -> list[Hit]:
         try:

@@ -11,7 +11,7 @@ from pgclip.arguments import collection_name, flag, number, whole_number
 from pgclip.errors import NotFound
 from pgclip.items import Kind
 from pgclip.searching.queries import Picture, search_for, search_options, text_or_picture
-from pgclip.searching.search import Searching
+from pgclip.searching.search import Searching, asked_again
 from pgclip.submitting.transactions import transaction_of
 from pgclip.tables.definition import definition
 from pgclip.tables.models import instances, is_model, table_name
@@ -141,6 +141,7 @@ class Tables(Searching):
                 break
         return missing[:most]
 
+    @asked_again
     def search_rows(
         self,
         table: Any,
@@ -165,7 +166,7 @@ class Tables(Searching):
         search. Raises NotFound if the table is not indexed.
         """
         options = search_options(
-            k, collection, kind, filter, min_score, min_relevance, False, recall, None
+            k, collection, kind, filter, min_score, min_relevance, False, recall, None, None
         )
         asked = (*options[:6], number(recall, "recall"))
         given = self._embed(text_or_picture(query, image, "search for"), timeout)

@@ -24,8 +24,8 @@ class Presence:
     whatever way. Every heartbeat asks the database which ones it has for this worker, and releases
     those that are not held here: so no lease outlives the knowledge of it. It also says what
     `trouble` says, for those who ask about this worker, and how many items it has `stored`, lets
-    the watchdog look, and tells `superseded` when the schema has become one that this package can't work with, or the model is
-    retired or gone.
+    the watchdog look, and tells `superseded` when the schema has become one that this package can't
+    work with, or the model is retired or gone.
     """
 
     def __init__(

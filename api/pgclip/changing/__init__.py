@@ -1,0 +1,1 @@
+"""Models, and changing the one that is searched."""
