@@ -1,16 +1,17 @@
--- Changing the model that is searched: another is promoted, gone back from, retired, dropped. Each is
--- one transaction, and what it leaves to be done is done page by page beside everything else.
+-- Changing the model that is searched: another is promoted, gone back from, retired, dropped. Each
+-- is one transaction, and what it leaves to be done is done page by page beside everything else.
 
--- What models are to do and have done. state: live (searched), filling, standby (another was promoted
--- in its place; kept until kept_until to be gone back to), retired (no more worked for), dropping (what
--- it has is going). "lacking": items that have neither its vectors nor a failure, about; "rate": items
--- a second that its workers have stored of late; "bytes": of its vectors and their indexes; "recall":
--- the least of what searches were found to find; "mapped": what becomes of answers before it is filled.
+-- What models are to do and have done. state: live (searched), filling, standby (another was
+-- promoted in its place; kept until kept_until to be gone back to), retired (no more worked for),
+-- dropping (what it has is going). "lacking": items that have neither its vectors nor a failure,
+-- about; "rate": items a second that its workers have stored of late; "bytes": of its vectors and
+-- their indexes; "recall": the least of what searches were found to find; "mapped": what becomes of
+-- answers before it is filled.
 CREATE VIEW pgclip.models AS
 SELECT c.name, c.state, c.dimension, c.fingerprint, c.created_at, c.items, c.jobs, c.failures,
        greatest(0, (SELECT count(*) FROM pgclip.item) - c.items - c.failures) AS lacking,
-       c.paused, c.pace, c.workers, c.rate, c.bytes, c.recall, c.mapped, c.replaced_at, c.kept_until,
-       c.attended
+       c.paused, c.pace, c.workers, c.rate, c.bytes, c.recall, c.mapped, c.replaced_at,
+       c.kept_until, c.attended
 FROM (SELECT m.name, CASE WHEN m.state = 'retired' AND w.model_id IS NOT NULL THEN 'dropping'
                           WHEN m.state = 'filling' AND m.replaced_at IS NOT NULL THEN 'standby'
                           ELSE m.state::text END AS state,
@@ -116,9 +117,9 @@ LANGUAGE sql STABLE AS $$
                       AND (r.kind, r.hash) = (k.kind, k.hash) AND r.error IS NOT NULL)
 $$;
 
--- Makes a model the one that is searched, if "share" of what it has to have is there and all else is
--- ready (see readiness); or anyway. The one before stands by for "keep" (NULL: until it is retired),
--- is kept up to date if a worker serves it, and can be gone back to. Raises PC006, PC001.
+-- Makes a model the one that is searched, if "share" of what it has to have is there and all else
+-- is ready (see readiness); or anyway. The one before stands by for "keep" (NULL: until it is
+-- retired), is kept up to date if a worker serves it, and can be gone back to. Raises PC006, PC001.
 CREATE FUNCTION pgclip.promote_model(
     p_name text, share real DEFAULT 1, keep interval DEFAULT '7 days', anyway boolean DEFAULT false
 ) RETURNS void
@@ -174,7 +175,8 @@ BEGIN
     PERFORM pgclip._attend(p_model);
 END $$;
 
--- A model that was left alone has a worker again, or is searched again: what it has missed is queued.
+-- A model that was left alone has a worker again, or is searched again: what it has missed is
+-- queued.
 CREATE FUNCTION pgclip._attend(p_model smallint) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
@@ -215,9 +217,9 @@ LANGUAGE sql STABLE AS $$
     WHERE p.source_id = p_model AND p.state = 'answers' AND m.state = 'live' LIMIT 1
 $$;
 
--- Retires a model that stands by: it takes no more work, its workers end, and its vectors and labels
--- go, page by page while everything runs. Raises PC006, also while its vectors answer for another
--- one's, by a map; not anyway.
+-- Retires a model that stands by: it takes no more work, its workers end, and its vectors and
+-- labels go, page by page while everything runs. Raises PC006, also while its vectors answer for
+-- another one's, by a map; not anyway.
 CREATE FUNCTION pgclip.retire_model(p_name text, anyway boolean DEFAULT false) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -294,8 +296,8 @@ LANGUAGE sql AS $$
     WHERE id = (pgclip._model_that_is(p_name, '{filling,standby}')).id
 $$;
 
--- How many items a second a model is filled by at most; NULL: as many as its workers take. What waits
--- for it is queued anew at that pace. Raises PC006, PC001.
+-- How many items a second a model is filled by at most; NULL: as many as its workers take. What
+-- waits for it is queued anew at that pace. Raises PC006, PC001.
 CREATE FUNCTION pgclip.pace_model(p_name text, pace real DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -337,9 +339,9 @@ BEGIN
 END $$;
 
 -- What a model would cost that is to be added: items that have to be encoded, those that can't be,
--- since their bytes were not kept; bytes on disk, as many as the live one's vectors and indexes take
--- for the dimension (NULL: the same); and seconds, if its workers were as fast as those of the live
--- model have been (NULL: that is not known).
+-- since their bytes were not kept; bytes on disk, as many as the live one's vectors and indexes
+-- take for the dimension (NULL: the same); and seconds, if its workers were as fast as those of the
+-- live model have been (NULL: that is not known).
 CREATE FUNCTION pgclip.plan_model(
     dimension int DEFAULT NULL, OUT items bigint, OUT images bigint, OUT texts bigint,
     OUT not_kept bigint, OUT bytes bigint, OUT rate real, OUT seconds double precision

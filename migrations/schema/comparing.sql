@@ -1,8 +1,8 @@
 -- Two models side by side, before one takes the other's place.
 
--- A question, and what both models answer. asked: "query" (somebody did), or "item" (what is like one
--- that is stored). query: the text, NULL of a picture; of an item its key. overlap: the share of the
--- old model's answers that the new one gives, too.
+-- A question, and what both models answer. asked: "query" (somebody did), or "item" (what is like
+-- one that is stored). query: the text, NULL of a picture; of an item its key. overlap: the share
+-- of the old model's answers that the new one gives, too.
 CREATE TYPE pgclip.model_comparison AS (
     nth         int,
     asked       text,
@@ -20,9 +20,9 @@ CREATE TYPE pgclip.model_comparison AS (
     new_seconds real
 );
 
--- What a model answers where another does (NULL: the live one), to questions that were asked and are
--- kept (PGCLIP_KEEP_QUERIES), the latest first; where these are too few, to what is like items that
--- both have encoded. Raises PC006, PC001, PC002.
+-- What a model answers where another does (NULL: the live one), to questions that were asked and
+-- are kept (PGCLIP_KEEP_QUERIES), the latest first; where these are too few, to what is like items
+-- that both have encoded. Raises PC006, PC001, PC002.
 CREATE FUNCTION pgclip.compare_models(
     p_name text, with_model text DEFAULT NULL, queries int DEFAULT 100, k int DEFAULT 10,
     collection text DEFAULT NULL, kind pgclip.kind DEFAULT NULL
@@ -59,12 +59,14 @@ BEGIN
         v_row.new_seconds := v_answer.seconds;
         v_row.old_keys := pgclip._keys_of(v_row.old_items);
         v_row.new_keys := pgclip._keys_of(v_row.new_items);
-        v_row.overlap := (SELECT avg((i = ANY(v_row.new_items))::int) FROM unnest(v_row.old_items) i);
+        v_row.overlap := (SELECT avg((i = ANY(v_row.new_items))::int)
+                          FROM unnest(v_row.old_items) i);
         RETURN NEXT v_row;
     END LOOP;
 END $$;
 
--- Queries that both models have encoded, and, if these are too few, items, with the vectors of both.
+-- Queries that both models have encoded, and, if these are too few, items, with the vectors of
+-- both.
 CREATE FUNCTION pgclip._questions_for_both(p_new smallint, p_old smallint, p_most int)
 RETURNS TABLE (asked text, kind pgclip.kind, collection text, query text, item_id bigint,
                old @vector@.halfvec, new @vector@.halfvec)

@@ -51,7 +51,8 @@ BEGIN
     ), near_by AS (
         SELECT h.item_id, h.score, pgclip._tier(false, h.score, near) AS tier
         FROM pgclip._find(
-            pgclip._live_model(), pgclip._mean_vector(v_item.id), v_item.kind, k, within, v_item.kind,
+            pgclip._live_model(), pgclip._mean_vector(v_item.id), v_item.kind, k, within,
+            v_item.kind,
                           NULL, min_score, NULL, false, NULL, NULL, v_item.id, NULL) h
         WHERE h.item_id NOT IN (SELECT d.item_id FROM identical d)
     )

@@ -1,7 +1,7 @@
--- Early answers of a model that is being filled. A sample is encoded first; from the pairs of old and
--- new vectors a worker learns an orthogonal map M of the old space into the new one, for each kind:
--- x becomes M x + shift. <M x + shift, q> = <x, M'q> + <shift, q>: so the query is mapped and asked of
--- the old vectors, and no mapped vector is stored. What has a real vector counts by that.
+-- Early answers of a model that is being filled. A sample is encoded first; from the pairs of old
+-- and new vectors a worker learns an orthogonal map M of the old space into the new one, for each
+-- kind: x becomes M x + shift. <M x + shift, q> = <x, M'q> + <shift, q>: so the query is mapped and
+-- asked of the old vectors, and no mapped vector is stored. What has a real vector counts by that.
 
 -- Registered beside a live model, a model is to have a map, unless its vectors are shorter: then no
 -- map keeps angles.
@@ -152,7 +152,8 @@ BEGIN
         WHERE n.item_id = ANY(v_items) AND n.model_id = p_model ORDER BY n.content_hash;
 END $$;
 
--- For a worker: vectors to judge a map with, by the model: of what was asked, else of what is stored.
+-- For a worker: vectors to judge a map with, by the model: of what was asked, else of what is
+-- stored.
 CREATE FUNCTION pgclip.map_queries(p_model smallint, p_kind pgclip.kind, p_most int)
 RETURNS TABLE (embedding @vector@.halfvec, asked int)
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$

@@ -104,11 +104,11 @@ BEGIN
 END $$;
 
 -- Adds a model beside the live one, or as the first. It takes work from when a worker has brought
--- it: what is submitted from then on, and in pages behind that all items that are there, no more than
--- "pace" a second if that is given. Search stays on the live one. map_sample contents of each kind are
--- encoded first: a map of the live model's vectors is learnt from them, and answers for what is not
--- filled yet where it finds map_bound of the ten nearest; 0 for no map. Raises PC006 if there is one
--- of that name, and PC001.
+-- it: what is submitted from then on, and in pages behind that all items that are there, no more
+-- than "pace" a second if that is given. Search stays on the live one. map_sample contents of each
+-- kind are encoded first: a map of the live model's vectors is learnt from them, and answers for
+-- what is not filled yet where it finds map_bound of the ten nearest; 0 for no map. Raises PC006 if
+-- there is one of that name, and PC001.
 CREATE FUNCTION pgclip.add_model(
     p_name text, pace real DEFAULT NULL, map_sample int DEFAULT 20000, map_bound real DEFAULT 0.9
 ) RETURNS smallint

@@ -11,7 +11,8 @@ CREATE TYPE pgclip.nearest AS (
     farthest  double precision
 );
 
--- How a distance becomes a score: base - distance / norm. base is 0, but for mapped queries (maps.sql).
+-- How a distance becomes a score: base - distance / norm. base is 0, but for mapped queries
+-- (maps.sql).
 CREATE TYPE pgclip.gauge AS (norm double precision, base double precision);
 
 -- For functions that read segments: the snapshot's may be dropped.
@@ -335,8 +336,9 @@ CREATE FUNCTION pgclip._merged(
                 ORDER BY score DESC, item LIMIT p_k) b) m
 $$;
 
--- The k best items of all: by the model's own vectors, and of what has none yet by those of its map's
--- source, where that answers. p_recall NULL is what is promised; p_exact compares every vector.
+-- The k best items of all: by the model's own vectors, and of what has none yet by those of its
+-- map's source, where that answers. p_recall NULL is what is promised; p_exact compares every
+-- vector.
 CREATE FUNCTION pgclip._best_of_all(
     p_model smallint, p_query @vector@.halfvec, p_query_kind pgclip.kind, p_k int,
     p_narrowing pgclip.narrowing, p_least real[], p_recall real, p_exact boolean,

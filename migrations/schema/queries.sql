@@ -18,8 +18,8 @@ BEGIN
     RETURN coalesce(convert_to(p_text, 'UTF8'), p_image);
 END $$;
 
--- Asks the workers for a query's vector without waiting, by the live model or the one that is named.
--- True: it is there already.
+-- Asks the workers for a query's vector without waiting, by the live model or the one that is
+-- named. True: it is there already.
 CREATE FUNCTION pgclip.request_embedding(
     query text DEFAULT NULL, image bytea DEFAULT NULL, model text DEFAULT NULL
 ) RETURNS boolean

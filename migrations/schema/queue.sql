@@ -35,6 +35,7 @@ BEGIN
         RAISE EXCEPTION 'this worker''s model is retired or gone' USING ERRCODE = 'PC006',
             HINT = 'Start it with the live model; see pgclip.models.';
     END IF;
+    PERFORM pgclip._attend(p_model);
     RETURN v_worker;
 END $$;
 

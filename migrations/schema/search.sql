@@ -50,9 +50,10 @@ $$;
 
 -- All that searches have in common. Raises PC001, PC002, PC005, PC008.
 CREATE FUNCTION pgclip._find(
-    p_model smallint, p_query @vector@.halfvec, p_query_kind pgclip.kind, p_k int, p_collection text,
-    p_kind pgclip.kind, p_filter jsonb, p_min_score real, p_min_relevance real, p_exact boolean,
-    p_after_score real, p_after_item bigint, p_without bigint, p_recall real
+    p_model smallint, p_query @vector@.halfvec, p_query_kind pgclip.kind, p_k int,
+    p_collection text, p_kind pgclip.kind, p_filter jsonb, p_min_score real,
+    p_min_relevance real, p_exact boolean, p_after_score real, p_after_item bigint,
+    p_without bigint, p_recall real
 ) RETURNS SETOF pgclip.hit
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
@@ -86,8 +87,8 @@ BEGIN
     v_where := pgclip._narrowing(v_model.id, p_collection, p_kind, p_filter, p_without);
     v_least := pgclip._least_scores(v_model.id, p_query_kind, p_kind, p_min_score,
                                     p_min_relevance);
-    v_best := pgclip._best_of_all(v_model.id, p_query, p_query_kind, p_k, v_where, v_least, p_recall,
-                                  p_exact, p_after_score, p_after_item);
+    v_best := pgclip._best_of_all(v_model.id, p_query, p_query_kind, p_k, v_where, v_least,
+                                  p_recall, p_exact, p_after_score, p_after_item);
     RETURN QUERY
         SELECT * FROM pgclip._hits(v_model.id, p_query_kind, v_best.items, v_best.scores);
 END $$;
@@ -115,8 +116,8 @@ BEGIN
         recall);
 END $$;
 
--- Items nearest to a text whose vector has been asked for with pgclip.embed. model: another than the
--- live one, by its name, here as in the others; embed has to be called for it, too.
+-- Items nearest to a text whose vector has been asked for with pgclip.embed. model: another than
+-- the live one, by its name, here as in the others; embed has to be called for it, too.
 CREATE FUNCTION pgclip.search(
     query text, k int DEFAULT 10, collection text DEFAULT NULL,
     kind pgclip.kind DEFAULT NULL, filter jsonb DEFAULT NULL, min_score real DEFAULT NULL,

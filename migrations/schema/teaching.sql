@@ -18,8 +18,8 @@ BEGIN
 END $$;
 
 -- The same for finding out how often the labels that a set gives are right; groups: a field of the
--- metadata by whose values it is told, too, for each group of items. model: of another than the live
--- one, for its workers.
+-- metadata by whose values it is told, too, for each group of items. model: of another than the
+-- live one, for its workers.
 CREATE FUNCTION pgclip.request_evaluation(
     label_set text, truth text DEFAULT NULL, collection text DEFAULT NULL,
     sample int DEFAULT 100000, groups text DEFAULT NULL, model text DEFAULT NULL

@@ -114,7 +114,8 @@ BEGIN
     END IF;
 END $$;
 
--- The vector of an item, to search or to reckon with, by the live model or another. Raises PC002 and PC003.
+-- The vector of an item, to search or to reckon with, by the live model or another. Raises PC002
+-- and PC003.
 CREATE FUNCTION pgclip.item_embedding(
     key text, collection text DEFAULT 'default', model text DEFAULT NULL
 ) RETURNS @vector@.halfvec

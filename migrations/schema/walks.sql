@@ -143,8 +143,8 @@ LANGUAGE sql STABLE AS $$
     FROM pgclip.model m LEFT JOIN pgclip.model_walk w ON w.model_id = m.id WHERE m.id = p_model
 $$;
 
--- Queues at most p_allowed of what a page lacks, and notes it for the pace. Returns the items of the
--- page that have been seen to: up to the first that was not allowed.
+-- Queues at most p_allowed of what a page lacks, and notes it for the pace. Returns the items of
+-- the page that have been seen to: up to the first that was not allowed.
 CREATE FUNCTION pgclip._fill(
     p_model smallint, p_items bigint[], p_allowed int, p_behind interval
 ) RETURNS bigint[]

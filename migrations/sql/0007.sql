@@ -50,8 +50,8 @@ CREATE TABLE pgclip.model_sample (
     PRIMARY KEY (model_id, kind)
 );
 
--- What becomes of a model's maps. waits: for the sample. answers: for what is not filled. refused: it
--- finds less than the bound. impossible: why says why.
+-- What becomes of a model's maps. waits: for the sample. answers: for what is not filled. refused:
+-- it finds less than the bound. impossible: why says why.
 CREATE TABLE pgclip.model_mapping (
     model_id  smallint PRIMARY KEY REFERENCES pgclip.model,
     source_id smallint NOT NULL REFERENCES pgclip.model,

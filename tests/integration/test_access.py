@@ -90,8 +90,8 @@ DENIED = {
         "SELECT pgclip.answer_query(1::smallint, 'text', '\\x00', '{1}')",
         "SELECT pgclip.drop_retired(1::smallint, '0')",
         "SELECT pgclip._delete_items('{1}')",
-        "SELECT pgclip._find(NULL, NULL, 1, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,"
-        " NULL)",
+        "SELECT pgclip._find(NULL, NULL, NULL, 1, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,"
+        " NULL, NULL)",
         "SELECT pgclip.define_label_set('x', '{a,b}')",
         "SELECT pgclip.add_model('x')",
         "SELECT pgclip.index_metadata('x')",

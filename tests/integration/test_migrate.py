@@ -133,7 +133,10 @@ class TestRepair:
             sql("SELECT pgclip.grant_access(%s, 'worker')", gpu)
             sql("DROP FUNCTION pgclip.heal, pgclip.heartbeat; DROP VIEW pgclip.missing")
             migrate(database_url)
-            heal, heartbeat = "pgclip.heal(bigint, int)", "pgclip.heartbeat(bigint, float8, text)"
+            heal, heartbeat = (
+                "pgclip.heal(bigint, int)",
+                "pgclip.heartbeat(bigint, float8, text, bigint)",
+            )
             assert sql(may, app, heal) == [(True,)]
             assert sql(may, gpu, heal) == [(False,)]
             assert sql(may, gpu, heartbeat) == [(True,)]

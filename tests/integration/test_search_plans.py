@@ -188,7 +188,13 @@ def test_a_search_merges_what_the_indexes_give(
     where = narrowing(store.sql, collection, kind, filter)
     for number, part in enumerate((*parts, where), 1):
         statement = statement.replace(f"%{number}$s", part)
-    given = (f"'{store.query}'::halfvec", str(limit), "1::float8", "NULL::real", "NULL::bigint")
+    given = (
+        f"'{store.query}'::halfvec",
+        str(limit),
+        "ROW(1, 0)::pgclip.gauge",
+        "NULL::real",
+        "NULL::bigint",
+    )
     for number, value in enumerate(given, 1):
         statement = statement.replace(f"${number}", value)
     plan = plan_of(store.sql, NEAREST, statement)
@@ -289,7 +295,7 @@ def test_words_read_their_index(store: Store) -> None:
     statement = statement_of(store.sql, "pgclip.hybrid").replace("%s", "true")
     words = "SELECT ranking::text, narrowest::text FROM pgclip._words_wanted('w17 w18')"
     ((ranking, narrowest),) = store.sql(words)
-    statement = statement.replace("$2", "1").replace("$3", "100")
+    statement = statement.replace("$2", "'{1}'").replace("$3", "100")
     statement = statement.replace("$1", f"$w${ranking}$w$::tsquery")
     statement = statement.replace("$4", f"$w${narrowest}$w$::tsquery[]")
     plan = plan_of(store.sql, "pgclip.hybrid", statement)

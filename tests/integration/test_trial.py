@@ -71,7 +71,7 @@ class Scene:
         hashes = [bytes(job[5]) for job in jobs]
         self.ask(of_workers.STORE, lease, epoch, ids, hashes, json.dumps([]))
         self.ask(of_workers.NOTIFY_SETTLED, [1])
-        self.ask(of_workers.HEARTBEAT, worker, 60, None)
+        self.ask(of_workers.HEARTBEAT, worker, 60, None, 1)
 
     def doctor_says(self, role: str) -> list[str]:
         """What it says as this role."""

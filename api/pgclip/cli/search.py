@@ -21,7 +21,13 @@ from pgclip.cli.options import (
 from pgclip.cli.output import print_json
 from pgclip.searching.queries import Like, Query
 
-_NO_LIMITS = {"min_score": None, "min_relevance": None, "exact": False, "recall": None}
+_NO_LIMITS = {
+    "min_score": None,
+    "min_relevance": None,
+    "exact": False,
+    "recall": None,
+    "model": None,
+}
 
 
 def search(
@@ -59,6 +65,9 @@ def search(
     hybrid: Annotated[
         bool, typer.Option("--hybrid", help="By the words of texts as well, both rankings fused.")
     ] = False,
+    model: Annotated[
+        str | None, typer.Option(help="Ask another model than the live one, by its name.")
+    ] = None,
     open_: Annotated[bool, typer.Option("--open", help="Show the pictures in a browser.")] = False,
     preview: Annotated[
         bool | None,
@@ -84,10 +93,11 @@ def search(
         "min_relevance": min_relevance,
         "exact": exact,
         "recall": recall,
+        "model": model,
     }
     if hybrid and (query is None or weighted or limits != _NO_LIMITS):
         raise typer.BadParameter(
-            "takes words, and no limits, --exact or --with", param_hint="--hybrid"
+            "takes words, and no limits, --exact, --model or --with", param_hint="--hybrid"
         )
     narrowed: dict[str, Any] = {
         "k": k,
