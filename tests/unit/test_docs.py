@@ -78,7 +78,7 @@ SHELL = [
         "docs/how-to.md",
         "docs/search.md",
         "docs/change-the-model.md",
-    )  # fmt: skip
+    )
     for line in (ROOT / name).read_text().splitlines()
 ]
 
