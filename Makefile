@@ -5,7 +5,8 @@ BIN    := .venv/bin
 PROCESSES ?= 2
 
 .PHONY: install constraints audit demo check test test-all test-open-clip lint chaos dist bench \
-        bench-encode bench-labels bench-promises bench-sweep bench-search bench-tables clean
+        bench-encode bench-labels bench-models bench-promises bench-sweep bench-search bench-tables \
+        clean
 
 install: .venv/.installed
 
@@ -39,7 +40,7 @@ test: lint
 	$(BIN)/pytest -n $(PROCESSES) --dist worksteal
 
 # Besides, what takes long: Postgres 16, the oldest dependencies, chaos: 200 faults, and some
-# through a pooler and beside another Celery application.
+# through a pooler, beside another Celery application, and with a change of models.
 test-all: test
 	CI=true PGCLIP_TEST_POSTGRES=16 $(BIN)/pytest -n $(PROCESSES) --dist worksteal \
 	  tests/integration --ignore tests/integration/test_local.py
@@ -47,6 +48,7 @@ test-all: test
 	$(BIN)/python tests/chaos --seed 2 --faults 200
 	$(BIN)/python tests/chaos --seed 3 --faults 60 --through-pooler
 	$(BIN)/python tests/chaos --seed 4 --faults 60 --beside-celery
+	$(BIN)/python tests/chaos --seed 5 --faults 60 --change-model
 
 # open_clip in an environment of its own, 5 GB: its torchvision has no build for every torch.
 test-open-clip: .venv-open-clip/.installed
@@ -88,6 +90,11 @@ bench-encode: install
 
 bench-promises: install
 	.venv/bin/python benchmarks/promises.py
+
+# A million items: an hour or so.
+bench-models: install
+	$(BIN)/python benchmarks/maps.py
+	$(BIN)/python benchmarks/models.py
 
 bench-labels: install
 	$(BIN)/python benchmarks/labels.py

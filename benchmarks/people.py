@@ -9,9 +9,9 @@
     both         pictures and texts, mixed
     million      more drawings than anybody has time to draw: between two of the same thing
 
-Text queries have forms that training did not use. The demo's vectors have 128 dimensions; a random
-rotation into 512 keeps every cosine. Needs Debian's fonts-noto-color-emoji, unicode-data and
-unicode-cldr-core, and the demo's folder.
+Text queries have forms that training did not use. The demo's vectors have 128 dimensions, those of
+its second model 160; a random rotation into 512 keeps every cosine. Needs Debian's
+fonts-noto-color-emoji, unicode-data and unicode-cldr-core, and the demo's folder.
 """
 
 import io
@@ -41,8 +41,8 @@ _EACH = 20
 _DOCUMENTS, _WINDOWS = 952, 76
 _EQUAL, _NEARLY = 20_000, 15_000
 _SHOTS = 20
+_OF_THE_DEMO = 128  # dimensions of its first model
 _ALBUMS = {150_000: 1, 30_000: 1, 6_000: 10, 2_000: 20, 100: 200}  # so many of a size
-_OF_THE_DEMO = 128  # dimensions
 DRAWN = 500  # of a change
 _TENANTS = 50
 _SENTENCES = (
@@ -81,15 +81,21 @@ class Holding:
 
 
 class People:
-    """What they have, drawn with a seed; of the things that there are, one in `part`."""
+    """What they have, drawn with a seed; of the things that there are, one in `part`. `model` is a
+    folder of the demo's, by which it is encoded."""
 
-    def __init__(self, seed: int = 0, part: int = 1) -> None:
+    def __init__(self, seed: int = 0, part: int = 1, model: str = "model") -> None:
         self._seed = seed
         self._part = part
+        self._model = model
+
+    @property
+    def _clip(self) -> Any:
+        return _clip(self._model)
 
     def drawings(self) -> Holding:
         """Twenty of every emoji, one emoji after the other; texts and pictures ask."""
-        return self._pictures_of("drawings", self._drawn(_OF_DATA + _EACH * self._seed, _EACH))
+        return self._pictures_of("drawings", self.drawn(_OF_DATA + _EACH * self._seed, _EACH))
 
     def documents(self) -> Holding:
         """Each in one of the languages, about one thing, with windows that often are alike."""
@@ -104,15 +110,15 @@ class People:
                 other = here[random.integers(len(here))]
                 texts.append(sentence.format(n=window, name=name, other=other))
                 items.append(document)
-        return self._texts_of("documents", self._texts(texts, "documents"), np.array(items))
+        return self._texts_of("documents", self.texts(texts, "documents"), np.array(items))
 
     def floods(self) -> Holding:
         """Captions between one text 20,000 times and 15,000 that differ in a number."""
         captions = [f"a picture of {name}" for name in self._english()[:_DOCUMENTS]]
-        few = self._texts([*captions, "no description available"], "captions")
+        few = self.texts([*captions, "no description available"], "captions")
         nearly = [f"product number {n + self._seed}, new" for n in range(_NEARLY // self._part)]
         vectors = np.concatenate([np.repeat(few[-1:], _EQUAL // self._part, axis=0), few[:-1],
-                                  self._texts(nearly, "nearly")])  # fmt: skip
+                                  self.texts(nearly, "nearly")])  # fmt: skip
         return self._texts_of("floods", vectors, np.arange(len(vectors)))
 
     def bursts(self) -> Holding:
@@ -163,7 +169,7 @@ class People:
         or one after the other if ordered.
         """
         random = np.random.default_rng([4, self._seed])
-        drawn = self._drawn(_OF_DATA, _EACH)
+        drawn = self.drawn(_OF_DATA, _EACH)
         found = np.empty((count, DIMENSION), np.float32)
         for part in np.array_split(np.arange(count), 1 + count // 50_000):
             one = random.integers(len(drawn), size=len(part))
@@ -184,18 +190,18 @@ class People:
 
     def scale(self) -> float:
         """The model's logit scale."""
-        return float(_clip().scale)
+        return float(self._clip.scale)
 
     def pictures(self) -> Floats:
         """Of each thing in turn 21 drawings, (21 things, 512)."""
-        each = self._drawn(_OF_DATA, _EACH).reshape(-1, _EACH, DIMENSION)
-        more = self._drawn(_OF_QUERIES + self._seed, 1)[:, None]
+        each = self.drawn(_OF_DATA, _EACH).reshape(-1, _EACH, DIMENSION)
+        more = self.drawn(_OF_QUERIES + self._seed, 1)[:, None]
         return np.concatenate([each, more], axis=1).reshape(-1, DIMENSION)
 
     def prompts(self, words: Sequence[str], templates: Sequence[str]) -> Floats:
         """The vectors of labels, (words, 512), as a worker makes them."""
         texts = [template.replace("{}", word) for word in words for template in templates]
-        parts = [_clip().texts(texts[n : n + 256]).numpy() for n in range(0, len(texts), 256)]
+        parts = [self._clip.texts(texts[n : n + 256]).numpy() for n in range(0, len(texts), 256)]
         vectors = _unit(np.concatenate(parts)).reshape(len(words), len(templates), -1)
         return _rotated(_unit(vectors.mean(axis=1)))
 
@@ -210,14 +216,14 @@ class People:
         for index in random.integers(len(things), size=DRAWN):
             picture = render.draw(things[index].char, random, render.Style())
             drawn.append(_saved(change(picture), int(random.integers(60, 95))))
-        return _rotated(_clip().images(drawn).numpy())
+        return _rotated(self._clip.images(drawn).numpy())
 
     def asked(self) -> Floats:
         """Texts that ask for drawings, (q, 512), in a random order."""
         return np.random.default_rng([5, self._seed]).permutation(self._asked())
 
     def _pictures_of(self, name: str, vectors: Floats) -> Holding:
-        texts, pictures = self._asked(), self._drawn(_OF_QUERIES + self._seed, 1)
+        texts, pictures = self._asked(), self.drawn(_OF_QUERIES + self._seed, 1)
         return Holding(name, vectors, np.arange(len(vectors)), np.full(len(vectors), "image"),
                        np.zeros(len(vectors), int),
                        {"text": texts, "image": pictures, "both": _unit(texts + pictures)},
@@ -235,9 +241,11 @@ class People:
         forms = random.choice(evaluate.HELD_OUT, len(names))
         phrases = (evaluate.with_article(name, "a") for name in names)
         texts = [form.format(phrase) for form, phrase in zip(forms, phrases, strict=True)]
-        return self._texts(texts, "asked")
+        return self.texts(texts, "asked")
 
-    def _drawn(self, first: int, each: int) -> Floats:
+    def drawn(self, first: int, each: int) -> Floats:
+        """Of each thing in turn so many drawings, from a number on: (things times each, 512)."""
+
         def pictures(index: int, char: str) -> Iterable[Image.Image]:
             for number in range(first, first + each):
                 random = np.random.default_rng([render.EVALUATE, index, number])
@@ -252,22 +260,27 @@ class People:
     def _pictures(self, drawn: Callable[[int, str], Iterable[Image.Image]], name: str) -> Floats:
         def made() -> Floats:
             chosen = list(enumerate(_emoji()))[:: self._part]
-            found = [_clip().images(list(drawn(index, each.char))).numpy()
+            found = [self._clip.images(list(drawn(index, each.char))).numpy()
                      for index, each in chosen]  # fmt: skip
             return _rotated(np.concatenate(found))
 
         return self._kept(name, made)
 
-    def _texts(self, texts: Sequence[str], name: str) -> Floats:
+    def texts(self, texts: Sequence[str], name: str) -> Floats:
+        """(texts, 512), kept under a name."""
+
         def made() -> Floats:
-            parts = [_clip().texts(texts[n : n + 256]).numpy() for n in range(0, len(texts), 256)]
+            parts = [
+                self._clip.texts(texts[n : n + 256]).numpy() for n in range(0, len(texts), 256)
+            ]
             return _rotated(np.concatenate(parts))
 
         return self._kept(name, made)
 
     def _kept(self, name: str, make: Callable[[], Floats]) -> Floats:
         """Made once; drawing and encoding takes minutes."""
-        folder = DATA / "people" / f"{self._seed}-{self._part}"
+        of = "" if self._model == "model" else f"-{self._model}"
+        folder = DATA / "people" / f"{self._seed}-{self._part}{of}"
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / f"{name}.npy"
         if not file.exists():
@@ -289,7 +302,8 @@ ALL: dict[str, Callable[[People], Holding]] = {
 
 def _varied(vectors: Floats, random: np.random.Generator) -> Floats:
     """Moved by a tenth of their length, within the few dimensions that the demo's vectors have."""
-    moved = random.standard_normal((len(vectors), len(_rotation())), np.float32) @ _rotation()
+    rotation = _rotation(_OF_THE_DEMO)
+    moved = random.standard_normal((len(vectors), len(rotation)), np.float32) @ rotation
     return _unit(vectors + 0.1 * _unit(moved))
 
 
@@ -299,8 +313,8 @@ def _unit(vectors: Floats) -> Floats:
 
 
 @cache
-def _clip() -> Any:
-    return evaluate.Clip(DEMO / "model")
+def _clip(model: str) -> Any:
+    return evaluate.Clip(DEMO / model)
 
 
 @cache
@@ -327,13 +341,13 @@ def _saved(picture: Image.Image, quality: int) -> Image.Image:
 
 def _rotated(vectors: Floats) -> Floats:
     """Into more dimensions: cosines stay."""
-    return np.ascontiguousarray(vectors @ _rotation())
+    return np.ascontiguousarray(vectors @ _rotation(vectors.shape[1]))
 
 
 @cache
-def _rotation() -> Floats:
-    """(128, 512), rows of norm 1 that are orthogonal."""
+def _rotation(dimension: int) -> Floats:
+    """(dimension, 512), rows of norm 1 that are orthogonal."""
     random = np.random.default_rng(5)
-    rotation, _ = np.linalg.qr(random.standard_normal((DIMENSION, _OF_THE_DEMO)))
+    rotation, _ = np.linalg.qr(random.standard_normal((DIMENSION, dimension)))
     found: Floats = np.ascontiguousarray(rotation.T.astype(np.float32))
     return found

@@ -17,7 +17,6 @@ DIMENSION = 512
 class StubEncoder:
     """Deals out vectors from a pool. It is no model; see pgclip_workers.models.encoder.Encoder."""
 
-    name = "stub"
     dimension = DIMENSION
     logit_scale, logit_bias = 100.0, None
     device, precision = "cpu", "float32"
@@ -33,7 +32,8 @@ class StubEncoder:
         self._pool = pool / np.linalg.norm(pool, axis=1, keepdims=True)
         file = os.environ.get("STUB_VECTORS")
         self._prepared = np.load(file, mmap_mode="r") if file else None
-        self.fingerprint: dict[str, Any] = {"fatal": {"weights": "stub"}, "recorded": {}}
+        self.name = settings.model_name or "stub"
+        self.fingerprint: dict[str, Any] = {"fatal": {"weights": self.name}, "recorded": {}}
         self.batch_size = settings.batch_size or 256
 
     def encode_images(self, pixels: Sequence[Bytes]) -> Floats:
@@ -47,7 +47,8 @@ class StubEncoder:
 
     def _vector(self, text: str) -> Floats:
         if self._prepared is not None and text.startswith("vector "):
-            prepared: Floats = self._prepared[int(text.removeprefix("vector "))]
+            at = int(text.removeprefix("vector "))
+            prepared: Floats = self._prepared[at].astype("float32", copy=False)
             return prepared
         dealt: Floats = self._pool[hash(text) % len(self._pool)]
         return dealt

@@ -293,8 +293,11 @@ MODELS = """
 PLAN_MODEL = """
     SELECT items, images, texts, not_kept, bytes, rate, seconds FROM pgclip.plan_model(%s)
 """
+# Where Postgres keeps its data, if that is on this machine and the role may know.
 DATA_FOLDER = """
     SELECT CASE WHEN pg_has_role('pg_read_all_settings', 'USAGE')
+                 AND (inet_server_addr() IS NULL OR inet_server_addr() <<= '127.0.0.0/8'
+                      OR inet_server_addr() = '::1')
                 THEN current_setting('data_directory') END
 """
 ADD_MODEL = "SELECT pgclip.add_model(%s, %s::real, %s, %s::real)"

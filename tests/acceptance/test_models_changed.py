@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import psycopg2
@@ -211,6 +212,26 @@ def test_what_a_person_sees(
     eventually(lambda: "planted" not in told())
     assert "is not there" in told("cancel", "planted", "--yes", status=1)
     assert '"seconds_left": null' in told("--json")
+
+
+def test_a_disk_that_is_too_small_is_warned_of(
+    client: Client, database_url: str, services: LocalServices, start_worker: WorkerFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    import shutil
+
+    from support.commands import pgclip
+
+    given = {"PGCLIP_DATABASE_URL": database_url, "PGCLIP_REDIS_URL": services.redis_url}
+    start_worker(database_url)
+    client.submit_many({"text": f"text {n}", "key": f"{n}"} for n in range(50)).wait(60)
+    unseen = pgclip("models", "add", "new", "--yes", **given).stdout
+    assert "can't be seen from here" in unseen
+    assert "WARNING" not in unseen
+    monkeypatch.setattr("pgclip.cli.models._data_folder", lambda settings: Path("/"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(9, 8, 1))
+    assert "WARNING: 1 B are free there" in pgclip("models", "add", "b", "--yes", **given).stdout
+    assert "WARNING: 1 B are free on the disk" in pgclip("models", **given).stdout
 
 
 def test_nobody_is_found_where_nothing_is(client: Client, sql: Sql, model: None) -> None:

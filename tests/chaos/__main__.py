@@ -24,6 +24,7 @@ import throughput  # noqa: E402
 import worker_faults  # noqa: E402
 from faults import FAULTS, WEIGHTS, Missed  # noqa: E402
 from here import machine  # noqa: E402
+from model_change import ModelChange  # noqa: E402
 from recovery import until_leases_are_back, until_progress, until_settled  # noqa: E402
 from stage import LEASE, SETTINGS, Stage  # noqa: E402
 from verdict import Ledger, Verdict, judge, read_ledgers  # noqa: E402
@@ -44,6 +45,8 @@ def main() -> int:
     options.add_argument("--through-pooler", action="store_true", help="PgBouncer before Postgres")
     options.add_argument("--beside-celery", action="store_true", help="another application's, in "
                          "the same Redis; without faults that empty that")  # fmt: skip
+    options.add_argument("--change-model", action="store_true", help="to a second one, in the "
+                         "middle, and the first goes")  # fmt: skip
     options.add_argument("--throughput", action="store_true", help="then the rate after each kind")
     options.add_argument("--report", type=Path, help="a file for the report as JSON")
     options.add_argument("--keep", type=Path, help="a folder for logs and data, which stay")
@@ -110,14 +113,19 @@ def run(chosen: argparse.Namespace, folder: Path, names: list[str]) -> dict[str,
         folder, chosen.seed, chosen.workers, chosen.submitters,
         through_pooler=chosen.through_pooler, beside_celery=chosen.beside_celery,
     )  # fmt: skip
+    change = ModelChange(stage) if chosen.change_model else None
     try:
         until_progress(stage)
         while (number := injections.hits.total()) < chosen.faults:
             name = _next(names, injections, chosen.faults, random)
             print(f"{time.monotonic() - began:7.1f} s  {number + 1:4}  {name}", flush=True)
             injections.inject(name, stage, random)
+            if change is not None:
+                change.step(injections.hits.total(), chosen.faults)
             time.sleep(random.random() * 0.5)
         stage.stop_submitting()
+        if change is not None:
+            change.finish()
         settled = until_settled(stage)
         ledger = read_ledgers(folder)
         verdict = judge(ledger, stage.services.database_url, stage.redis_url)

@@ -45,19 +45,20 @@ class Worker:
 
     def __init__(self, number: int, stage: "Stage", **environ: str) -> None:
         self._stage = stage
+        self._environ = environ
         self._log = stage.folder / f"worker-{number}.log"
         self.postgres, self.redis = (
             Proxy((host_of(url), port_of(url))) for url in (stage.database_url, stage.redis_url)
         )
-        self.process = self.start(**environ)
+        self.process = self.start()
 
-    def start(self, **environ: str) -> "subprocess.Popen[bytes]":
+    def start(self) -> "subprocess.Popen[bytes]":
         """A process in the place of the one that ended."""
         environment = self._stage.environment(
             PGCLIP_DATABASE_URL=through(self._stage.database_url, self.postgres),
             PGCLIP_REDIS_URL=through(self._stage.redis_url, self.redis),
             PYTHONPATH=python_path(TESTS / "support" / "planted", TESTS),
-            **environ,
+            **self._environ,
         )
         with self._log.open("ab") as log:
             command = [sys.executable, str(TESTS / "support" / "planted_worker.py")]
@@ -187,7 +188,7 @@ class Stage:
     def _keep(self) -> None:
         number = 0
         while not self._stopping.wait(0.2):
-            for worker in self.workers:
+            for worker in list(self.workers):
                 if not worker.lives:
                     self.restarts += 1
                     worker.start()

@@ -176,7 +176,7 @@ def model_beside(stage: Stage, random: Random) -> None:
         stage.sql("SELECT pgclip.cancel_model(name) FROM pgclip.models "
                   "WHERE name = 'beside' AND state = 'filling'")  # fmt: skip
         deadline = time.monotonic() + 60
-        while stage.sql("SELECT count(*) FROM pgclip.model") != [(1,)]:
+        while stage.sql("SELECT count(*) FROM pgclip.model WHERE name = 'beside'") != [(0,)]:
             if time.monotonic() > deadline:
                 stage.troubles.append("a model that was taken back is not gone")
                 break

@@ -1,6 +1,5 @@
 """`pgclip models`: which there are, and changing the one that is searched."""
 
-import os
 import shutil
 from collections.abc import Sequence
 from datetime import timedelta
@@ -21,10 +20,12 @@ from pgclip.cli.options import (
     RedisUrl,
     client_for,
     kind_of,
+    urls_file,
 )
 from pgclip.cli.output import print_json, print_table, shown_bytes, shown_key
 from pgclip.client import Client
 from pgclip.database import Database
+from pgclip.settings import Settings
 
 app = typer.Typer(
     help="Models: add one, fill it, compare, promote, go back, all while everything runs.",
@@ -54,6 +55,8 @@ def models(
     with client_for(database_url, redis_url) as client:
         found = client.models()
         maps = client.model_maps()
+        filling = any(model.state == "filling" and model.lacking for model in found)
+        free = _free_disk(client) if filling else None
     if as_json:
         print_json([_as_json(model) for model in found])
         return
@@ -64,6 +67,11 @@ def models(
         ("model", "state", "filled", "rate", "left", "size", "workers", "recall", "answers"),
         ([*_row(model)] for model in found),
     )
+    if free is not None and free < 2 * _still_to_come(found):
+        typer.echo(
+            f"WARNING: {shown_bytes(free)} are free on the disk, and what is still to be filled "
+            f"takes about {shown_bytes(_still_to_come(found))}, twice that while indexes are built"
+        )
     for one in maps:
         if one.recall is not None and one.query_kind:
             typer.echo(
@@ -277,6 +285,13 @@ def _row(model: Model) -> tuple[str, ...]:
     )
 
 
+def _still_to_come(models: Sequence[Model]) -> int:
+    """Bytes that models being filled lack yet, were their vectors as long as the live one's."""
+    live = next((model for model in models if model.state == "live" and model.items), None)
+    lacking = sum(model.lacking for model in models if model.state == "filling")
+    return 0 if live is None else live.size * lacking // live.items
+
+
 def _answers(model: Model) -> str:
     """What a search of it gives now."""
     if model.state in ("retired", "dropping") or not model.dimension:
@@ -318,16 +333,25 @@ def _told(plan: ModelPlan, free: int | None) -> Sequence[str]:
 
 def _free_disk(client: Client) -> int | None:
     """Bytes free where Postgres keeps its data; None if that is not on this machine."""
-    database = Database(client.settings.required("database_url"), pool_size=1)
+    folder = _data_folder(client.settings)
+    try:
+        return None if folder is None else shutil.disk_usage(folder).free
+    except OSError:
+        return None
+
+
+def _data_folder(settings: Settings) -> Path | None:
+    database = Database(settings.required("database_url"), pool_size=1)
     try:
         with database.transaction("disk") as cursor:
             cursor.execute(statements.DATA_FOLDER)
             (folder,) = cursor.fetchone() or (None,)
     finally:
         database.close()
-    if not folder or not os.access(folder, os.R_OK) or not (Path(folder) / "PG_VERSION").exists():
-        return None
-    return shutil.disk_usage(folder).free
+    if folder is None or not folder.startswith("/proc/"):
+        return folder and Path(folder)
+    # An embedded server knows its folder by a number of its own; that of pgclip up is known here.
+    return urls_file(settings).parent if urls_file(settings).exists() else None
 
 
 def _print_comparison(found: Comparison, show: int) -> None:
