@@ -41,6 +41,8 @@ DECLARE
     v_allowed int;
     v_drawn   record;
     v_more    boolean := false;
+    -- A kind may be rare, and rows in the order of hashes lie apart.
+    v_looked  int := 10 * p_page;
 BEGIN
     FOR v_sample IN
         SELECT s.model_id, s.kind, s.contents, s.last_hash, m.map_sample, p.source_id
@@ -51,22 +53,29 @@ BEGIN
         v_allowed := least(pgclip._allowed(v_sample.model_id, p_page, p_most),
                            v_sample.map_sample - v_sample.contents);
         CONTINUE WHEN v_allowed = 0;
-        SELECT count(*) AS count, array_agg(d.item_id ORDER BY d.content_hash) AS items,
-               (array_agg(d.content_hash ORDER BY d.content_hash DESC))[1] AS last INTO v_drawn
-        FROM (SELECT DISTINCT ON (e.content_hash) e.content_hash, e.item_id
-              FROM pgclip.embedding_set e
-              WHERE e.model_id = v_sample.source_id AND e.kind = v_sample.kind
-                AND e.content_hash > v_sample.last_hash
-              ORDER BY e.content_hash, e.item_id LIMIT v_allowed) d;
+        WITH page AS MATERIALIZED (
+            SELECT e.content_hash, e.item_id, e.kind FROM pgclip.embedding_set e
+            WHERE e.model_id = v_sample.source_id AND e.content_hash > v_sample.last_hash
+            ORDER BY e.content_hash, e.item_id LIMIT v_looked
+        ), drawn AS (
+            SELECT DISTINCT ON (content_hash) content_hash, item_id FROM page
+            WHERE kind = v_sample.kind ORDER BY content_hash, item_id LIMIT v_allowed
+        )
+        SELECT count(*) AS count, array_agg(item_id ORDER BY content_hash) AS items,
+               (array_agg(content_hash ORDER BY content_hash DESC))[1] AS last,
+               (SELECT count(*) FROM page) AS looked,
+               (SELECT content_hash FROM page ORDER BY content_hash DESC LIMIT 1) AS last_looked
+        INTO v_drawn FROM drawn;
         PERFORM pgclip._fill(v_sample.model_id, v_drawn.items, v_allowed, '30 s');
         UPDATE pgclip.model_sample s SET contents = s.contents + v_drawn.count,
-            last_hash = coalesce(v_drawn.last, s.last_hash),
-            has_all = v_drawn.count < v_allowed,
-            drawn_at = CASE WHEN v_drawn.count < v_allowed
+            last_hash = coalesce(CASE WHEN v_drawn.count = v_allowed THEN v_drawn.last
+                                      ELSE v_drawn.last_looked END, s.last_hash),
+            has_all = v_drawn.count < v_allowed AND v_drawn.looked < v_looked,
+            drawn_at = CASE WHEN v_drawn.count < v_allowed AND v_drawn.looked < v_looked
                               OR s.contents + v_drawn.count >= v_sample.map_sample
                             THEN clock_timestamp() END
         WHERE s.model_id = v_sample.model_id AND s.kind = v_sample.kind;
-        v_more := v_more OR v_drawn.count > 0;
+        v_more := v_more OR v_drawn.looked > 0;
     END LOOP;
     RETURN v_more;
 END $$;
@@ -82,13 +91,14 @@ DECLARE
     v_mapping pgclip.model_mapping;
     v_drawn   timestamptz;
     v_filled  real;
+    v_begin   timestamptz := clock_timestamp();
 BEGIN
     SELECT * INTO v_mapping FROM pgclip.model_mapping
     WHERE model_id = p_model AND state <> 'impossible' FOR UPDATE SKIP LOCKED;
     IF v_mapping.model_id IS NULL
        OR EXISTS (SELECT FROM pgclip.model_sample s WHERE s.model_id = p_model
                   AND s.drawn_at IS NULL)
-       OR v_mapping.looked_at > clock_timestamp() - interval '30 s' THEN
+       OR v_mapping.look_at > clock_timestamp() THEN
         RETURN;
     END IF;
     v_drawn := (SELECT max(s.drawn_at) + interval '31 s' FROM pgclip.model_sample s
@@ -100,7 +110,9 @@ BEGIN
         RETURN;  -- the sample is still being encoded
     END IF;
     v_filled := pgclip._filled_of(p_model, v_mapping.source_id);
-    UPDATE pgclip.model_mapping SET looked_at = clock_timestamp() WHERE model_id = p_model;
+    -- Of ten million items that takes some seconds: a two-hundredth of the time.
+    UPDATE pgclip.model_mapping SET look_at = clock_timestamp() + greatest(
+        interval '30 s', 200 * (clock_timestamp() - v_begin)) WHERE model_id = p_model;
     IF v_filled = 1 THEN
         PERFORM pgclip._forget_map(p_model);
     ELSIF v_mapping.state = 'waits' OR EXISTS (

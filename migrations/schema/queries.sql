@@ -156,7 +156,9 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
         WHERE model_id = p_model AND kind = p_kind AND hash = p_hash RETURNING data
     )
     INSERT INTO pgclip.kept_query (kind, hash, data)
-    SELECT p_kind, p_hash, data FROM answered WHERE p_keep
+    SELECT p_kind, p_hash, data FROM answered
+    -- Others are asked what is kept, too, which nobody asks again by that.
+    WHERE p_keep AND EXISTS (SELECT FROM pgclip.model WHERE id = p_model AND state = 'live')
     ON CONFLICT (kind, hash) DO UPDATE SET asked_at = excluded.asked_at;
 $$;
 

@@ -58,7 +58,7 @@ CREATE TABLE pgclip.model_mapping (
     state     text NOT NULL CHECK (state IN ('waits', 'answers', 'refused', 'impossible')),
     why       text,
     filled    real NOT NULL DEFAULT 0,  -- the share that was when it was judged last
-    looked_at timestamptz NOT NULL DEFAULT '-infinity'
+    look_at   timestamptz NOT NULL DEFAULT '-infinity'  -- how far it is, not before
 );
 -- A map of a kind's vectors from the space of the source into that of the model: x becomes
 -- M x + shift, where the columns of M are the axes.

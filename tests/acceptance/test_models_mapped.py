@@ -77,7 +77,7 @@ def test_early_answers_are_those_of_the_model_itself(
     assert len(filled.hybrid("query 1", k=10)) == 10
     eventually(lambda: sql("SELECT count(*) FROM pgclip.embedding_set WHERE model_id = 2")
                == [(ALL,)])  # fmt: skip
-    sql("UPDATE pgclip.model_mapping SET looked_at = '-infinity'")
+    sql("UPDATE pgclip.model_mapping SET look_at = '-infinity'")
     eventually(lambda: sql(STATE) == [])
     assert [hit.key for hit in filled.search("query 0")] == nearest("query 0", "near")
     assert not any(hit.mapped for hit in filled.search("query 0"))
