@@ -96,7 +96,7 @@ LANGUAGE sql STABLE AS $$
     SELECT 'indexes', u <= 50000, format('%s vectors have no index yet', u)
     FROM pgclip.unindexed(p_model) u
     UNION ALL
-    SELECT 'recall', count(*) = 0 OR pgclip._hot_for(p_model) < '10 s',  -- not in a burst
+    SELECT 'recall', count(*) = 0 OR coalesce(pgclip._hot_for(p_model) < '10 s', false),  -- a burst
            format('%s directions are not measured', count(*))
     FROM (SELECT DISTINCT kind FROM pgclip.segment WHERE model_id = p_model AND state = 'sealed') s
     CROSS JOIN unnest(enum_range(NULL::pgclip.kind)) q(kind)
