@@ -36,7 +36,12 @@ EACH = 20  # drawings of a thing
 RATE = 37  # pictures a second, of ViT-B/32 on two cores: results/encode.json
 QUIET = {"PGCLIP_SEGMENT_ROWS": "20000", "PGCLIP_KEEP_QUERIES": "1000"}
 STATE = "SELECT state FROM pgclip.model_mapping"
-FILLED = "SELECT NOT EXISTS (SELECT FROM pgclip.model_walk) AND NOT EXISTS (SELECT FROM pgclip.job)"
+# Of what was there: somebody goes on submitting.
+FILLED = """
+    SELECT NOT EXISTS (SELECT FROM pgclip.model_walk)
+       AND NOT EXISTS (SELECT FROM pgclip.job WHERE item_id <= (SELECT last_item FROM pgclip.model
+                                                                WHERE name = 'new'))
+"""
 
 
 def main() -> int:

@@ -65,10 +65,11 @@ BEGIN
     IF sample IS NULL OR sample NOT BETWEEN 30 AND 2000 THEN
         RAISE EXCEPTION 'sample must be from 30 to 2000, not %', sample USING ERRCODE = 'PC001';
     END IF;
-    RETURN pgclip._calibrate(pgclip._live_model(), sample);
+    RETURN pgclip._calibrate(pgclip._live_model(), sample, true);
 END $$;
 
-CREATE FUNCTION pgclip._calibrate(p_model smallint, p_sample int) RETURNS int
+-- p_anew: also what is calibrated already.
+CREATE FUNCTION pgclip._calibrate(p_model smallint, p_sample int, p_anew boolean) RETURNS int
 LANGUAGE plpgsql AS $$
 DECLARE
     v_count int;
@@ -102,7 +103,8 @@ BEGIN
         FROM unrelated WHERE queries >= 30 AND items >= 30 AND deviation > 0
         ON CONFLICT (model_id, query_kind, item_kind) DO UPDATE SET midpoint = excluded.midpoint,
             slope = excluded.slope, mean = excluded.mean, deviation = excluded.deviation
-    $q$, p_model, pgclip._vectors(p_model)) USING p_sample;
+            WHERE $2
+    $q$, p_model, pgclip._vectors(p_model)) USING p_sample, p_anew;
     GET DIAGNOSTICS v_count = ROW_COUNT;
     RETURN v_count;
 EXCEPTION WHEN undefined_table THEN

@@ -93,7 +93,8 @@ $$;
 CREATE FUNCTION pgclip._readiness_of_search(p_model smallint)
 RETURNS TABLE (what text, is_ready boolean, detail text)
 LANGUAGE sql STABLE AS $$
-    SELECT 'indexes', u <= 50000, format('%s vectors have no index yet', u)
+    SELECT 'indexes', u <= greatest(50000, 2 * pgclip.unindexed(pgclip._live_model())),
+           format('%s vectors have no index yet', u)
     FROM pgclip.unindexed(p_model) u
     UNION ALL
     SELECT 'recall', count(*) = 0 OR coalesce(pgclip._hot_for(p_model) < '10 s', false),  -- a burst
@@ -103,12 +104,11 @@ LANGUAGE sql STABLE AS $$
     WHERE NOT EXISTS (SELECT FROM pgclip.direction d WHERE d.model_id = p_model
                       AND d.query_kind = q.kind AND d.kind = s.kind)
     UNION ALL
-    SELECT 'relevance', count(*) = 0,
+    -- Tried, it is as far as it can be: too few may have asked.
+    SELECT 'relevance', count(*) = 0 OR (SELECT calibrated_at IS NOT NULL FROM pgclip.model
+                                         WHERE id = p_model),
            format('%s directions that the live model is calibrated for are not', count(*))
-    FROM pgclip.calibration c
-    WHERE c.model_id = pgclip._live_model() AND NOT EXISTS (
-        SELECT FROM pgclip.calibration o WHERE o.model_id = p_model
-        AND (o.query_kind, o.item_kind) = (c.query_kind, c.item_kind))
+    FROM pgclip._uncalibrated(p_model)
     UNION ALL
     SELECT 'queries', 20 * count(*) <= (SELECT count(*) FROM pgclip.kept_query),  -- new ones come
            format('%s queries that are kept are not encoded', count(*))
@@ -128,6 +128,7 @@ CREATE FUNCTION pgclip.promote_model(
 LANGUAGE plpgsql AS $$
 DECLARE
     v_model   pgclip.model := pgclip._model_that_is(p_name, '{filling,standby}');
+    v_live    text := (SELECT name FROM pgclip.model WHERE state = 'live');
     v_lacking text;
 BEGIN
     SELECT string_agg(what || ': ' || detail, '; ') INTO v_lacking
@@ -139,7 +140,13 @@ BEGIN
                    'again; share => 0.9 is content with less, anyway => true with everything.';
     END IF;
     PERFORM pgclip._lock_models();
-    v_model := pgclip._model_that_is(p_name, '{filling,standby}');  -- somebody else may have, too
+    -- Somebody else may have promoted it meanwhile, or another one.
+    v_model := pgclip._model_that_is(p_name, '{filling,standby}');
+    IF v_live IS DISTINCT FROM (SELECT name FROM pgclip.model WHERE state = 'live') THEN
+        RAISE EXCEPTION 'model % was promoted meanwhile', (
+            SELECT name FROM pgclip.model WHERE state = 'live') USING ERRCODE = 'PC006',
+            HINT = 'Promote this one again, if it should take its place.';
+    END IF;
     PERFORM pgclip._exchange_models(v_model.id, keep);
 END $$;
 
@@ -154,6 +161,7 @@ BEGIN
     PERFORM pgclip._lock_models();
     model := coalesce(p_name, (SELECT name FROM pgclip.model
                                WHERE state = 'filling' AND replaced_at IS NOT NULL
+                                 AND dimension IS NOT NULL
                                ORDER BY replaced_at DESC LIMIT 1));
     IF model IS NULL THEN
         RAISE EXCEPTION 'there is no model to go back to' USING ERRCODE = 'PC006',
@@ -166,11 +174,17 @@ END $$;
 
 CREATE FUNCTION pgclip._exchange_models(p_model smallint, p_keep interval) RETURNS void
 LANGUAGE plpgsql AS $$
+DECLARE
+    v_before pgclip.model;
 BEGIN
+    SELECT * INTO v_before FROM pgclip.model WHERE state = 'live';
     UPDATE pgclip.model SET state = 'filling', replaced_at = clock_timestamp(),
         kept_until = clock_timestamp() + p_keep,
         last_item = coalesce((SELECT max(id) FROM pgclip.item), 0)
     WHERE state = 'live';
+    IF v_before.dimension IS NULL THEN  -- no worker has ever brought it
+        PERFORM pgclip._begin_drop(v_before.id, true);
+    END IF;
     UPDATE pgclip.model SET state = 'live', replaced_at = NULL, kept_until = NULL,
         is_paused = false, pace = NULL
     WHERE id = p_model;
@@ -189,28 +203,46 @@ BEGIN
 END $$;
 
 -- For the steward: nothing more is queued for a model that stands by and that no worker has served
--- for ten minutes; one that was kept long enough is retired.
+-- for ten minutes; one that was kept long enough is retired. What somebody has locked is for later,
+-- and each is looked at again once it is locked: it may have become the live one.
 CREATE FUNCTION pgclip._see_to_standbys() RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
-    v_model pgclip.model;
+    v_model smallint;
 BEGIN
     FOR v_model IN
-        SELECT * FROM pgclip.model m WHERE m.state = 'filling' AND m.replaced_at IS NOT NULL
-        AND (m.kept_until < clock_timestamp()
-             OR NOT m.is_unattended AND m.replaced_at < clock_timestamp() - interval '10 min'
-                AND NOT EXISTS (SELECT FROM pgclip.worker w WHERE w.model_id = m.id
-                                AND w.expires_at > clock_timestamp() - interval '10 min'))
+        SELECT m.id FROM pgclip.model m
+        WHERE m.state = 'filling' AND m.replaced_at < clock_timestamp() - interval '10 min'
+          AND NOT m.is_unattended AND NOT pgclip._is_served(m.id)
+        FOR NO KEY UPDATE SKIP LOCKED
     LOOP
-        IF v_model.kept_until >= clock_timestamp() IS NOT FALSE THEN
-            UPDATE pgclip.model SET is_unattended = true
-            WHERE id = v_model.id AND state = 'filling';
-            DELETE FROM pgclip.model_walk WHERE model_id = v_model.id;
-        ELSIF pg_try_advisory_xact_lock(7311994461) AND pgclip._answered_by(v_model.id) IS NULL THEN
-            PERFORM pgclip._begin_drop(v_model.id, false);
+        UPDATE pgclip.model m SET is_unattended = true
+        WHERE m.id = v_model AND m.state = 'filling' AND NOT pgclip._is_served(m.id);
+        IF FOUND THEN
+            DELETE FROM pgclip.model_walk WHERE model_id = v_model;
         END IF;
     END LOOP;
+    IF EXISTS (SELECT FROM pgclip.model m WHERE m.state = 'filling'
+               AND m.kept_until < clock_timestamp())
+       AND pg_try_advisory_xact_lock(7311994461) THEN
+        FOR v_model IN
+            SELECT m.id FROM pgclip.model m
+            WHERE m.state = 'filling' AND m.kept_until < clock_timestamp()
+              AND pgclip._answered_by(m.id) IS NULL
+            FOR UPDATE SKIP LOCKED
+        LOOP
+            PERFORM pgclip._begin_drop(v_model, false);
+        END LOOP;
+    END IF;
 END $$;
+
+-- Whether a worker has served it within ten minutes; while Postgres was down none could say so.
+CREATE FUNCTION pgclip._is_served(p_model smallint) RETURNS boolean
+LANGUAGE sql VOLATILE AS $$
+    SELECT pg_postmaster_start_time() > clock_timestamp() - interval '10 min' OR EXISTS (
+        SELECT FROM pgclip.worker w WHERE w.model_id = p_model
+        AND w.expires_at > clock_timestamp() - interval '10 min')
+$$;
 
 -- The model that a model's vectors still answer for, by a map; NULL if none.
 CREATE FUNCTION pgclip._answered_by(p_model smallint) RETURNS text
@@ -240,9 +272,13 @@ DECLARE
     v_model pgclip.model;
 BEGIN
     PERFORM pgclip._lock_models();
-    v_model := pgclip._model_that_is(p_name, '{standby,retired}');
+    v_model := pgclip._model_that_is(p_name, '{standby,retired,dropping}');
     PERFORM pgclip._refuse_while_it_answers(v_model, anyway);
-    PERFORM pgclip._begin_drop(v_model.id, true);
+    UPDATE pgclip.model_walk SET with_model = true
+    WHERE model_id = v_model.id AND v_model.state = 'retired';
+    IF NOT FOUND THEN
+        PERFORM pgclip._begin_drop(v_model.id, true);
+    END IF;
 END $$;
 
 CREATE FUNCTION pgclip._refuse_while_it_answers(p_model pgclip.model, p_anyway boolean)
@@ -277,7 +313,8 @@ END $$;
 CREATE FUNCTION pgclip._begin_drop(p_model smallint, p_with_model boolean) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
-    UPDATE pgclip.model SET state = 'retired' WHERE id = p_model;
+    UPDATE pgclip.model SET state = 'retired', replaced_at = NULL, kept_until = NULL
+    WHERE id = p_model;
     DELETE FROM pgclip.worker WHERE model_id = p_model;  -- their next heartbeat tells them
     PERFORM pgclip._forget_map(model_id) FROM pgclip.model_mapping
     WHERE p_model IN (model_id, source_id);
@@ -312,6 +349,7 @@ BEGIN
     IF pace_model.pace IS NOT NULL AND v_model.dimension IS NOT NULL THEN
         PERFORM pgclip._forget_jobs(ARRAY(
             SELECT id FROM pgclip.job WHERE model_id = v_model.id AND lease IS NULL
+              AND group_limit IS NULL AND strikes = 0 AND not_before IS NULL
             ORDER BY id FOR UPDATE SKIP LOCKED));
         PERFORM pgclip._begin_walk(v_model.id);
         UPDATE pgclip.model_sample SET contents = 0, last_hash = '', drawn_at = NULL
@@ -331,14 +369,29 @@ BEGIN
     SELECT p_model, k.kind, k.hash, k.data FROM pgclip.kept_query k
     WHERE NOT EXISTS (SELECT FROM pgclip.query_vector v WHERE v.model_id = p_model
                       AND (v.kind, v.hash) = (k.kind, k.hash))
+      AND NOT EXISTS (SELECT FROM pgclip.query_request r WHERE r.model_id = p_model
+                      AND (r.kind, r.hash) = (k.kind, k.hash))
     ORDER BY k.asked_at DESC LIMIT 200
     ON CONFLICT DO NOTHING;
     IF NOT EXISTS (SELECT FROM pgclip.model_walk WHERE model_id = p_model)
-       AND EXISTS (SELECT FROM pgclip._readiness_of_search(p_model)
-                   WHERE what = 'relevance' AND NOT is_ready) THEN
-        PERFORM pgclip._calibrate(p_model, 300);
+       AND EXISTS (SELECT FROM pgclip._uncalibrated(p_model)) THEN
+        UPDATE pgclip.model SET calibrated_at = clock_timestamp() WHERE id = p_model
+        AND (calibrated_at < clock_timestamp() - interval '1 hour') IS NOT FALSE;
+        IF FOUND THEN
+            PERFORM pgclip._calibrate(p_model, 300, false);
+        END IF;
     END IF;
 END $$;
+
+-- Directions that were measured for the live model and are not for this one.
+CREATE FUNCTION pgclip._uncalibrated(p_model smallint)
+RETURNS TABLE (query_kind pgclip.kind, item_kind pgclip.kind)
+LANGUAGE sql STABLE AS $$
+    SELECT c.query_kind, c.item_kind FROM pgclip.calibration c
+    WHERE c.model_id = pgclip._live_model() AND c.mean IS NOT NULL AND NOT EXISTS (
+        SELECT FROM pgclip.calibration o WHERE o.model_id = p_model
+        AND (o.query_kind, o.item_kind) = (c.query_kind, c.item_kind))
+$$;
 
 -- What a model would cost that is to be added: items that have to be encoded, those that can't be,
 -- since their bytes were not kept; bytes on disk, as many as the live one's vectors and indexes

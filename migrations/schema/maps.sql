@@ -28,8 +28,8 @@ END $$;
 
 CREATE FUNCTION pgclip._forget_map(p_model smallint) RETURNS void
 LANGUAGE sql AS $$
-    DELETE FROM pgclip.model_sample WHERE model_id = p_model;
     DELETE FROM pgclip.model_mapping WHERE model_id = p_model;
+    DELETE FROM pgclip.model_sample WHERE model_id = p_model;
 $$;
 
 -- For the steward: queues the next of the contents that maps are learnt from, in the order of their
@@ -48,7 +48,7 @@ BEGIN
         SELECT s.model_id, s.kind, s.contents, s.last_hash, m.map_sample, p.source_id
         FROM pgclip.model_sample s JOIN pgclip.model m ON m.id = s.model_id
         JOIN pgclip.model_mapping p ON p.model_id = s.model_id
-        WHERE s.drawn_at IS NULL ORDER BY s.model_id, s.kind FOR UPDATE OF s SKIP LOCKED
+        WHERE s.drawn_at IS NULL AND NOT m.is_unattended ORDER BY s.model_id, s.kind FOR UPDATE OF s SKIP LOCKED
     LOOP
         v_allowed := least(pgclip._allowed(v_sample.model_id, p_page, p_most),
                            v_sample.map_sample - v_sample.contents);
@@ -81,8 +81,8 @@ BEGIN
 END $$;
 
 -- For a worker: whether maps of its model are to be learnt, or again since 5, 20 or 50 percent have
--- been filled meanwhile; and the kinds, of which the sample is not all there is. Holds a lock until
--- the transaction ends: of all workers one does it.
+-- been filled meanwhile; and the kinds of which something lacks. No other worker is told so for ten
+-- minutes, in which it is done.
 CREATE FUNCTION pgclip.map_due(p_model smallint)
 RETURNS TABLE (source smallint, kind pgclip.kind, bound real, filled real)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -119,23 +119,28 @@ BEGIN
               SELECT FROM unnest(ARRAY[0.05, 0.2, 0.5]::real[]) at
               WHERE at > v_mapping.filled AND at <= v_filled) THEN
         RETURN QUERY
-            SELECT v_mapping.source_id, s.kind, m.map_bound, v_filled
-            FROM pgclip.model_sample s JOIN pgclip.model m ON m.id = s.model_id
-            WHERE s.model_id = p_model AND NOT s.has_all;
-        IF NOT FOUND THEN  -- all is in the sample
-            PERFORM pgclip._forget_map(p_model);
-        END IF;
+            SELECT v_mapping.source_id, k, m.map_bound, v_filled
+            FROM pgclip.model m CROSS JOIN unnest(enum_range(NULL::pgclip.kind)) k
+            WHERE m.id = p_model AND EXISTS (
+                SELECT FROM pgclip.embedding_set o
+                WHERE o.model_id = v_mapping.source_id AND o.kind = k AND NOT EXISTS (
+                    SELECT FROM pgclip.embedding_set n
+                    WHERE n.item_id = o.item_id AND n.model_id = p_model));
+        UPDATE pgclip.model_mapping SET look_at = clock_timestamp() + interval '10 min'
+        WHERE model_id = p_model;
     END IF;
 END $$;
 
--- The share of what the source has that the model has, too; 1 only if that is all.
+-- The share of what the source has that the model has, too, or can't encode; 1 only if that is all.
 CREATE FUNCTION pgclip._filled_of(p_model smallint, p_source smallint) RETURNS real
 LANGUAGE sql STABLE AS $$
-    SELECT CASE WHEN count(*) = count(n.item_id) THEN 1
-                ELSE least(0.999, count(n.item_id) / count(*)::float8) END
-    FROM pgclip.embedding_set o
-    LEFT JOIN pgclip.embedding_set n ON n.item_id = o.item_id AND n.model_id = p_model
-    WHERE o.model_id = p_source
+    SELECT CASE WHEN filled = count THEN 1 ELSE least(0.999, filled / count::float8) END
+    FROM (SELECT count(*) AS count, count(*) FILTER (
+                     WHERE n.item_id IS NOT NULL OR f.item_id IS NOT NULL) AS filled
+          FROM pgclip.embedding_set o
+          LEFT JOIN pgclip.embedding_set n ON n.item_id = o.item_id AND n.model_id = p_model
+          LEFT JOIN pgclip.failure f ON f.item_id = o.item_id AND f.model_id = p_model
+          WHERE o.model_id = p_source) c
 $$;
 
 -- For a worker: contents of a kind that both models have encoded, in the order of their hashes, a
@@ -182,6 +187,10 @@ DECLARE
     v_axis real[];
     v_nth  int := 0;
 BEGIN
+    PERFORM FROM pgclip.model_mapping WHERE model_id = p_model FOR NO KEY UPDATE;
+    IF NOT FOUND THEN  -- its model or the source has gone meanwhile
+        RETURN;
+    END IF;
     DELETE FROM pgclip.model_map WHERE model_id = p_model AND kind = p_kind;
     INSERT INTO pgclip.model_map (model_id, kind, shift, pairs)
     VALUES (p_model, p_kind, p_shift::@vector@.halfvec, p_pairs);
@@ -199,12 +208,17 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_state text;
 BEGIN
+    PERFORM FROM pgclip.model_mapping WHERE model_id = p_model FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        RETURN NULL;
+    END IF;
     INSERT INTO pgclip.model_map_judgement
            (model_id, query_kind, kind, filled, contents, queries, asked, recall)
     SELECT p_model, j.query_kind, j.kind, p_filled, j.contents, j.queries, j.asked, j.recall
     FROM jsonb_to_recordset(p_judged) AS j(query_kind pgclip.kind, kind pgclip.kind, contents int,
                                            queries int, asked int, recall real);
-    UPDATE pgclip.model_mapping p SET filled = p_filled, (state, why) = (
+    UPDATE pgclip.model_mapping p SET filled = p_filled,
+        look_at = least(look_at, clock_timestamp() + interval '30 s'), (state, why) = (
         SELECT CASE WHEN min(j.recall) >= m.map_bound THEN 'answers' ELSE 'refused' END,
                CASE WHEN min(j.recall) >= m.map_bound IS NOT TRUE THEN format(
                    'mapped answers find %s of the ten nearest where they find least, less than %s',

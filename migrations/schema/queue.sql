@@ -24,6 +24,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_worker bigint;
 BEGIN
+    PERFORM pgclip._attend(p_model);  -- before the lock below, which others may hold as well
     INSERT INTO pgclip.worker (model_id, host, pid, device, precision, batch_size, expires_at)
     SELECT id, p_host, p_pid, p_device, p_precision, p_batch_size,
            clock_timestamp() + make_interval(secs => p_lease_seconds)
@@ -35,7 +36,6 @@ BEGIN
         RAISE EXCEPTION 'this worker''s model is retired or gone' USING ERRCODE = 'PC006',
             HINT = 'Start it with the live model; see pgclip.models.';
     END IF;
-    PERFORM pgclip._attend(p_model);
     RETURN v_worker;
 END $$;
 
@@ -49,6 +49,8 @@ CREATE FUNCTION pgclip.heartbeat(
     p_stored bigint DEFAULT NULL
 ) RETURNS uuid[]
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_model smallint;
 BEGIN
     PERFORM set_config('synchronous_commit', 'off', true);
     UPDATE pgclip.worker SET heartbeat_at = clock_timestamp(), held_at_death = NULL,
@@ -60,10 +62,11 @@ BEGIN
                              + coalesce(rate, 0) * 0.5 ^ (s / 10)
                       FROM (SELECT extract(epoch FROM clock_timestamp() - heartbeat_at)::float8 AS s
                             ) e) ELSE rate END
-    WHERE id = p_worker;
+    WHERE id = p_worker RETURNING model_id INTO v_model;
     IF NOT FOUND THEN
         RETURN NULL;
     END IF;
+    PERFORM pgclip._attend(v_model);
     UPDATE pgclip.worker SET fastest = rate WHERE id = p_worker AND rate > coalesce(fastest, 0);
     RETURN ARRAY(SELECT DISTINCT lease FROM pgclip.job
                  WHERE worker_id = p_worker AND lease IS NOT NULL);
@@ -313,8 +316,12 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     FROM pgclip.model m WHERE m.state <> 'retired' AND NOT m.is_paused
 $$;
 
--- Jobs of the live model that wait, counted up to p_most. What fills another one is no backlog.
+-- Jobs of the live model that wait, counted up to p_most. What fills a model is no backlog: it is
+-- queued a day behind.
 CREATE FUNCTION pgclip.waiting(p_most int) RETURNS bigint
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    SELECT coalesce((SELECT pgclip._waits(id, p_most) FROM pgclip.model WHERE state = 'live'), 0)
+    SELECT count(*) FROM (
+        SELECT FROM pgclip.job j JOIN pgclip.model m ON m.id = j.model_id AND m.state = 'live'
+        WHERE j.lease IS NULL AND j.not_before IS NULL
+          AND j.rank < clock_timestamp() + interval '10 min' LIMIT p_most) counted
 $$;

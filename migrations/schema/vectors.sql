@@ -86,7 +86,8 @@ LANGUAGE sql STABLE AS $$
         (SELECT pgclip._mapped_vector(p_model, i.kind, (
                     SELECT @vector@.l2_normalize(@vector@.avg(v))
                     FROM pgclip.vectors_of(p_item, p.source_id) v))
-         FROM pgclip.model_mapping p JOIN pgclip.item i ON i.id = p_item
+         FROM pgclip.model_mapping p
+         JOIN pgclip.embedding_set i ON i.item_id = p_item AND i.model_id = p.source_id
          WHERE p.model_id = p_model AND p.state = 'answers'))
 $$;
 

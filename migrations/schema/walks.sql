@@ -91,6 +91,10 @@ BEGIN
         WHERE item_id = ANY(p_items) AND model_id = p_model
         ORDER BY item_id FOR UPDATE SKIP LOCKED);
     DELETE FROM pgclip.failure WHERE item_id = ANY(p_items) AND model_id = p_model;
+    INSERT INTO pgclip.content_release (kind, hash)  -- of bytes that waited for it alone
+    SELECT DISTINCT i.kind, i.content_hash FROM pgclip.item i
+    JOIN pgclip.content o ON o.kind = i.kind AND o.hash = i.content_hash
+    WHERE i.id = ANY(p_items) AND NOT i.keep_source AND o.data IS NOT NULL;
     RETURN NOT EXISTS (SELECT FROM pgclip.job
                        WHERE item_id = ANY(p_items) AND model_id = p_model)
        AND NOT EXISTS (SELECT FROM pgclip.embedding_set
@@ -139,7 +143,8 @@ LANGUAGE sql STABLE AS $$
                 WHEN m.pace IS NULL THEN p_page
                 ELSE greatest(0, least(p_page, floor(m.pace * extract(
                     epoch FROM clock_timestamp() - greatest(
-                        w.paced_to, clock_timestamp() - interval '10 s'))))) END::int
+                        w.paced_to, clock_timestamp() - greatest(10, 1 / m.pace)
+                                    * interval '1 s'))))) END::int
     FROM pgclip.model m LEFT JOIN pgclip.model_walk w ON w.model_id = m.id WHERE m.id = p_model
 $$;
 
@@ -156,7 +161,7 @@ DECLARE
 BEGIN
     v_queued := pgclip._enqueue_lacking(ARRAY[p_model], v_lacking[:p_allowed], p_behind);
     UPDATE pgclip.model_walk w SET paced_to = v_queued / m.pace * interval '1 s'
-        + greatest(w.paced_to, clock_timestamp() - interval '10 s')
+        + greatest(w.paced_to, clock_timestamp() - greatest(10, 1 / m.pace) * interval '1 s')
     FROM pgclip.model m WHERE m.id = p_model AND w.model_id = p_model AND m.pace IS NOT NULL;
     RETURN ARRAY(SELECT id FROM unnest(p_items) id
                  WHERE v_lacking[p_allowed + 1] IS NULL OR id < v_lacking[p_allowed + 1]
@@ -194,8 +199,7 @@ BEGIN
                                 WHERE s.model_id = v_model AND s.drawn_at IS NULL) THEN
         v_items := '{}';
     ELSE
-        v_items := pgclip._fill(v_model, v_items, v_most, CASE v_state
-            WHEN 'live' THEN interval '30 s' ELSE interval '1 hour' END);
+        v_items := pgclip._fill(v_model, v_items, v_most, '1 day');
         v_clean := NOT EXISTS (SELECT FROM pgclip._lacking(ARRAY[v_model], v_items));
     END IF;
     UPDATE pgclip.model_walk SET known_from = p_walk.known_from,

@@ -27,8 +27,12 @@ ALTER TABLE pgclip.model
     ADD COLUMN is_unattended boolean NOT NULL DEFAULT false,
     -- Contents of each kind that are encoded first, to learn a map; 0: none. And the share of the
     -- ten nearest that mapped answers have to find.
+    ADD COLUMN calibrated_at timestamptz,  -- when that was tried before it was live
     ADD COLUMN map_sample int NOT NULL DEFAULT 20000 CHECK (map_sample >= 0),
     ADD COLUMN map_bound real NOT NULL DEFAULT 0.9 CHECK (map_bound > 0 AND map_bound <= 1);
+
+UPDATE pgclip.model SET last_item = coalesce((SELECT max(id) FROM pgclip.item), 0)
+WHERE state = 'filling';
 
 ALTER TABLE pgclip.worker
     ADD COLUMN stored bigint NOT NULL DEFAULT 0,  -- items, since it started

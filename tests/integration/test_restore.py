@@ -146,7 +146,7 @@ def test_a_copy_gets_an_installation_of_its_own(filled_url: str, owner: str) -> 
     assert run_sql(filled_url, queues) == before
     # What the original's workers are at is to be done here, too, and without blame.
     assert run_sql(owner, "SELECT count(*), max(strikes), max(group_limit) FROM pgclip.job"
-                          " WHERE lease IS NULL") == [(12, 0, None)]  # fmt: skip
+                          " WHERE lease IS NULL") == [(18, 0, None)]  # fmt: skip
     assert run_sql(owner, "SELECT count(*) FROM pgclip.worker") == [(0,)]
     assert renew_installation(owner) != str(after)
 

@@ -70,6 +70,13 @@ def fill(sql: Sql) -> None:
     sql("SELECT * FROM pgclip.review('colors', 5, 'ana')")
     sql("SELECT pgclip.request_embedding('a query that waits')")
     sql("SELECT pgclip.answer_query(1::smallint, 'text', sha256('red'), '{1, 0, 0, 0}')")
+    sql("SELECT pgclip.add_model('second', pace => 1000, map_sample => 3)")
+    sql('SELECT pgclip.register_model(\'second\', 4, 100, \'{"fatal": {"weights": "def"}}\')')
+    sql("SELECT pgclip.keep_map(2::smallint, 'text', '{{1,0,0,0},{0,1,0,0},{0,0,1,0},{0,0,0,1}}',"
+        " '{0,0,0,0}', 3)")  # fmt: skip
+    judged = {"query_kind": "text", "kind": "text", "contents": 3, "queries": 1, "asked": 1,
+              "recall": 0.95}  # fmt: skip
+    sql("SELECT pgclip.judge_map(2::smallint, 0.1, %s)", json.dumps([judged]))
 
 
 def store(sql: Sql, worker: int, most: int, failure: str = "") -> None:

@@ -1,5 +1,6 @@
 """What a client offers for comparing two models before one takes the other's place."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any, Literal
@@ -57,28 +58,40 @@ class Comparison:
         return sum(each.asked == "query" for each in self.queries)
 
     @property
-    def overlap(self) -> float:
-        """The share of the old answers that stay, on average."""
-        return fmean(each.overlap for each in self.queries)
+    def overlap(self) -> float | None:
+        """The share of the old answers that stay, on average; None if nothing was asked."""
+        return fmean(each.overlap for each in self.queries) if self.queries else None
 
     @property
-    def best_changed(self) -> float:
-        """The share of questions of which the best answer is another one."""
-        return fmean(each.old.items[0] != each.new.items[0] for each in self.queries)
+    def best_changed(self) -> float | None:
+        """The share of questions of which the best answer is another one, or none any more."""
+        changed = [each.old.items[:1] != each.new.items[:1] for each in self.queries]
+        return fmean(changed) if changed else None
 
-    def scores(self) -> tuple[float, float]:
+    def scores(self) -> tuple[float | None, float | None]:
         """Of the best answers, on average, by the old and the new model: each has its own scale."""
         return (
-            fmean(each.old.scores[0] for each in self.queries),
-            fmean(each.new.scores[0] for each in self.queries),
+            _mean(each.old.scores[0] for each in self.queries if each.old.scores),
+            _mean(each.new.scores[0] for each in self.queries if each.new.scores),
         )
 
-    def seconds(self) -> tuple[float, float]:
+    def seconds(self) -> tuple[float | None, float | None]:
         """The median time of a search by either."""
-        return (
-            median(each.old.seconds for each in self.queries),
-            median(each.new.seconds for each in self.queries),
-        )
+        both = [(each.old.seconds, each.new.seconds) for each in self.queries]
+        return (median(old for old, _ in both), median(new for _, new in both)) if both else (
+            None, None,
+        )  # fmt: skip
+
+
+def _answer(
+    items: list[int] | None, keys: list[str] | None, scores: list[float] | None, seconds: float
+) -> ModelAnswer:
+    return ModelAnswer(items or [], keys or [], scores or [], seconds)
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    found = list(values)
+    return fmean(found) if found else None
 
 
 class Comparing(Changing, Judging):
@@ -127,12 +140,11 @@ class Comparing(Changing, Judging):
                     query_kind,
                     within,
                     query,
-                    overlap,
-                    ModelAnswer(*answers[:4]),
-                    ModelAnswer(*answers[4:]),
+                    overlap or 0.0,
+                    _answer(*answers[:4]),
+                    _answer(*answers[4:]),
                 )
                 for asked, query_kind, within, query, overlap, *answers in rows
-                if answers[0] and answers[4]
             ],
             evaluations,
         )

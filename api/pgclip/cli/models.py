@@ -360,19 +360,22 @@ def _print_comparison(found: Comparison, show: int) -> None:
     typer.echo(f"{found.asked} queries that were asked, {rest} stored items asked like")
     scores, seconds = found.scores(), found.seconds()
     rows = [
-        ("answers that stay", "", f"{found.overlap:.3f}"),
-        ("best answer changed", "", f"{found.best_changed:.3f}"),
-        ("score of the best", f"{scores[0]:.3f}", f"{scores[1]:.3f}"),
-        ("median search", f"{seconds[0] * 1000:.1f} ms", f"{seconds[1] * 1000:.1f} ms"),
+        ("answers that stay", "", _shown(found.overlap)),
+        ("best answer changed", "", _shown(found.best_changed)),
+        ("score of the best", *map(_shown, scores)),
+        ("seconds of a search", *map(_shown, seconds)),
     ]
     for name, (before, after) in found.labels.items():
         for measure in ("accuracy", "precision", "recall"):
             shares = [each.get(measure, {}).get("share") for each in (before, after)]
-            was, now = ("" if share is None else f"{share:.3f}" for share in shares)
-            rows.append((f"{name}: {measure}", was, now))
+            rows.append((f"{name}: {measure}", *map(_shown, shares)))
     print_table(("", old, new), rows)
     for each in sorted(found.queries, key=lambda each: each.overlap)[:show]:
         _print_query(each)
+
+
+def _shown(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
 
 
 def _print_query(each: ComparedQuery) -> None:

@@ -1,8 +1,9 @@
-"""A rigid map from one model's vectors to another's, and how well it finds.
+"""A map from one model's vectors to another's that keeps angles, and how well it finds.
 
-The orthogonal Procrustes problem (Schönemann 1966, Psychometrika 31) with a translation: of all
-M with orthonormal columns and all shifts, those with the least squared error of M x + shift. Angles
-and distances stay as they are, which an unconstrained map does not keep.
+The orthogonal Procrustes problem (Schönemann 1966, Psychometrika 31) with a translation and a scale
+(Umeyama 1991, IEEE PAMI 13): of all M with orthogonal columns of one length and all shifts, those
+with the least squared error of M x + shift. Without the scale mapped scores are of another width
+than real ones, beside which they are ranked, wherever one model's vectors lie in a narrower cone.
 """
 
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ class Pairs:
         self.count = 0
         self._old, self._new = np.zeros(old), np.zeros(new)
         self._products = np.zeros((new, old))
+        self._squares = 0.0  # of the old vectors' lengths
 
     def add(self, old: Floats, new: Floats) -> None:
         """Pairs of rows, (n, old) and (n, new)."""
@@ -42,21 +44,24 @@ class Pairs:
         self._old += old.sum(axis=0, dtype=np.float64)
         self._new += new.sum(axis=0, dtype=np.float64)
         self._products += new.T @ old
+        self._squares += float(np.square(old, dtype=np.float64).sum())
 
     def __add__(self, other: "Pairs") -> "Pairs":
         both = Pairs(len(self._old), len(self._new))
         both.count = self.count + other.count
         both._old, both._new = self._old + other._old, self._new + other._new
         both._products = self._products + other._products
+        both._squares = self._squares + other._squares
         return both
 
     def map(self) -> Map:
         """The map that fits best; there has to be a pair."""
         old, new = self._old / self.count, self._new / self.count
-        left, _, right = np.linalg.svd(
+        left, values, right = np.linalg.svd(
             self._products / self.count - np.outer(new, old), full_matrices=False
         )
-        axes = left @ right
+        spread = self._squares / self.count - old @ old
+        axes = left @ right * (values.sum() / spread if spread > 1e-9 else 1)
         return Map(axes.astype(np.float32), (new - axes @ old).astype(np.float32))
 
 

@@ -18,9 +18,9 @@ class ModelUpkeep:
     def __init__(self, database: Database, model: int, interval: float) -> None:
         self._database = database
         self._model = model
-        self._mapper = Mapper(database, model)
         self._interval = interval
         self._stopping = threading.Event()
+        self._mapper = Mapper(database, model, self._stopping.is_set)
         self.thread = threading.Thread(target=self._run, name="model", daemon=True)
         self.thread.start()
 

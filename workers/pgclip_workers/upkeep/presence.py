@@ -84,6 +84,7 @@ class Presence:
             log.warning("could not sign off; the leases run out by themselves: %s", error)
 
     def _sign_on(self) -> int:
+        self._stored_before = self._stored()  # a new row counts from here
         with self._database.transaction("sign on") as cursor:
             cursor.execute(statements.SIGN_ON, self._row)
             (worker_id,) = cursor.fetchone() or (0,)
@@ -104,7 +105,8 @@ class Presence:
     def _tell(self) -> None:
         with self._database.transaction("heartbeat") as cursor:
             check_schema(cursor)
-            told = (self.worker_id, self._settings.lease, self._trouble(), self._stored())
+            stored = self._stored() - self._stored_before
+            told = (self.worker_id, self._settings.lease, self._trouble(), stored)
             cursor.execute(statements.HEARTBEAT, told)
             (leases,) = cursor.fetchone() or (None,)
         if leases is None:
