@@ -132,12 +132,15 @@ BEGIN
       AND NOT EXISTS (SELECT FROM pgclip.label_task k WHERE k.set_id = s.id
                       AND k.model_id = p_model AND k.teaching = s.teaching)
       AND (p_model = (SELECT m.id FROM pgclip.model m WHERE m.state = 'live')
-           OR NOT EXISTS (SELECT FROM pgclip.model_walk w WHERE w.model_id = p_model)
-              AND CASE WHEN s.lessons ->> 'truth' IS NULL THEN NOT EXISTS (
-                      SELECT FROM pgclip.label l JOIN pgclip.judgement g ON g.label_id = l.id
-                      JOIN pgclip.job j ON j.item_id = g.item_id AND j.model_id = p_model
-                      WHERE l.set_id = s.id AND j.not_before IS NULL)
-                  ELSE NOT EXISTS (SELECT FROM pgclip.job j
+           OR CASE WHEN s.lessons ->> 'truth' IS NULL THEN NOT EXISTS (
+                  SELECT FROM pgclip.label l JOIN pgclip.judgement g ON g.label_id = l.id
+                  WHERE l.set_id = s.id
+                    AND NOT EXISTS (SELECT FROM pgclip.embedding_set e
+                                    WHERE e.item_id = g.item_id AND e.model_id = p_model)
+                    AND NOT EXISTS (SELECT FROM pgclip.failure f
+                                    WHERE f.item_id = g.item_id AND f.model_id = p_model))
+              ELSE NOT EXISTS (SELECT FROM pgclip.model_walk w WHERE w.model_id = p_model)
+                   AND NOT EXISTS (SELECT FROM pgclip.job j
                                    WHERE j.model_id = p_model AND j.not_before IS NULL) END)
     ON CONFLICT DO NOTHING;
     DELETE FROM pgclip.label_task WHERE done_at < now() - interval '7 days' AND what = 'evaluate';
