@@ -220,9 +220,11 @@ def test_another_model_learns_as_soon_as_what_was_judged_is_there(
                SELECT id, %s, generation, kind, content_hash, now() FROM pgclip.item
                WHERE key = %s""", second, key)  # fmt: skip
     assert sql(taken, second) == []
-    sql(
-        "DELETE FROM pgclip.job j USING pgclip.item i WHERE i.id = j.item_id AND i.key = %s", judged
-    )
+    sql("""INSERT INTO pgclip.embedding_set
+                  (item_id, model_id, generation, kind, content_hash, vector_ids)
+           SELECT e.item_id, %s, e.generation, e.kind, e.content_hash, e.vector_ids
+           FROM pgclip.embedding_set e JOIN pgclip.item i ON i.id = e.item_id
+           WHERE i.key = %s""", second, judged)  # fmt: skip
     assert sql(taken, second) == [("teach",)]
 
 
