@@ -75,7 +75,7 @@ def filling(client: Client, urls: dict[str, str], new: Path, items: int) -> list
     # Whatever its map finds, so that what answers by a map cost is measured.
     client.add_model("new", map_bound=0.001)
     with Submitter(client, "filling") as submitter, _stub(urls, "new", new):
-        wait_for(f"SELECT coalesce(({STATE}) IN ('answers', 'refused'), false)", url)
+        wait_for(f"SELECT NOT coalesce(({STATE}) = 'waits', false)", url)  # few have no map
         mapped = time.perf_counter() - begin
         client.pause_model("new")
         wait_for("SELECT NOT EXISTS (SELECT FROM pgclip.job WHERE lease IS NOT NULL)", url)
@@ -95,7 +95,7 @@ def filling(client: Client, urls: dict[str, str], new: Path, items: int) -> list
             Figure("… were all encoded at 37 a second", items / RATE, "s", ""),
             Figure("filled when early answers were judged here", filled, ""),
             Figure("early answers, as the worker judged them: recall@10",
-                   min(each.recall or 0 for each in judged), "", "≥ 0.9"),
+                   min((each.recall or 0 for each in judged), default=0), "", "≥ 0.9"),
             Figure("early answers against the model's own: recall@10",
                    _recall(early, queries, real), "", "≥ 0.9"),
             Figure("a search by a map, p50", quantile(times, 50), "ms"),
