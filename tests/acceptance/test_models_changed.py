@@ -228,7 +228,7 @@ def test_a_disk_that_is_too_small_is_warned_of(
     unseen = pgclip("models", "add", "new", "--yes", **given).stdout
     assert "can't be seen from here" in unseen
     assert "WARNING" not in unseen
-    monkeypatch.setattr("pgclip.cli.models._data_folder", lambda settings: Path("/"))
+    monkeypatch.setattr("pgclip.cli.models.disk._data_folder", lambda settings: Path("/"))
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(9, 8, 1))
     assert "WARNING: 1 B are free there" in pgclip("models", "add", "b", "--yes", **given).stdout
     assert "WARNING: 1 B are free on the disk" in pgclip("models", **given).stdout
