@@ -35,6 +35,7 @@ pytest_plugins = [
         "damaged",
         "examples",
         "hand",
+        "changing",  # which builds on it
         "planted_items",
         "pooler",
         "promised",

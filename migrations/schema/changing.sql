@@ -287,6 +287,11 @@ LANGUAGE plpgsql AS $$
 DECLARE
     v_live text := pgclip._answered_by((p_model).id);
 BEGIN
+    IF v_live IS NOT NULL AND NOT p_anyway THEN  -- workers look at it now and then only
+        PERFORM pgclip._forget_map(m.model_id) FROM pgclip.model_mapping m
+        WHERE m.source_id = (p_model).id AND pgclip._filled_of(m.model_id, m.source_id) = 1;
+        v_live := pgclip._answered_by((p_model).id);
+    END IF;
     IF v_live IS NOT NULL AND NOT p_anyway THEN
         RAISE EXCEPTION 'vectors of model % still answer for items that lack those of %',
             (p_model).name, v_live USING ERRCODE = 'PC006',

@@ -48,7 +48,8 @@ BEGIN
         SELECT s.model_id, s.kind, s.contents, s.last_hash, m.map_sample, p.source_id
         FROM pgclip.model_sample s JOIN pgclip.model m ON m.id = s.model_id
         JOIN pgclip.model_mapping p ON p.model_id = s.model_id
-        WHERE s.drawn_at IS NULL AND NOT m.is_unattended ORDER BY s.model_id, s.kind FOR UPDATE OF s SKIP LOCKED
+        WHERE s.drawn_at IS NULL AND NOT m.is_unattended
+        ORDER BY s.model_id, s.kind FOR UPDATE OF s SKIP LOCKED
     LOOP
         v_allowed := least(pgclip._allowed(v_sample.model_id, p_page, p_most),
                            v_sample.map_sample - v_sample.contents);

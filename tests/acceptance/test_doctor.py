@@ -93,7 +93,7 @@ class TestDoctor:
         run_sql(database_url, "SELECT pgclip.register_model('first', 4, 10, '{\"fatal\": {}}')")
         found = self.findings(**urls(client), PGCLIP_MODEL="second")
         assert "holds vectors of first" in found["model"]["detail"]
-        assert "pgclip.add_model('second')" in found["model"]["advice"]
+        assert "pgclip models add 'second'" in found["model"]["advice"]
         assert found["workers"]["state"] == "warning"
 
     def test_what_failed_and_what_waits(

@@ -1,14 +1,23 @@
 """Changing the model that is searched, step by step: what each asks for, does, and leaves."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
 import psycopg2
 import pytest
-from support.changing import hand_of, learn_words, register, walk, work_off
+from support.changing import (
+    LIVE,
+    hand_of,
+    learn_words,
+    register,
+    states_of_models,
+    vectors,
+    walk,
+    work_off,
+)
 from support.databases import assert_ledger_is_true, run_sql
 from support.hand import Hand, NewHand, keys, states, submit
 
@@ -16,43 +25,12 @@ from pgclip import Client, InvalidItem, ModelMismatch, NotFound, QueryFailed
 
 Sql = Callable[..., list[Any]]
 pytestmark = pytest.mark.usefixtures("model")
-LIVE = "SELECT name FROM pgclip.model WHERE state = 'live'"
 
 
-@pytest.fixture
-def filled(sql: Sql, hand: NewHand) -> Hand:
-    """Two items by model m, and by one that is added and could be promoted; its worker."""
-    submit(sql, "a", "b")
-    work_off(hand())
-    sql("SELECT pgclip.add_model('other')")
-    register(sql)
-    walk(sql)
-    other = hand_of(hand, 2)
-    work_off(other, "[0,1]")
-    learn_words(sql)
-    return other
-
-
-@pytest.fixture
-def user(database_url: str) -> Iterator[Any]:
-    """Somebody whose transaction stays open."""
-    connection = psycopg2.connect(database_url)
-    yield connection
-    connection.close()
-
-
-def states_of_models(sql: Sql) -> dict[str, str]:
-    return dict(sql("SELECT name, state FROM pgclip.models"))
-
-
-def vectors(sql: Sql) -> dict[str, str]:
-    return dict(sql("SELECT key, pgclip.vectors_of(id)::text FROM pgclip.item"))
-
-
-def test_back_and_forth(client: Client, sql: Sql, hand: NewHand, filled: Hand) -> None:
+def test_back_and_forth(client: Client, sql: Sql, hand: NewHand, promotable: Hand) -> None:
     client.promote_model("other")
     submit(sql, "c")  # it is for both
-    work_off(filled, "[0,1]")
+    work_off(promotable, "[0,1]")
     assert states(sql) == dict.fromkeys("abc", "done")
     assert vectors(sql) == dict.fromkeys("abc", "[0,1]")
     back = client.rollback_model()
@@ -70,7 +48,7 @@ def test_back_and_forth(client: Client, sql: Sql, hand: NewHand, filled: Hand) -
 
 @pytest.mark.usefixtures("old_server")
 def test_one_that_nobody_serves_is_left_alone_until_somebody_does(
-    sql: Sql, hand: NewHand, filled: Hand, client: Client
+    sql: Sql, hand: NewHand, promotable: Hand, client: Client
 ) -> None:
     client.promote_model("other")
     sql("DELETE FROM pgclip.worker WHERE model_id = 1")
@@ -82,7 +60,7 @@ def test_one_that_nobody_serves_is_left_alone_until_somebody_does(
     walk(sql)
     assert sql(waits) == [(0,)]
     sql("SELECT pgclip.submit_text('d', key => 'd', keep_source => false)")
-    work_off(filled)
+    work_off(promotable)
     sql("SELECT pgclip.collect_contents(100)")
     assert sql("SELECT kept FROM pgclip.items WHERE key = 'd'") == [(False,)]
     assert sql(waits) == [(0,)]
@@ -97,7 +75,7 @@ def test_one_that_nobody_serves_is_left_alone_until_somebody_does(
 
 
 def test_going_back_to_one_that_nobody_served_says_what_it_lacks(
-    sql: Sql, filled: Hand, client: Client
+    sql: Sql, promotable: Hand, client: Client
 ) -> None:
     client.promote_model("other")
     sql("DELETE FROM pgclip.worker WHERE model_id = 1")
@@ -110,7 +88,7 @@ def test_going_back_to_one_that_nobody_served_says_what_it_lacks(
     assert states(sql)["c"] == "queued"
 
 
-def test_one_that_was_kept_long_enough_goes(sql: Sql, filled: Hand, client: Client) -> None:
+def test_one_that_was_kept_long_enough_goes(sql: Sql, promotable: Hand, client: Client) -> None:
     client.promote_model("other", keep=timedelta(days=3))
     ((kept, replaced),) = sql("SELECT kept_until, replaced_at FROM pgclip.models WHERE name = 'm'")
     assert timedelta(days=2.99) < kept - replaced < timedelta(days=3.01)
@@ -128,17 +106,20 @@ def test_one_that_was_kept_long_enough_goes(sql: Sql, filled: Hand, client: Clie
     assert states_of_models(sql) == {"other": "live"}
 
 
-def test_kept_for_ever_if_that_is_wanted(sql: Sql, filled: Hand, client: Client) -> None:
+def test_kept_for_ever_if_that_is_wanted(sql: Sql, promotable: Hand, client: Client) -> None:
     client.promote_model("other", keep=None)
     sql("UPDATE pgclip.model SET replaced_at = replaced_at - interval '9 years' WHERE id = 1")
     walk(sql)
     assert states_of_models(sql)["m"] == "standby"
 
 
-def test_one_whose_vectors_answer_for_another_stays(sql: Sql, filled: Hand, client: Client) -> None:
+def test_one_whose_vectors_answer_for_another_stays(
+    sql: Sql, promotable: Hand, client: Client
+) -> None:
     sql("INSERT INTO pgclip.model_mapping VALUES (2, 1, 'answers')"
         " ON CONFLICT (model_id) DO UPDATE SET state = 'answers'")  # fmt: skip
-    client.promote_model("other", keep=timedelta(0))
+    sql("DELETE FROM pgclip.embedding_set WHERE model_id = 2 AND item_id = 1")
+    client.promote_model("other", keep=timedelta(0), anyway=True)
     walk(sql)
     assert states_of_models(sql)["m"] == "standby"
     for give_up in (client.retire_model, client.drop_model):
@@ -150,18 +131,18 @@ def test_one_whose_vectors_answer_for_another_stays(sql: Sql, filled: Hand, clie
     assert states_of_models(sql)["m"] == "retired"
 
 
-def test_paused_and_resumed(sql: Sql, hand: NewHand, filled: Hand, client: Client) -> None:
+def test_paused_and_resumed(sql: Sql, hand: NewHand, promotable: Hand, client: Client) -> None:
     submit(sql, "c")
     client.pause_model("other")
-    assert filled.claim()[1] == []
+    assert promotable.claim()[1] == []
     assert keys(hand().claim()[1]) == ["c"]
     assert len(sql("SELECT queue FROM pgclip.backlog(10)")) == 1
     client.resume_model("other")
-    assert keys(filled.claim()[1]) == ["c"]
+    assert keys(promotable.claim()[1]) == ["c"]
     client.pause_model("other")
     client.promote_model("other", share=0.5)
     submit(sql, "d")
-    assert keys(filled.claim()[1]) == ["d"]  # what is live is not paused
+    assert keys(promotable.claim()[1]) == ["d"]  # what is live is not paused
 
 
 def test_filled_at_a_pace(sql: Sql, hand: NewHand, client: Client) -> None:
@@ -189,7 +170,7 @@ def test_filled_at_a_pace(sql: Sql, hand: NewHand, client: Client) -> None:
 
 
 def test_what_is_not_ready_is_said_and_stops_a_promotion(
-    sql: Sql, hand: NewHand, client: Client, filled: Hand
+    sql: Sql, hand: NewHand, client: Client, promotable: Hand
 ) -> None:
     def lacking(share: float = 1) -> set[str]:
         found = client.model_readiness("other", share=share)
@@ -263,7 +244,7 @@ def test_a_transaction_that_was_open_all_the_while(
 
 @pytest.mark.parametrize("second", ["promote_model('other')", "cancel_model('other')",
                                     "promote_model('other', anyway => true)"])  # fmt: skip
-def test_two_at_once(sql: Sql, filled: Hand, user: Any, database_url: str, second: str) -> None:
+def test_two_at_once(sql: Sql, promotable: Hand, user: Any, database_url: str, second: str) -> None:
     user.cursor().execute("SELECT pgclip.promote_model('other')")
     with ThreadPoolExecutor() as pool:
         waiting = pool.submit(run_sql, database_url, f"SELECT pgclip.{second}")
@@ -280,7 +261,7 @@ def asked(sql: Sql, model: int, text: str, vector: str) -> None:
         model, text.encode(), vector)  # fmt: skip
 
 
-def test_who_is_about_to_search_is_answered(sql: Sql, filled: Hand, client: Client) -> None:
+def test_who_is_about_to_search_is_answered(sql: Sql, promotable: Hand, client: Client) -> None:
     """By the model that was live when the query was encoded."""
     asked(sql, 1, "q", "{1,0}")
     client.promote_model("other")
@@ -292,7 +273,9 @@ def test_who_is_about_to_search_is_answered(sql: Sql, filled: Hand, client: Clie
     assert [score for (score,) in sql("SELECT score FROM pgclip.search('q')")] == [1, 1]
 
 
-def test_who_waits_for_a_vector_asks_the_new_one(sql: Sql, filled: Hand, client: Client) -> None:
+def test_who_waits_for_a_vector_asks_the_new_one(
+    sql: Sql, promotable: Hand, client: Client
+) -> None:
     assert sql("SELECT pgclip.request_embedding('q')") == [(False,)]
     embedded = "SELECT pgclip.is_embedded('text', sha256('q'))"
     assert sql(embedded) == [(False,)]
@@ -307,7 +290,7 @@ def test_who_waits_for_a_vector_asks_the_new_one(sql: Sql, filled: Hand, client:
         assert {hit.key for hit in search.result()} == {"a", "b"}
 
 
-def test_searched_by_name(sql: Sql, filled: Hand, client: Client) -> None:
+def test_searched_by_name(sql: Sql, promotable: Hand, client: Client) -> None:
     for model, vector in {1: "{1,0}", 2: "{0,1}"}.items():
         asked(sql, model, "q", vector)
         asked(sql, model, "r", "{0.6,0.8}")
@@ -363,7 +346,7 @@ def test_rates_of_workers(sql: Sql, hand: NewHand) -> None:
     assert sql("SELECT rate FROM pgclip.worker") == [(None,)]
 
 
-def test_compared(sql: Sql, filled: Hand, client: Client) -> None:
+def test_compared(sql: Sql, promotable: Hand, client: Client) -> None:
     for text in ("kept", "not kept"):
         asked(sql, 1, text, "{1,0}")
         asked(sql, 2, text, "{0,1}")
@@ -385,7 +368,7 @@ def test_compared(sql: Sql, filled: Hand, client: Client) -> None:
         client.compare_models("other", collection="nowhere", labels=False)
 
 
-def test_only_the_owner_changes_models(sql: Sql, filled: Hand, database_url: str) -> None:
+def test_only_the_owner_changes_models(sql: Sql, promotable: Hand, database_url: str) -> None:
     sql("CREATE ROLE looks_only")
     try:
         sql("SELECT pgclip.grant_access('looks_only', 'client')")
@@ -399,208 +382,3 @@ def test_only_the_owner_changes_models(sql: Sql, filled: Hand, database_url: str
     finally:
         sql("SELECT pgclip.revoke_access('looks_only')")
         sql("DROP ROLE looks_only")
-
-
-# --- Beside others -------------------------------------------------------------------------------
-
-
-def replaced_long_ago(sql: Sql) -> None:
-    sql("UPDATE pgclip.model SET replaced_at = replaced_at - interval '11 min' WHERE id = 1")
-
-
-@pytest.fixture
-def old_server(sql: Sql) -> None:
-    """One that was not started just now, which would excuse workers."""
-    sql("""CREATE OR REPLACE FUNCTION pgclip._is_served(p_model smallint) RETURNS boolean
-           LANGUAGE sql VOLATILE AS $$
-               SELECT EXISTS (SELECT FROM pgclip.worker w WHERE w.model_id = p_model
-                              AND w.expires_at > clock_timestamp() - interval '10 min') $$""")
-
-
-@pytest.mark.usefixtures("old_server")
-def test_the_steward_retires_no_live_model(
-    sql: Sql, filled: Hand, client: Client, user: Any, database_url: str
-) -> None:
-    """It meets somebody who goes back to the one that was kept long enough."""
-    client.promote_model("other", keep=timedelta(0))
-    user.cursor().execute("SELECT model FROM pgclip.rollback_model('m')")
-    sql("SET lock_timeout = '1s'")
-    walk(sql, times=2)
-    user.commit()
-    walk(sql)
-    assert sql(LIVE) == [("m",)]
-    assert set(vectors(sql).values()) == {"[1,0]"}
-
-
-@pytest.mark.usefixtures("old_server")
-def test_going_back_keeps_what_is_to_be_done(
-    sql: Sql, filled: Hand, client: Client, user: Any
-) -> None:
-    client.promote_model("other")
-    sql("DELETE FROM pgclip.worker WHERE model_id = 1")
-    replaced_long_ago(sql)
-    walk(sql)
-    submit(sql, "c")
-    user.cursor().execute("SELECT model FROM pgclip.rollback_model('m')")
-    sql("SET lock_timeout = '1s'")
-    walk(sql, times=2)
-    user.commit()
-    walk(sql)
-    assert sql("SELECT i.key FROM pgclip.job j JOIN pgclip.item i ON i.id = j.item_id"
-               " WHERE j.model_id = 1") == [("c",)]  # fmt: skip
-
-
-@pytest.mark.usefixtures("old_server")
-def test_a_worker_that_was_silent_for_long_attends_again(
-    sql: Sql, hand: NewHand, filled: Hand, client: Client
-) -> None:
-    worker = hand()
-    client.promote_model("other")
-    sql("UPDATE pgclip.worker SET expires_at = now() - interval '11 min' WHERE model_id = 1")
-    replaced_long_ago(sql)
-    walk(sql)
-    attended = "SELECT attended FROM pgclip.models WHERE name = 'm'"
-    assert sql(attended) == [(False,)]
-    assert worker.heartbeat()
-    assert sql(attended) == [(True,)]
-
-
-def test_while_postgres_was_down_nobody_could_say_so(
-    sql: Sql, filled: Hand, client: Client
-) -> None:
-    client.promote_model("other")
-    sql("DELETE FROM pgclip.worker WHERE model_id = 1")
-    replaced_long_ago(sql)
-    ((young,),) = sql("SELECT pg_postmaster_start_time() > now() - interval '10 min'")
-    walk(sql)
-    assert sql("SELECT attended FROM pgclip.models WHERE name = 'm'") == [(young,)]
-
-
-def test_signing_on_at_once(sql: Sql, filled: Hand, client: Client, database_url: str) -> None:
-    client.promote_model("other")
-    signed_on = "SELECT pgclip.sign_on(1::smallint, 'h', 1, 'cpu', 'f', 64, 60)"
-    with ThreadPoolExecutor(8) as pool:
-        for _ in range(10):
-            sql("UPDATE pgclip.model SET is_unattended = true WHERE id = 1")
-            for done in [pool.submit(run_sql, database_url, signed_on) for _ in range(8)]:
-                done.result()
-
-
-def test_dropped_while_it_is_retired(sql: Sql, filled: Hand, client: Client) -> None:
-    client.promote_model("other")
-    client.retire_model("m")
-    client.drop_model("m")
-    walk(sql)
-    assert states_of_models(sql) == {"other": "live"}
-
-
-def test_one_that_no_worker_brought_is_not_gone_back_to(sql: Sql, hand: NewHand) -> None:
-    sql("DELETE FROM pgclip.model_walk; DROP TABLE pgclip.embedding_1_1")
-    sql("DELETE FROM pgclip.segment; DELETE FROM pgclip.model")
-    sql("SELECT pgclip.add_model('typo')")
-    sql("SELECT pgclip.add_model('right')")
-    register(sql, "right")
-    sql("SELECT pgclip.promote_model('right', anyway => true)")
-    walk(sql)
-    assert states_of_models(sql) == {"right": "live"}
-
-
-def test_another_was_promoted_meanwhile(
-    sql: Sql, filled: Hand, user: Any, database_url: str
-) -> None:
-    sql("SELECT pgclip.add_model('third')")
-    register(sql, "third")
-    user.cursor().execute("SELECT pgclip.promote_model('other')")
-    with ThreadPoolExecutor() as pool:
-        third = "SELECT pgclip.promote_model('third', anyway => true)"
-        waiting = pool.submit(run_sql, database_url, third)
-        while not sql("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"):
-            assert not waiting.done()
-        user.commit()
-        with pytest.raises(psycopg2.Error, match="model other was promoted meanwhile"):
-            waiting.result()
-    assert sql(LIVE) == [("other",)]
-
-
-def test_filling_what_is_live_is_no_backlog(sql: Sql, hand: NewHand, client: Client) -> None:
-    submit(sql, *(f"{n}" for n in range(50)))
-    work_off(hand())
-    sql("SELECT pgclip.add_model('other', map_sample => 0)")
-    register(sql)
-    sql("DELETE FROM pgclip.job WHERE model_id = 2")
-    client.promote_model("other", anyway=True)
-    walk(sql)
-    assert sql("SELECT count(*) FROM pgclip.job WHERE model_id = 2") == [(50,)]
-    assert sql("SELECT pgclip.waiting(100)") == [(0,)]
-    submit(sql, "new")
-    assert sql("SELECT pgclip.waiting(100)") == [(1,)]
-
-
-def test_a_slow_pace_fills_too(sql: Sql, hand: NewHand) -> None:
-    submit(sql, "a", "b", "c")
-    work_off(hand())
-    sql("SELECT pgclip.add_model('other', pace => 0.05, map_sample => 0)")
-    register(sql)
-    sql("DELETE FROM pgclip.job WHERE model_id = 2")
-    waits = "SELECT count(*) FROM pgclip.job WHERE model_id = 2"
-    walk(sql)
-    assert sql(waits) == [(1,)]
-    sql("UPDATE pgclip.model_walk SET paced_to = paced_to - interval '20 s'")
-    walk(sql, times=1)
-    assert sql(waits) == [(2,)]
-
-
-def test_what_is_calibrated_by_hand_stays(sql: Sql, filled: Hand, client: Client) -> None:
-    submit(sql, *(f"{n}" for n in range(40)))
-    sql("SELECT pgclip.set_calibration('text', 'text', 0.123, 20)")
-    client.promote_model("other", anyway=True)
-    sql("INSERT INTO pgclip.calibration VALUES (2, 'text', 'image', 0.2, 20, 0.1, 0.1)")
-    sql("SELECT pgclip.prepare_model(1::smallint)")
-    assert sql("SELECT midpoint::text FROM pgclip.calibration WHERE model_id = 1") == [("0.123",)]
-    ready = {each.what: each.is_ready for each in client.model_readiness("m")}
-    assert ready["relevance"]  # tried, and too few ask
-
-
-def test_bytes_that_waited_for_a_model_alone_are_let_go(
-    sql: Sql, hand: NewHand, client: Client
-) -> None:
-    sql("SELECT pgclip.add_model('other')")
-    sql("SELECT pgclip.submit_text('a', key => 'a', keep_source => false)")
-    work_off(hand())
-    kept = "SELECT kept FROM pgclip.items"
-    sql("SELECT pgclip.collect_contents(100)")
-    assert sql(kept) == [(True,)]
-    client.cancel_model("other")
-    walk(sql)
-    sql("SELECT pgclip.collect_contents(100)")
-    assert sql(kept) == [(False,)]
-
-
-def test_pacing_blames_nobody_anew(sql: Sql, hand: NewHand, client: Client) -> None:
-    submit(sql, "a", "b")
-    work_off(hand())
-    sql("SELECT pgclip.add_model('other')")
-    register(sql)
-    walk(sql)
-    sql("UPDATE pgclip.job SET strikes = 2, group_limit = 1 WHERE model_id = 2 AND id ="
-        " (SELECT min(id) FROM pgclip.job WHERE model_id = 2)")  # fmt: skip
-    client.pace_model("other", 100)
-    walk(sql)
-    assert sql("SELECT max(strikes) FROM pgclip.job WHERE model_id = 2") == [(2,)]
-
-
-def test_nothing_to_compare(sql: Sql, filled: Hand, client: Client) -> None:
-    found = client.compare_models("other", kind="image", labels=False)
-    assert {each.overlap for each in found.queries} == {0}
-    assert found.scores() == (None, None)
-    sql("DELETE FROM pgclip.embedding_set WHERE model_id = 2")
-    empty = client.compare_models("other", labels=False)
-    assert (empty.queries, empty.overlap, empty.best_changed) == ([], None, None)
-    assert empty.seconds() == (None, None)
-
-
-def test_a_worker_signs_on_again_and_is_no_faster(sql: Sql, hand: NewHand) -> None:
-    worker = hand()
-    worker.sql("SELECT pgclip.heartbeat(%s, 60, NULL, 0)", worker.id)
-    ((rate,),) = sql("SELECT rate FROM pgclip.worker")
-    assert rate == 0

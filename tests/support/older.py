@@ -47,8 +47,17 @@ def _work(client: Client, key: str) -> dict[str, Callable[[], object]]:
 
 def forget_what_is_new() -> None:
     """Statements say no more than the version before could; arguments are the same."""
+    from pgclip import statements as of_clients
     from pgclip_workers import statements
 
+    of_clients.SEARCH_VECTOR = """
+        SELECT item_id, collection, key, kind, score, source, metadata, labels, relevance, snippet,
+               pgclip.failure_of(item_id), %s::text IS NOT NULL
+        FROM pgclip.search_vector(pgclip.as_vector(%s), k => %s::int, collection => %s, kind => %s,
+            filter => %s::jsonb, min_score => %s::real, min_relevance => %s::real,
+            exact => %s::boolean, recall => %s::real, after_score => %s::real, after_item => %s,
+            query_kind => (ARRAY[%s, %s])[2]::pgclip.kind)
+    """
     statements.PROMISED_LABELS = "SELECT 0 WHERE %s < 0"
     statements.OPEN_SCORES = "SELECT 0"
     statements.DECIDE_ITEMS = "SELECT 0 WHERE %s < 0"
