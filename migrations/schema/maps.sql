@@ -71,7 +71,6 @@ BEGIN
         UPDATE pgclip.model_sample s SET contents = s.contents + v_drawn.count,
             last_hash = coalesce(CASE WHEN v_drawn.count = v_allowed THEN v_drawn.last
                                       ELSE v_drawn.last_looked END, s.last_hash),
-            has_all = v_drawn.count < v_allowed AND v_drawn.looked < v_looked,
             drawn_at = CASE WHEN v_drawn.count < v_allowed AND v_drawn.looked < v_looked
                               OR s.contents + v_drawn.count >= v_sample.map_sample
                             THEN clock_timestamp() END
@@ -85,7 +84,7 @@ END $$;
 -- been filled meanwhile; and the kinds of which something lacks. No other worker is told so for ten
 -- minutes, in which it is done.
 CREATE FUNCTION pgclip.map_due(p_model smallint)
-RETURNS TABLE (source smallint, kind pgclip.kind, bound real, filled real)
+RETURNS TABLE (source smallint, kind pgclip.kind, filled real)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
@@ -120,9 +119,9 @@ BEGIN
               SELECT FROM unnest(ARRAY[0.05, 0.2, 0.5]::real[]) at
               WHERE at > v_mapping.filled AND at <= v_filled) THEN
         RETURN QUERY
-            SELECT v_mapping.source_id, k, m.map_bound, v_filled
-            FROM pgclip.model m CROSS JOIN unnest(enum_range(NULL::pgclip.kind)) k
-            WHERE m.id = p_model AND EXISTS (
+            SELECT v_mapping.source_id, k, v_filled
+            FROM unnest(enum_range(NULL::pgclip.kind)) k
+            WHERE EXISTS (
                 SELECT FROM pgclip.embedding_set o
                 WHERE o.model_id = v_mapping.source_id AND o.kind = k AND NOT EXISTS (
                     SELECT FROM pgclip.embedding_set n

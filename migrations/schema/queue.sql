@@ -57,6 +57,7 @@ BEGIN
            expires_at = clock_timestamp() + make_interval(secs => p_lease_seconds),
            trouble = p_trouble,
            stored = coalesce(p_stored, stored),
+           fastest = greatest(fastest, rate),  -- a heartbeat late
            rate = CASE WHEN heartbeat_at < clock_timestamp() THEN (
                       SELECT (p_stored - stored) / s * (1 - 0.5 ^ (s / 10))
                              + coalesce(rate, 0) * 0.5 ^ (s / 10)
@@ -67,7 +68,6 @@ BEGIN
         RETURN NULL;
     END IF;
     PERFORM pgclip._attend(v_model);
-    UPDATE pgclip.worker SET fastest = rate WHERE id = p_worker AND rate > coalesce(fastest, 0);
     RETURN ARRAY(SELECT DISTINCT lease FROM pgclip.job
                  WHERE worker_id = p_worker AND lease IS NOT NULL);
 END $$;

@@ -50,7 +50,6 @@ CREATE TABLE pgclip.model_sample (
     contents  int NOT NULL DEFAULT 0,
     last_hash bytea NOT NULL DEFAULT '',
     drawn_at  timestamptz,  -- when all were
-    has_all   boolean NOT NULL DEFAULT false,  -- there are no others
     PRIMARY KEY (model_id, kind)
 );
 

@@ -84,7 +84,7 @@ LIVE_MODEL = """
     WHERE state = 'live' AND dimension IS NOT NULL
 """
 PREPARE_MODEL = "SELECT pgclip.prepare_model(%s::smallint)"
-MAP_DUE = "SELECT source, kind::text, bound, filled FROM pgclip.map_due(%s::smallint)"
+MAP_DUE = "SELECT source, kind::text, filled FROM pgclip.map_due(%s::smallint)"
 MAP_PAIRS = """
     SELECT content_hash, old, new
     FROM pgclip.map_pairs({model}::smallint, {source}::smallint, '{kind}', {after}, {most})
