@@ -70,9 +70,10 @@ BEGIN
 END $$;
 
 -- Which direction to measure next: one whose segments, or whose promise, are not those that were
--- measured, or that was measured an hour ago; the one that waits longest. None for fifty times as
--- long as the last took (of a model that nobody searches yet, five times), so that measuring takes
--- a fiftieth of a processor at most, and none in a burst, which has the processors to itself.
+-- measured, or that was measured an hour ago; the one that waits longest. None again for fifty
+-- times as long as the last took (of a model that nobody searches yet, five times), so that
+-- measuring takes a fiftieth of a processor at most, and none in a burst, which has the processors
+-- to itself.
 CREATE FUNCTION pgclip._next_direction(
     p_model smallint, p_promise real, p_now boolean,
     OUT query_kind pgclip.kind, OUT kind pgclip.kind, OUT segments int[], OUT rows bigint
@@ -85,11 +86,12 @@ CREATE FUNCTION pgclip._next_direction(
                                 AND d.kind = s.kind
     WHERE p_now OR (d.segments IS DISTINCT FROM s.segments OR d.promise <> p_promise
                     OR d.looked_at < clock_timestamp() - interval '1 hour')
-      AND NOT EXISTS (SELECT FROM pgclip.direction o WHERE o.model_id = p_model
-                      AND o.looked_at + o.seconds * interval '1 s' * CASE
-                          WHEN EXISTS (SELECT FROM pgclip.model m WHERE m.id = p_model
-                                       AND m.state = 'live') THEN 50 ELSE 5 END
-                          > clock_timestamp())
+      AND (d.looked_at IS NULL OR NOT EXISTS (
+               SELECT FROM pgclip.direction o WHERE o.model_id = p_model
+               AND o.looked_at + o.seconds * interval '1 s' * CASE
+                   WHEN EXISTS (SELECT FROM pgclip.model m WHERE m.id = p_model
+                                AND m.state = 'live') THEN 50 ELSE 5 END
+                   > clock_timestamp()))
       AND pgclip._hot_for(p_model) > '10 s'
     ORDER BY d.looked_at NULLS FIRST, q.kind, s.kind LIMIT 1
 $$;

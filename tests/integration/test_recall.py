@@ -150,12 +150,12 @@ def test_it_takes_a_fiftieth_of_a_processor(library: Shelf) -> None:
     assert not measure(library, now=False)  # a segment has just become hot: it may be a burst
     library.sql("UPDATE pgclip.segment SET created_at = now() - interval '11 s'")
     assert measure(library, now=False)
-    assert not measure(library, now=False)  # another direction, too, has its turn later
-    library.sql("UPDATE pgclip.direction SET looked_at = looked_at - 51 * seconds * interval '1 s'")
-    assert measure(library, now=False)
+    assert measure(library, now=False)  # nobody knew anything of this direction yet
+    assert not measure(library, now=False, promise=0.999)
     library.sql("UPDATE pgclip.direction SET looked_at = looked_at - 51 * seconds * interval '1 s'")
     assert not measure(library, now=False)  # nothing has changed
     assert measure(library, now=False, promise=0.999)
+    assert not measure(library, now=False, promise=0.999)  # another one has its turn later
     library.sql("UPDATE pgclip.direction SET promise = 0.99")
     library.sql("UPDATE pgclip.direction SET looked_at = looked_at - 51 * seconds * interval '1 s'")
     assert not measure(library, now=False)

@@ -97,11 +97,19 @@ class Maintenance:
         self._stopping: Callable[[], bool] = lambda: False
         self._notices: list[str] = []  # what Postgres said of the last step
 
-    def run(self, stopping: Callable[[], bool] = lambda: False) -> None:
-        """Works until nothing is left to do, or until told to stop. Raises PgclipError."""
+    def run(
+        self,
+        stopping: Callable[[], bool] = lambda: False,
+        between: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Works until nothing is left to do, or until told to stop. Raises PgclipError.
+
+        Calls `between` before it builds, which may take an hour.
+        """
         self._stopping = stopping
         self._exchange()
         while not stopping():
+            between()
             self._step(statements.CLOSE_SEGMENT, self._settings.segment_rows)
             sources = self._next_build()
             if sources is None or not self._build(sources):

@@ -1,9 +1,10 @@
 """A map from one model's vectors to another's that keeps angles, and how well it finds.
 
-The orthogonal Procrustes problem (Schönemann 1966, Psychometrika 31) with a translation and a scale
-(Umeyama 1991, IEEE PAMI 13): of all M with orthogonal columns of one length and all shifts, those
-with the least squared error of M x + shift. Without the scale mapped scores are of another width
-than real ones, beside which they are ranked, wherever one model's vectors lie in a narrower cone.
+The orthogonal Procrustes problem (Schönemann 1966, Psychometrika 31) with a translation: of all M
+with orthogonal columns and all shifts, those with the least squared error of M x + shift. And a
+scale that makes mapped vectors as spread out as real ones, beside which their scores are ranked:
+one model's may lie in a narrower cone. That of the least error (Umeyama 1991, IEEE PAMI 13) is
+smaller by the correlation of both, so that real vectors would have all the best scores.
 """
 
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ class Pairs:
         self.count = 0
         self._old, self._new = np.zeros(old), np.zeros(new)
         self._products = np.zeros((new, old))
-        self._squares = 0.0  # of the old vectors' lengths
+        self._squares = np.zeros(2)  # of lengths, old and new
 
     def add(self, old: Floats, new: Floats) -> None:
         """Pairs of rows, (n, old) and (n, new)."""
@@ -44,7 +45,7 @@ class Pairs:
         self._old += old.sum(axis=0, dtype=np.float64)
         self._new += new.sum(axis=0, dtype=np.float64)
         self._products += new.T @ old
-        self._squares += float(np.square(old, dtype=np.float64).sum())
+        self._squares += [np.square(each, dtype=np.float64).sum() for each in (old, new)]
 
     def __add__(self, other: "Pairs") -> "Pairs":
         both = Pairs(len(self._old), len(self._new))
@@ -57,11 +58,11 @@ class Pairs:
     def map(self) -> Map:
         """The map that fits best; there has to be a pair."""
         old, new = self._old / self.count, self._new / self.count
-        left, values, right = np.linalg.svd(
+        left, _, right = np.linalg.svd(
             self._products / self.count - np.outer(new, old), full_matrices=False
         )
-        spread = self._squares / self.count - old @ old
-        axes = left @ right * (values.sum() / spread if spread > 1e-9 else 1)
+        spread = self._squares / self.count - [old @ old, new @ new]
+        axes = left @ right * (np.sqrt(spread[1] / spread[0]) if spread.min() > 1e-9 else 1)
         return Map(axes.astype(np.float32), (new - axes @ old).astype(np.float32))
 
 

@@ -70,14 +70,20 @@ class Sealer:
     def _run(self) -> None:
         while not self._stopping.wait(self._settings.steward_interval):
             try:
-                self._maintenance.run(self._stopping.is_set)
-                with self._own.transaction("recall") as cursor:
-                    cursor.execute(statements.MEASURE_RECALL, (self._model, self._settings.recall))
+                self._maintenance.run(self._stopping.is_set, self._measure)
             except PgclipError as error:
                 if not self._stopping.is_set():
                     log.warning("segments were not kept in order: %s", error)
             except Exception:
                 log.exception("segments were not kept in order")
+
+    def _measure(self) -> None:
+        """Directions that nobody measured yet, or one that changed."""
+        measured = True
+        while measured and not self._stopping.is_set():
+            with self._own.transaction("recall") as cursor:
+                cursor.execute(statements.MEASURE_RECALL, (self._model, self._settings.recall))
+                measured = cursor.fetchone() == (True,)
 
     def _count(self) -> int:
         """Counted at most once in _LOOK_SECONDS."""
