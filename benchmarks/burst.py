@@ -107,10 +107,10 @@ def search_while(going_on: Callable[[], bool], url: str) -> tuple[list[float], l
     return times, recalls
 
 
-def wait_for(condition: str, url: str) -> None:
-    """Asks every 50 ms."""
+def wait_for(condition: str, url: str, every: float = 0.05) -> None:
+    """Asks every so many seconds."""
     while run_sql(url, condition) != [(True,)]:
-        time.sleep(0.05)
+        time.sleep(every)
 
 
 @contextmanager

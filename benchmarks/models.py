@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from burst import INDEXED, wait_for
+from burst import wait_for
 from figures import Figure, keep, quantile, show, timed
 from here import DATA
 from maps import MODELS
@@ -35,6 +35,11 @@ QUERIES = 200
 EACH = 20  # drawings of a thing
 RATE = 37  # pictures a second, of ViT-B/32 on two cores: results/encode.json
 QUIET = {"PGCLIP_SEGMENT_ROWS": "20000", "PGCLIP_KEEP_QUERIES": "1000"}
+# What is built at leisure goes on for an hour, beside whatever comes.
+INDEXED = """
+    SELECT NOT EXISTS (SELECT FROM pgclip.segment WHERE state = 'closed')
+       AND EXISTS (SELECT FROM pgclip.direction)
+"""
 STATE = "SELECT state FROM pgclip.model_mapping"
 # Of what was there: somebody goes on submitting.
 FILLED = """
@@ -56,8 +61,7 @@ def main() -> int:
         client.submit_many(
             {"text": f"vector {n}", "key": str(n)} for n in range(chosen.items)
         ).wait(7200)
-        wait_for(INDEXED.replace("FROM pgclip.model", "FROM pgclip.model LIMIT 1"),
-                 urls["database_url"])  # fmt: skip
+        wait_for(INDEXED, urls["database_url"], 1)
         run_sql(urls["database_url"], "VACUUM ANALYZE")
         with Submitter(client, "quiet") as submitter:
             time.sleep(20)
@@ -84,8 +88,12 @@ def filling(client: Client, urls: dict[str, str], new: Path, items: int) -> list
         filled = next(model for model in client.models() if model.name == "new").items / items
         judged = client.model_maps("new")
         client.resume_model("new")
+        client.pace_model("new", RATE)
+        with Submitter(client, "paced") as paced:
+            time.sleep(60)
+        client.pace_model("new", None)
         resumed = time.perf_counter()
-        wait_for(FILLED, url)
+        wait_for(FILLED, url, 1)
         took = mapped + time.perf_counter() - resumed
         figures = show([
             Figure("from add to early answers for all", mapped, "s", ""),
@@ -99,9 +107,10 @@ def filling(client: Client, urls: dict[str, str], new: Path, items: int) -> list
             Figure("early answers against the model's own: recall@10",
                    _recall(early, queries, real), "", "≥ 0.9"),
             Figure("a search by a map, p50", quantile(times, 50), "ms"),
-            *submitter.figures("filling"),
+            *paced.figures("filling at 37 a second"),
+            *submitter.figures("filling at once"),
         ])  # fmt: skip
-        wait_for("SELECT bool_and(is_ready) FROM pgclip.readiness('new')", url)
+        wait_for("SELECT bool_and(is_ready) FROM pgclip.readiness('new')", url, 5)
         late, times = _answers(client, queries, "new")
         figures += show([
             Figure("answers when it is filled: recall@10", _recall(late, queries, real), ""),
@@ -116,7 +125,7 @@ def filling(client: Client, urls: dict[str, str], new: Path, items: int) -> list
     gone = time.perf_counter()
     client.retire_model("old", anyway=True)
     with _stub(urls, "new", new):
-        wait_for("SELECT bool_and(state <> 'dropping') FROM pgclip.models", url)
+        wait_for("SELECT bool_and(state <> 'dropping') FROM pgclip.models", url, 1)
     return [
         *figures,
         *show([Figure("retired, until all is gone", time.perf_counter() - gone, "s")]),
@@ -142,11 +151,13 @@ def changed(client: Client, what: str, change: Callable[[], Any]) -> list[Figure
 
     with ThreadPoolExecutor() as pool:
         callers = [pool.submit(call, n) for n in range(CALLERS)]
-        time.sleep(8)
-        at = time.perf_counter()
-        took = timed(change)
-        time.sleep(8)
-        ended.set()
+        try:
+            time.sleep(8)
+            at = time.perf_counter()
+            took = timed(change)
+            time.sleep(8)
+        finally:
+            ended.set()
     for each in callers:
         each.result()
     if errors:
