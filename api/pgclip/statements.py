@@ -397,6 +397,12 @@ SEARCH_ROWS = f"""
 SEGMENTS_LOCK = "SELECT pg_try_advisory_xact_lock(731199448, %s)"
 CLOSE_SEGMENT = "SELECT pgclip.close_segment(%s::smallint, %s)"
 NEXT_BUILD = "SELECT pgclip.next_build(%s::smallint, %s, %s, %s, %s)"
+# Whether nobody waits for it: all have an index, and fewer than the most that there may be.
+BUILDS_AT_LEISURE = """
+    WITH own AS (SELECT number, state FROM pgclip.segment WHERE model_id = %s)
+    SELECT count(*) FILTER (WHERE state = 'sealed') < %s
+       AND bool_and(state = 'sealed') FILTER (WHERE number = ANY(%s)) FROM own
+"""
 BUILD_SEGMENT = "SELECT pgclip.build_segment(%s::smallint, %s, %s, %s)"
 ANNOUNCE_SEGMENTS = "SELECT pgclip.announce_segments(%s::smallint)"
 EXCHANGE_SEGMENTS = "SELECT pgclip.exchange_segments(%s::smallint)"

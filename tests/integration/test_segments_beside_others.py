@@ -10,7 +10,9 @@ from support.processes import eventually
 from support.shelf import Shelf, texts, vector_of
 
 from pgclip.database import Database
+from pgclip.searching import segments
 from pgclip.searching.segments import Maintenance
+from pgclip.settings import Settings
 
 
 @pytest.mark.parametrize(
@@ -44,6 +46,63 @@ def test_a_step_that_is_cut_off_leaves_nothing_and_is_done_again(
     assert shelf.states()[3] == "sealed"
     assert shelf.nearest("text 7") == "k7"
     assert_ledger_is_true(database_url)
+
+
+def slow_down(shelf: Shelf, seconds: float) -> None:
+    """Building takes as long as that of millions."""
+    shelf.sql("ALTER FUNCTION pgclip._find_clusters RENAME TO _find_clusters_at_once")
+    shelf.sql(
+        f"""CREATE FUNCTION pgclip._find_clusters(p_table text, p_sources text) RETURNS void
+            LANGUAGE plpgsql AS 'BEGIN
+                PERFORM pg_sleep({seconds});
+                PERFORM pgclip._find_clusters_at_once(p_table, p_sources);
+            END'"""
+    )
+
+
+@pytest.mark.parametrize("given_up", [True, False])
+def test_what_is_built_at_leisure_keeps_nobody_waiting(
+    shelf: Shelf,
+    database_url: str,
+    connections: Database,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    given_up: bool,
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr(segments, "_LEISURE_SECONDS", 0.1)
+    settings = Settings.load(database_url=database_url, segment_rows=100)
+    yielding = Maintenance(settings, connections, 1, yields=lambda: given_up)
+    for first in (0, 100):
+        shelf.put(texts(first, first + 100))
+        yielding.run()
+    sealed = [number for number, state in shelf.states().items() if state == "sealed"]
+    shelf.sql("UPDATE pgclip.segment SET created_at = now() - interval '2 min'")
+    slow_down(shelf, 60 if given_up else 1)
+    yielding.run()
+    later = f"segments {sealed} are built later: others wait for an index"
+    assert (later in caplog.text) == given_up
+    assert [shelf.states()[number] for number in sealed] == (
+        ["sealed"] * 2 if given_up else ["retired"] * 2
+    )
+
+
+def test_what_is_waited_for_is_built_to_the_end(
+    shelf: Shelf,
+    database_url: str,
+    connections: Database,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(segments, "_LEISURE_SECONDS", 0.1)
+    settings = Settings.load(database_url=database_url, segment_rows=100, max_segments=2)
+    yielding = Maintenance(settings, connections, 1, yields=lambda: True)
+    slow_down(shelf, 1)
+    shelf.put(texts(0, 100))
+    yielding.run()
+    assert shelf.states() == {1: "retired", 2: "hot", 3: "sealed"}
+    shelf.put(texts(100, 200))
+    yielding.run()  # and as soon as there are as many as there may be, these together
+    assert list(shelf.states().values()).count("sealed") == 1
 
 
 def test_an_exchange_under_way_holds_up_no_search(

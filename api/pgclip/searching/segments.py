@@ -4,8 +4,10 @@ All of it while others store and search; see migrations/schema/segments.sql and 
 """
 
 import logging
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -25,8 +27,11 @@ _WORN = 0.2
 # SQLSTATEs: parallel workers found too little shared memory; a lock was not to be had in time.
 _NO_RESOURCES = "53"
 _LOCK_NOT_AVAILABLE = "55P03"
+_CANCELED = "57014"
 # Between two looks of one that waits for its turn.
 _TURN_SECONDS = 0.5
+# Between two looks whether what is built at leisure keeps others waiting.
+_LEISURE_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +83,8 @@ class Maintenance:
 
     Every step is a transaction: what is interrupted is done again from the start of that step.
     In a burst nothing is built while fewer than `patience` vectors have no index. One that `waits`
-    has its turn after another process's; else it leaves the work to that.
+    has its turn after another process's; else it leaves the work to that. What is built at leisure,
+    which may take an hour, is given up as soon as it `yields`: it is asked every two seconds.
     """
 
     def __init__(
@@ -88,12 +94,14 @@ class Maintenance:
         model: int,
         patience: int = 0,
         waits: bool = False,
+        yields: Callable[[], bool] = lambda: False,
     ) -> None:
         self._settings = settings
         self._database = database
         self._model = model
         self._patience = patience
         self._waits = waits
+        self._yields = yields
         self._stopping: Callable[[], bool] = lambda: False
         self._notices: list[str] = []  # what Postgres said of the last step
 
@@ -129,10 +137,15 @@ class Maintenance:
     def _build(self, sources: list[int]) -> bool:
         """Whether it was built; memory that is lacking for parallel workers is no reason not to."""
         memory = f"{self._settings.build_memory // 1024}kB"
+        leisure = self._step(statements.BUILDS_AT_LEISURE, self._settings.max_segments, sources)
         for workers in sorted({self._settings.build_workers, 0}, reverse=True):
             try:
-                built = self._step(statements.BUILD_SEGMENT, sources, memory, workers)
+                with self._yielding(leisure):
+                    built = self._step(statements.BUILD_SEGMENT, sources, memory, workers)
             except PgclipError as error:
+                if leisure and sqlstate(error) == _CANCELED and not self._stopping():
+                    log.info("segments %s are built later: others wait for an index", sources)
+                    return False
                 if not workers or not sqlstate(error).startswith(_NO_RESOURCES):
                     raise
                 log.warning("building with %d parallel workers failed: %s", workers, error)
@@ -148,6 +161,27 @@ class Maintenance:
                     )
                 return bool(built)
         return False
+
+    @contextmanager
+    def _yielding(self, leisure: bool) -> Iterator[None]:
+        """Cancels what goes on within as soon as others wait for it."""
+        done = threading.Event()
+
+        def watch() -> None:
+            while not done.wait(_LEISURE_SECONDS):
+                if self._yields():
+                    self._database.cancel()
+                    return
+
+        watcher = threading.Thread(target=watch, name="leisure", daemon=True)
+        if leisure:
+            watcher.start()
+        try:
+            yield
+        finally:
+            done.set()
+            if leisure:
+                watcher.join()
 
     def _exchange(self) -> None:
         self._step(statements.ANNOUNCE_SEGMENTS)

@@ -33,8 +33,10 @@ class Sealer:
         self._database = database
         self._model = model
         self._own = maintenance_connections(settings)
-        patience = int(settings.max_unindexed * _PATIENCE)
-        self._maintenance = Maintenance(settings, self._own, model, patience)
+        self._patience = int(settings.max_unindexed * _PATIENCE)
+        self._maintenance = Maintenance(
+            settings, self._own, model, self._patience, yields=self._others_wait
+        )
         self._stopping = threading.Event()
         self._counted_at = 0.0
         self._unindexed = 0
@@ -78,12 +80,19 @@ class Sealer:
                 log.exception("segments were not kept in order")
 
     def _measure(self) -> None:
-        """Directions that nobody measured yet, or one that changed."""
+        """Directions that nobody measured yet, or one that changed.
+
+        It takes a minute where a million are compared: indexes that are waited for come first.
+        """
         measured = True
-        while measured and not self._stopping.is_set():
+        while measured and not self._others_wait() and not self._stopping.is_set():
             with self._own.transaction("recall") as cursor:
                 cursor.execute(statements.MEASURE_RECALL, (self._model, self._settings.recall))
                 measured = cursor.fetchone() == (True,)
+
+    def _others_wait(self) -> bool:
+        """Whether more vectors have no index than are left alone in a burst."""
+        return self._count() > self._patience
 
     def _count(self) -> int:
         """Counted at most once in _LOOK_SECONDS."""
