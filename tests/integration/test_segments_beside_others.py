@@ -13,6 +13,7 @@ from pgclip.database import Database
 from pgclip.searching import segments
 from pgclip.searching.segments import Maintenance
 from pgclip.settings import Settings
+from pgclip_workers.upkeep.sealer import Sealer
 
 
 @pytest.mark.parametrize(
@@ -103,6 +104,24 @@ def test_what_is_waited_for_is_built_to_the_end(
     shelf.put(texts(100, 200))
     yielding.run()  # and as soon as there are as many as there may be, these together
     assert list(shelf.states().values()).count("sealed") == 1
+
+
+def test_a_hot_segment_beyond_all_patience_stops_no_measuring(
+    shelf: Shelf, maintenance: Maintenance, connections: Database, database_url: str
+) -> None:
+    shelf.put(texts(0, 150))
+    maintenance.run()
+    shelf.put(texts(150, 210))
+    shelf.sql("UPDATE pgclip.segment SET created_at = now() - interval '11 s' WHERE state = 'hot'")
+    settings = Settings.load(
+        database_url=database_url, segment_rows=100, max_unindexed=200, steward_interval=0.1
+    )
+    assert shelf.sql("SELECT pgclip.unindexed(1::smallint) > 50") == [(True,)]
+    sealer = Sealer(settings, connections, 1)
+    try:
+        eventually(lambda: shelf.sql("SELECT count(*) > 0 FROM pgclip.direction") == [(True,)])
+    finally:
+        sealer.stop()
 
 
 def test_an_exchange_under_way_holds_up_no_search(

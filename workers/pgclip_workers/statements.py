@@ -83,6 +83,9 @@ LIVE_MODEL = """
     SELECT name, fingerprint #>> '{recorded,source}' FROM pgclip.model
     WHERE state = 'live' AND dimension IS NOT NULL
 """
+IS_ONE_CLOSED = """
+    SELECT EXISTS (SELECT FROM pgclip.segment WHERE model_id = %s AND state = 'closed')
+"""
 PREPARE_MODEL = "SELECT pgclip.prepare_model(%s::smallint)"
 MAP_DUE = "SELECT source, kind::text, filled FROM pgclip.map_due(%s::smallint)"
 MAP_PAIRS = """

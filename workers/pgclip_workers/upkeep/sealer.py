@@ -13,6 +13,7 @@ from pgclip.database import Database
 from pgclip.errors import PgclipError
 from pgclip.searching.segments import Maintenance, maintenance_connections
 from pgclip.settings import Settings
+from pgclip_workers.statements import IS_ONE_CLOSED
 
 log = logging.getLogger(__name__)
 
@@ -91,8 +92,19 @@ class Sealer:
                 measured = cursor.fetchone() == (True,)
 
     def _others_wait(self) -> bool:
-        """Whether more vectors have no index than are left alone in a burst."""
-        return self._count() > self._patience
+        """Whether more vectors have no index than are left alone in a burst, and one can be built.
+
+        The hot segment's alone may be as many: nothing is gained by making way for them.
+        """
+        if self._count() <= self._patience:
+            return False
+        try:
+            with self._database.transaction("segments") as cursor:
+                cursor.execute(IS_ONE_CLOSED, (self._model,))
+                return cursor.fetchone() == (True,)
+        except PgclipError as error:  # storing will tell what is wrong
+            log.info("segments without an index were not looked for: %s", error)
+            return False
 
     def _count(self) -> int:
         """Counted at most once in _LOOK_SECONDS."""
