@@ -243,23 +243,19 @@ MISSING = """
     FROM pgclip.missing m WHERE %s::text IS NULL OR m.collection = %s
     ORDER BY m.item_id, m.model, m.label_set NULLS FIRST LIMIT %s
 """
-# What pgclip.heal would bring; counted up to a limit.
-HEALABLE = """
-    SELECT count(*) FROM (SELECT FROM pgclip.missing
-                          WHERE reason IN ('never_queued', 'outdated') LIMIT %s) counted
-"""
+HEALABLE = "SELECT vectors, labels FROM pgclip.healable()"
 HEAL = """
     SELECT jobs, relabeled, last_id, pgclip.ticket_queues()
     FROM pgclip.heal(after => %s, "limit" => %s)
 """
 STATUS_FAILURES = """
-    SELECT reason, count(*) FROM pgclip.items WHERE state = 'failed'
-    GROUP BY reason ORDER BY count(*) DESC
+    SELECT f.reason, f.items FROM pgclip.failures f
+    JOIN pgclip.models m ON m.name = f.model AND m.state = 'live' ORDER BY f.items DESC, f.reason
 """
-# Vectors stored in the last minute, by the live model.
+# Items a second that workers of the live model have stored of late.
 STATUS_RATE = """
-    SELECT count(*) / 60.0::float FROM pgclip.embedding_set
-    WHERE stored_at > now() - interval '1 min'
+    SELECT coalesce(sum(w.rate), 0)::float FROM pgclip.workers w
+    JOIN pgclip.models m ON m.name = w.model WHERE m.state = 'live' AND w.alive
 """
 STATUS_MODELS = "SELECT name, state::text, dimension, items, jobs, failures FROM pgclip.models"
 STATUS_SEGMENTS = """

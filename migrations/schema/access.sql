@@ -22,7 +22,7 @@ LANGUAGE sql IMMUTABLE AS $$
         'hybrid', 'prompts', 'question_prompts', 'embed_many', 'similarity', 'classify', 'answer',
         'captions',
         'duplicates_of', 'duplicate_groups', 'labels_of', 'failure_of', 'vectors_of', 'heal',
-        'search_rows', 'missing_rows', '_missing_page', '_key_columns', '_key_of', '_key_values',
+        'healable', 'search_rows', 'missing_rows', '_missing_page', '_key_columns', '_key_of', '_key_values',
         '_from', '_key_expression', '_base_type', '_table_searched', '_rows_statement',
         'judge', 'judge_many', 'request_evaluation', 'label_result', 'evaluate',
         '_await_label_task', 'label_templates', 'background_words',
@@ -37,7 +37,7 @@ LANGUAGE sql IMMUTABLE AS $$
         'register_model', '_ticket_queue', 'sign_on', 'heartbeat', 'sign_off', 'claim', 'release',
         'known_embeddings', 'keep_label_vector', 'open_results', 'store', 'notify_settled',
         'sweep', 'wake_jobs', 'walk_models', 'index_words_anew', 'collect_contents',
-        'expire_queries', 'backlog', 'retired_queues',
+        'expire_queries', 'add_up_tallies', 'backlog', 'retired_queues',
         'query_waits', 'take_queries', 'answer_query', 'refuse_query', 'unindexed',
         'close_segment', 'next_build', 'build_segment', 'announce_segments',
         'exchange_segments', 'drop_retired', 'measure_recall', 'labels_due',
@@ -51,7 +51,8 @@ CREATE FUNCTION pgclip._readable_by(p_access text) RETURNS text[]
 LANGUAGE sql IMMUTABLE AS $$
     SELECT ARRAY['schema_version', 'definition', 'access', 'installation', 'items', 'labels',
                  'collections', 'queue', 'delayed', 'workers', 'models', 'segments',
-                 'calibrations', 'recall', 'tables', 'relabelings', 'model_maps']
+                 'calibrations', 'recall', 'tables', 'relabelings', 'model_maps',
+                 'failures']
         || CASE p_access
            WHEN 'client' THEN ARRAY['item', 'label_set', 'label', 'embedding_set', 'query_vector',
                                     'worker', 'query_request (model_id, kind, hash, error)',

@@ -9,16 +9,16 @@
 -- answers before it is filled.
 CREATE VIEW pgclip.models AS
 SELECT c.name, c.state, c.dimension, c.fingerprint, c.created_at, c.items, c.jobs, c.failures,
-       greatest(0, (SELECT count(*) FROM pgclip.item) - c.items - c.failures) AS lacking,
+       greatest(0, (SELECT coalesce(sum(t.rows), 0)::bigint FROM pgclip._tallies t
+                    WHERE t.what = 'item' AND t.collection_id = 0) - c.items - c.failures)
+           AS lacking,
        c.paused, c.pace, c.workers, c.rate, c.bytes, c.recall, c.mapped, c.replaced_at,
        c.kept_until, c.attended
 FROM (SELECT m.name, CASE WHEN m.state = 'retired' AND w.model_id IS NOT NULL THEN 'dropping'
                           WHEN m.state = 'filling' AND m.replaced_at IS NOT NULL THEN 'standby'
                           ELSE m.state::text END AS state,
              m.dimension, m.fingerprint, m.created_at,
-             (SELECT count(*) FROM pgclip.embedding_set e WHERE e.model_id = m.id) AS items,
-             (SELECT count(*) FROM pgclip.job j WHERE j.model_id = m.id) AS jobs,
-             (SELECT count(*) FROM pgclip.failure f WHERE f.model_id = m.id) AS failures,
+             t.items, t.jobs, t.failures,
              m.is_paused AS paused, m.pace, o.workers, o.rate,
              (SELECT coalesce(sum(pg_total_relation_size(
                          to_regclass(pgclip._segment_table(s.model_id, s.number)))), 0)::bigint
@@ -29,7 +29,19 @@ FROM (SELECT m.name, CASE WHEN m.state = 'retired' AND w.model_id IS NOT NULL TH
       FROM pgclip.model m LEFT JOIN pgclip.model_walk w ON w.model_id = m.id
       CROSS JOIN LATERAL (
           SELECT count(*) AS workers, sum(k.rate)::real AS rate FROM pgclip.worker k
-          WHERE k.model_id = m.id AND k.expires_at > clock_timestamp()) o) c;
+          WHERE k.model_id = m.id AND k.expires_at > clock_timestamp()) o
+      CROSS JOIN LATERAL (
+          SELECT coalesce(sum(rows) FILTER (WHERE what = 'embedding_set'), 0)::bigint AS items,
+                 coalesce(sum(rows) FILTER (WHERE what = 'job'), 0)::bigint AS jobs,
+                 coalesce(sum(rows) FILTER (WHERE what = 'failure'), 0)::bigint AS failures
+          FROM pgclip._tallies WHERE model_id = m.id AND collection_id = 0) t) c;
+
+-- How many items have no vectors of a model, by the reason for which they failed.
+CREATE VIEW pgclip.failures AS
+SELECT m.name AS model, t.detail AS reason, sum(t.rows)::bigint AS items
+FROM pgclip._tallies t JOIN pgclip.model m ON m.id = t.model_id
+WHERE t.what = 'failure' AND t.collection_id = 0
+GROUP BY m.name, t.detail HAVING sum(t.rows) > 0;
 
 -- How much of what a model has to have is there: items that were there when it was added (or
 -- replaced) and can be encoded. One whose content was replaced since counts with what it had.

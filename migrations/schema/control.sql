@@ -141,6 +141,9 @@ BEGIN
     SELECT array_agg(kind) AS kinds, array_agg(content_hash) AS hashes INTO v_contents
     FROM (SELECT DISTINCT i.kind, i.content_hash FROM pgclip.item i
           WHERE i.id = ANY(p_items) AND i.content_hash IS NOT NULL) c;
+    -- Before their items, which tell the collection they are counted in.
+    DELETE FROM pgclip.embedding_set WHERE item_id = ANY(p_items);
+    DELETE FROM pgclip.failure WHERE item_id = ANY(p_items);
     DELETE FROM pgclip.item WHERE id = ANY(p_items);
     GET DIAGNOSTICS v_count = ROW_COUNT;
     PERFORM pgclip._erase_contents(v_contents.kinds, v_contents.hashes);

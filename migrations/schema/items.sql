@@ -34,17 +34,47 @@ JOIN pgclip.item i ON i.id = j.item_id
 JOIN pgclip.collection c ON c.id = i.collection_id
 WHERE j.not_before IS NOT NULL;
 
+-- How many items of a collection are in which state; of collection 0 all. What has neither a job
+-- nor a failure is done, as far as there are vectors.
+CREATE VIEW pgclip._states AS
+SELECT c.collection_id, c.items, c.images, c.texts,
+       c.items - c.leased - c.failed - c.done AS queued, c.leased, c.done, c.failed, c.changed_at
+FROM (SELECT t.collection_id, t.items, t.images, t.texts, coalesce(l.leased, 0) AS leased,
+             least(t.embedded, t.items - t.jobs - t.failed) AS done, t.failed, t.changed_at
+      FROM (SELECT t.collection_id,
+                   coalesce(sum(rows) FILTER (WHERE what = 'item'), 0)::bigint AS items,
+                   coalesce(sum(rows) FILTER (WHERE detail = 'image' AND what = 'item'), 0)::bigint
+                       AS images,
+                   coalesce(sum(rows) FILTER (WHERE detail = 'text' AND what = 'item'), 0)::bigint
+                       AS texts,
+                   coalesce(sum(rows) FILTER (WHERE what = 'job'), 0)::bigint AS jobs,
+                   coalesce(sum(rows) FILTER (WHERE what = 'failure'), 0)::bigint AS failed,
+                   coalesce(sum(rows) FILTER (WHERE what = 'embedding_set'), 0)::bigint AS embedded,
+                   max(changed_at) AS changed_at
+            FROM pgclip._tallies t
+            WHERE t.what = 'item' OR t.model_id = (SELECT id FROM pgclip.model WHERE state = 'live')
+            GROUP BY t.collection_id) t
+      LEFT JOIN (SELECT b.collection_id, count(*) AS leased
+                 FROM pgclip.job j JOIN pgclip.model m ON m.id = j.model_id AND m.state = 'live'
+                 JOIN pgclip.item i ON i.id = j.item_id
+                 CROSS JOIN LATERAL (VALUES (i.collection_id), (0)) b(collection_id)
+                 WHERE j.lease IS NOT NULL GROUP BY 1) l USING (collection_id)) c;
+
 CREATE VIEW pgclip.collections AS
-SELECT c.name, count(i.id) AS items,
-       count(*) FILTER (WHERE i.kind = 'image') AS images,
-       count(*) FILTER (WHERE i.kind = 'text') AS texts,
-       count(*) FILTER (WHERE i.state = 'queued') AS queued,
-       count(*) FILTER (WHERE i.state = 'leased') AS leased,
-       count(*) FILTER (WHERE i.state = 'done') AS done,
-       count(*) FILTER (WHERE i.state = 'failed') AS failed,
-       max(i.updated_at) AS updated_at
-FROM pgclip.collection c LEFT JOIN pgclip.items i ON i.collection = c.name
-GROUP BY c.name;
+SELECT c.name, coalesce(s.items, 0) AS items, coalesce(s.images, 0) AS images,
+       coalesce(s.texts, 0) AS texts, coalesce(s.queued, 0) AS queued,
+       coalesce(s.leased, 0) AS leased, coalesce(s.done, 0) AS done,
+       coalesce(s.failed, 0) AS failed, s.changed_at AS updated_at
+FROM pgclip.collection c LEFT JOIN pgclip._states s ON s.collection_id = c.id;
+
+CREATE FUNCTION pgclip._check_state(p_state text) RETURNS void
+LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    IF p_state NOT IN ('queued', 'leased', 'done', 'failed') THEN
+        RAISE EXCEPTION 'a state is queued, leased, done or failed, not %', p_state
+            USING ERRCODE = 'PC001';
+    END IF;
+END $$;
 
 -- Items that match, by id. p_ids, if given: only among these.
 CREATE FUNCTION pgclip._matching(
@@ -53,10 +83,7 @@ CREATE FUNCTION pgclip._matching(
 ) RETURNS SETOF pgclip.items
 LANGUAGE plpgsql STABLE AS $$
 BEGIN
-    IF p_state NOT IN ('queued', 'leased', 'done', 'failed') THEN
-        RAISE EXCEPTION 'a state is queued, leased, done or failed, not %', p_state
-            USING ERRCODE = 'PC001';
-    END IF;
+    PERFORM pgclip._check_state(p_state);
     -- Only the conditions that are there, so that each is planned for what it is.
     RETURN QUERY EXECUTE 'SELECT i.* FROM pgclip.items i WHERE i.id > $1'
         || CASE WHEN p_collection IS NOT NULL THEN ' AND i.collection = $2' ELSE '' END
@@ -84,12 +111,31 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT * FROM pgclip._matching(collection, kind, state, reason, metadata, keys, after, "limit")
 $$;
 
--- How many items of each state match, or of one state.
+-- How many items are in each state, or in one, of a collection or of all.
+CREATE FUNCTION pgclip._count_states(p_collection text, p_state text)
+RETURNS TABLE (state text, items bigint)
+LANGUAGE sql STABLE AS $$
+    SELECT v.state, coalesce(v.items, 0)
+    FROM (SELECT CASE WHEN p_collection IS NULL THEN 0 ELSE (
+                     SELECT c.id FROM pgclip.collection c WHERE c.name = p_collection) END AS id) w
+    LEFT JOIN pgclip._states s ON s.collection_id = w.id
+    CROSS JOIN LATERAL (VALUES ('queued', s.queued), ('leased', s.leased), ('done', s.done),
+                               ('failed', s.failed)) v(state, items)
+    WHERE p_state IS NULL OR v.state = p_state
+$$;
+
+-- How many items of each state match, or of one state. Without other conditions than the collection
+-- that is known; else they are counted.
 CREATE FUNCTION pgclip.count_items(
     collection text DEFAULT NULL, kind pgclip.kind DEFAULT NULL, metadata jsonb DEFAULT NULL,
     state text DEFAULT NULL, reason text DEFAULT NULL, keys text[] DEFAULT NULL
 ) RETURNS TABLE (state text, items bigint)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT pgclip._check_state(count_items.state);
+    SELECT c.state, c.items FROM pgclip._count_states(count_items.collection, count_items.state) c
+    WHERE coalesce(count_items.kind::text, count_items.reason) IS NULL
+      AND count_items.metadata IS NULL AND count_items.keys IS NULL
+    UNION ALL
     SELECT s.state, count(i.id)
     FROM unnest(ARRAY['queued', 'leased', 'done', 'failed']) s(state)
     LEFT JOIN pgclip.items i ON i.state = s.state
@@ -98,7 +144,9 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
           AND (count_items.metadata IS NULL OR i.metadata @> count_items.metadata)
           AND (count_items.reason IS NULL OR i.reason = count_items.reason)
           AND (count_items.keys IS NULL OR i.key = ANY(count_items.keys))
-    WHERE count_items.state IS NULL OR s.state = count_items.state
+    WHERE (count_items.state IS NULL OR s.state = count_items.state)
+      AND (coalesce(count_items.kind::text, count_items.reason) IS NOT NULL
+           OR count_items.metadata IS NOT NULL OR count_items.keys IS NOT NULL)
     GROUP BY s.state
 $$;
 

@@ -33,6 +33,39 @@ JOIN pgclip.label_set s ON s.active AND s.applies_to IN ('both', i.kind::text)
                        AND (s.collections IS NULL OR c.name = ANY(s.collections))
 LEFT JOIN pgclip.relabeling r ON r.model_id = m.id;
 
+-- How many vectors, and label sets of items, lack and are not queued, without looking at each item.
+-- What waits or has failed may have vectors of its content before: while that is more than can be
+-- looked at, it may hide as many that lack.
+CREATE FUNCTION pgclip.healable(OUT vectors bigint, OUT labels bigint)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT (SELECT coalesce(sum(greatest(0, t.items - t.embedded - t.others + CASE
+                       WHEN t.others <= 10000 THEN (
+                           SELECT count(*) FROM pgclip.embedding_set e
+                           WHERE e.model_id = m.id AND e.item_id IN (
+                               SELECT item_id FROM pgclip.job WHERE model_id = m.id
+                               UNION ALL
+                               SELECT item_id FROM pgclip.failure WHERE model_id = m.id))
+                       ELSE 0 END)), 0)::bigint
+            FROM pgclip.model m LEFT JOIN pgclip.model_walk w ON w.model_id = m.id
+            CROSS JOIN LATERAL (
+                SELECT coalesce(sum(rows) FILTER (WHERE what = 'item'), 0) AS items,
+                       coalesce(sum(rows) FILTER (WHERE what = 'embedding_set'), 0) AS embedded,
+                       coalesce(sum(rows) FILTER (WHERE what IN ('job', 'failure')), 0) AS others
+                FROM pgclip._tallies WHERE collection_id = 0 AND model_id IN (0, m.id)) t
+            WHERE m.state <> 'retired' AND m.dimension IS NOT NULL AND NOT m.is_unattended
+              AND w.model_id IS NULL),
+           (SELECT coalesce(sum(t.rows), 0)::bigint
+            FROM pgclip._tallies t
+            JOIN pgclip.model m ON m.id = t.model_id AND m.state <> 'retired'
+            JOIN pgclip.collection c ON c.id = t.collection_id
+            JOIN pgclip.label_set s ON s.active
+                 AND s.applies_to IN ('both', split_part(t.detail, ' ', 1))
+                 AND s.epoch > split_part(t.detail, ' ', 2)::bigint
+                 AND (s.collections IS NULL OR c.name = ANY(s.collections))
+            WHERE t.what = 'embedding_set' AND NOT EXISTS (
+                SELECT FROM pgclip.relabeling r WHERE r.model_id = m.id))
+$$;
+
 -- Jobs for items that have neither a current vector, nor a failure, nor a job, but for a model that
 -- is being filled anyway; "limit" bounds the items that are looked at, from the one after "after",
 -- in their order. Gives how many jobs, and the item to go on after, or NULL. With the last page
@@ -60,6 +93,7 @@ BEGIN
     END IF;
     IF last_id IS NULL THEN  -- tables are compared with their items by workers
         PERFORM pgclip._begin_table_walk(id) FROM pgclip.indexed_table;
+        UPDATE pgclip.tallied SET since = NULL;  -- the steward counts anew
     END IF;
     IF relabeled > 0 THEN
         PERFORM pgclip._begin_relabeling(pgclip._last_label_epoch());

@@ -1,12 +1,23 @@
 -- Workers, leases and the steward's sweep. Times are the database's clock throughout.
 
 CREATE VIEW pgclip.queue AS
-SELECT m.name AS model,
-       CASE WHEN j.lease IS NOT NULL THEN 'leased' WHEN j.not_before IS NOT NULL THEN 'delayed'
-            ELSE 'queued' END AS state,
-       count(*) AS jobs, min(j.rank) AS oldest
-FROM pgclip.job j JOIN pgclip.model m ON m.id = j.model_id
-GROUP BY 1, 2;
+SELECT m.name AS model, s.state, s.jobs, s.oldest
+FROM pgclip.model m
+CROSS JOIN LATERAL (
+    SELECT count(*) AS jobs, min(rank) AS oldest FROM pgclip.job
+    WHERE model_id = m.id AND lease IS NOT NULL) l
+CROSS JOIN LATERAL (
+    SELECT count(*) AS jobs, min(rank) AS oldest FROM pgclip.job
+    WHERE model_id = m.id AND not_before IS NOT NULL AND lease IS NULL) d
+CROSS JOIN LATERAL (
+    SELECT coalesce(sum(rows), 0)::bigint AS jobs FROM pgclip._tallies
+    WHERE what = 'job' AND model_id = m.id AND collection_id = 0) t
+CROSS JOIN LATERAL (
+    SELECT min(rank) AS oldest FROM pgclip.job
+    WHERE model_id = m.id AND lease IS NULL AND not_before IS NULL) q
+CROSS JOIN LATERAL (VALUES ('leased', l.jobs, l.oldest), ('delayed', d.jobs, d.oldest),
+                           ('queued', t.jobs - l.jobs - d.jobs, q.oldest)) s(state, jobs, oldest)
+WHERE s.jobs > 0;
 
 CREATE VIEW pgclip.workers AS
 SELECT w.id, w.host, w.pid, m.name AS model, w.device, w.precision, w.batch_size, w.started_at,

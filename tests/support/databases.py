@@ -5,6 +5,23 @@ from urllib.parse import urlsplit, urlunsplit
 
 import psycopg2
 
+TALLIED = """
+    SELECT what, model_id, collection_id, detail, sum(rows)::bigint FROM pgclip._tallies
+    WHERE collection_id <> 0 GROUP BY 1, 2, 3, 4 HAVING sum(rows) <> 0
+"""
+THERE = "SELECT what, model_id, collection_id, detail, rows FROM pgclip._rows_there"
+IN_ALL = """
+    SELECT what, model_id, detail, sum(rows)::bigint FROM pgclip._tallies
+    WHERE collection_id {} 0 GROUP BY 1, 2, 3 HAVING sum(rows) <> 0
+"""
+STATES = """
+    SELECT c.name, v.state, v.items
+    FROM pgclip.collections c CROSS JOIN LATERAL (VALUES
+         ('queued', c.queued), ('leased', c.leased), ('done', c.done), ('failed', c.failed)
+    ) v(state, items) WHERE v.items > 0
+"""
+COUNTED = "SELECT collection, state, count(*) FROM pgclip.items GROUP BY 1, 2"
+
 
 def with_database(url: str, name: str) -> str:
     return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
@@ -31,3 +48,12 @@ def assert_ledger_is_true(url: str) -> None:
     assert run_sql(url, f"{current} EXCEPT ALL SELECT id FROM {vectors} v") == []
     unsettled = "SELECT key, state FROM pgclip.items WHERE state NOT IN ('done', 'failed')"
     assert run_sql(url, unsettled) == []
+    assert_tallies_are_true(url)
+
+
+def assert_tallies_are_true(url: str) -> None:
+    """Of rows in each collection and in all, and of items in each state."""
+    pairs = (TALLIED, THERE), (IN_ALL.format("="), IN_ALL.format("<>")), (STATES, COUNTED)
+    for told, true in pairs:
+        for one, other in (told, true), (true, told):
+            assert run_sql(url, f"({one}) EXCEPT ({other})") == [], one

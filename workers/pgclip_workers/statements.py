@@ -116,6 +116,7 @@ WALK_MODELS = f"SELECT pgclip.walk_models(%s, %s) {_ALONE}"
 INDEX_WORDS_ANEW = f"SELECT pgclip.index_words_anew(%s) {_ALONE}"
 COLLECT_CONTENTS = f"SELECT pgclip.collect_contents(%s) {_ALONE}"
 EXPIRE_QUERIES = f"SELECT pgclip.expire_queries(%s, %s, %s) {_ALONE}"
+ADD_UP_TALLIES = f"SELECT pgclip.add_up_tallies(%s) {_ALONE}"
 RETIRED_QUEUES = f"SELECT pgclip.retired_queues() {_ALONE}"
 BACKLOG = f"SELECT queue, queued, workers FROM pgclip.backlog(%s) {_ALONE}"
 

@@ -122,7 +122,7 @@ def shown(found: Status) -> RenderableType:
     """As a person sees it."""
     parts: list[RenderableType] = [
         Text("   ".join(f"{name} {count}" for name, count in found.items.items())),
-        Text(f"{found.rate:.1f} items a second in the last minute"),
+        Text(f"{found.rate:.1f} items a second of late"),
     ]
     if found.oldest_waiting is not None:
         parts.append(Text(f"oldest waiting: {found.oldest_waiting:.0f} s"))

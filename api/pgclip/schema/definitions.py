@@ -14,6 +14,7 @@ from pgclip.schema.places import migrations
 FILES = (
     "version",
     "access",
+    "tallies",
     "models",
     "walks",
     "submit",

@@ -16,6 +16,7 @@ from pgclip_workers import statements
 log = logging.getLogger(__name__)
 
 _CONTENTS_AT_ONCE = 500
+_TALLIES_AT_ONCE = 20_000
 _WOKEN_AT_ONCE = 1000
 # About 30 ms each.
 _WALKED_AT_ONCE = 1000
@@ -73,6 +74,8 @@ class Steward:
         while self._alone(statements.WAKE_JOBS, _WOKEN_AT_ONCE) == [(_WOKEN_AT_ONCE,)]:
             pass
         while self._alone(statements.COLLECT_CONTENTS, _CONTENTS_AT_ONCE) > [(0,)]:
+            pass
+        while self._alone(statements.ADD_UP_TALLIES, _TALLIES_AT_ONCE) == [(True,)]:
             pass
         settings = self._settings
         kept = (settings.query_cache, settings.keep_queries, settings.keep_queries_days)

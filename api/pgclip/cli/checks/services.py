@@ -18,7 +18,6 @@ from pgclip.settings import Settings, masked
 from pgclip.submitting.place import connect, refuse_cluster
 
 _REDIS = (6, 2)
-_COUNTED = 1000
 
 
 def postgres(settings: Settings) -> Generator[Finding, None, Status | None]:
@@ -119,12 +118,14 @@ def _recall(database: Database) -> Iterator[Finding]:
 
 def _completeness(database: Database) -> Finding:
     with database.transaction("completeness") as cursor:
-        cursor.execute(statements.HEALABLE, (_COUNTED,))
-        (lacking,) = cursor.fetchone() or (0,)
-    if not lacking:
+        cursor.execute(statements.HEALABLE)
+        vectors, labels = cursor.fetchone() or (0, 0)
+    if not vectors + labels:
         return Finding("completeness", "ok", "nothing lacks a vector or label that is not queued")
-    count = f"{lacking}{' or more' if lacking == _COUNTED else ''}"
-    detail = f"{count} vectors or label sets of items are missing or outdated, and not queued"
+    detail = (
+        f"{vectors} items have no vectors of a model, {labels} no or outdated labels of a set, and "
+        "none of it is queued"
+    )
     advice = "pgclip missing shows which; pgclip missing --heal brings them"
     return Finding("completeness", "warning", detail, advice)
 
