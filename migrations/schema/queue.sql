@@ -121,11 +121,15 @@ END $$;
 --
 -- A job whose content another lease is encoding waits, and copies later. Two claims that run at
 -- the same moment are kept apart by a lock on the content, taken before the second look.
+--
+-- By indexes, and content by content (OFFSET 0), whatever the planner knows: a plan that was made
+-- while the queue was all but empty read and sorted it, once for each job, when it was full.
 CREATE FUNCTION pgclip.claim(
     p_worker bigint, p_lease uuid, p_limit int, p_max_bytes bigint, p_texts int DEFAULT 1
 ) RETURNS TABLE (job_id bigint, item_id bigint, collection text, key text, kind pgclip.kind,
                content_hash bytea, source text)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off AS $$
 #variable_conflict use_column
 DECLARE
     v_model    smallint;
@@ -153,7 +157,7 @@ BEGIN
           AND (v_group IS NULL AND j.group_limit IS NULL OR j.group_limit = v_group)
           AND NOT EXISTS (SELECT FROM pgclip.job o WHERE o.content_hash = j.content_hash
                           AND o.kind = j.kind AND o.model_id = j.model_id
-                          AND o.lease IS NOT NULL)
+                          AND o.lease IS NOT NULL OFFSET 0)
         ORDER BY j.rank, j.id LIMIT least(p_texts * p_limit, coalesce(v_group, p_texts * p_limit))
         FOR UPDATE SKIP LOCKED
     ), with_content AS MATERIALIZED (
@@ -178,7 +182,7 @@ BEGIN
         WHERE j.id = ANY(v_picked)
           AND NOT EXISTS (SELECT FROM pgclip.job o WHERE o.content_hash = j.content_hash
                           AND o.kind = j.kind AND o.model_id = j.model_id
-                          AND o.lease IS NOT NULL)
+                          AND o.lease IS NOT NULL OFFSET 0)
         RETURNING j.id, j.item_id, j.kind, j.content_hash, j.rank
     )
     SELECT l.id, l.item_id, c.name, i.key, l.kind, l.content_hash,

@@ -31,7 +31,8 @@ END $$;
 CREATE FUNCTION pgclip.store(
     p_lease uuid, p_label_epoch bigint, p_done bigint[], p_hashes bytea[], p_failed jsonb
 ) RETURNS bigint[]
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off AS $$
 DECLARE
     v_mine    bigint[];
     v_items   bigint[];

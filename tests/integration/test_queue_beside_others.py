@@ -151,3 +151,25 @@ def test_submitting_again_while_a_failure_is_being_stored(
     worker.store(*worker.claim())
     assert sql("SELECT state, reason FROM pgclip.items") == [("done", None)]
     assert_ledger_is_true(database_url)
+
+
+def test_plans_of_an_empty_queue_read_no_full_one(sql: Sql, hand: NewHand) -> None:
+    """Plans are kept, and the statistics of a time with nothing to do say that all is in a page."""
+
+    def read() -> int:
+        worker.sql("SELECT pg_stat_force_next_flush()")
+        (rows,) = sql("SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'job'")[0]
+        return int(rows)
+
+    sql("ALTER TABLE pgclip.job SET (autovacuum_enabled = off)")
+    submit(sql, "one", "two")
+    sql("ANALYZE pgclip.job")
+    worker = hand()
+    for n in range(8):
+        submit(sql, f"few {n}")
+        worker.store(*worker.claim(3))
+    submit(sql, *(f"many {n}" for n in range(300)))
+    before = read()
+    for _ in range(3):
+        assert len(worker.store(*worker.claim(64))) == 64
+    assert read() == before

@@ -73,7 +73,8 @@ def test_what_is_built_at_leisure_keeps_nobody_waiting(
     caplog.set_level("INFO")
     monkeypatch.setattr(segments, "_LEISURE_SECONDS", 0.1)
     settings = Settings.load(database_url=database_url, segment_rows=100)
-    yielding = Maintenance(settings, connections, 1, yields=lambda: given_up)
+    asked = iter([False])  # nobody waits when it is begun
+    yielding = Maintenance(settings, connections, 1, yields=lambda: next(asked, given_up))
     for first in (0, 100):
         shelf.put(texts(first, first + 100))
         yielding.run()
@@ -86,6 +87,9 @@ def test_what_is_built_at_leisure_keeps_nobody_waiting(
     assert [shelf.states()[number] for number in sealed] == (
         ["sealed"] * 2 if given_up else ["retired"] * 2
     )
+    if given_up:
+        yielding.run()  # nor is it begun again
+        assert caplog.text.count(later) == 1
 
 
 def test_what_is_waited_for_is_built_to_the_end(

@@ -84,7 +84,7 @@ class Maintenance:
     Every step is a transaction: what is interrupted is done again from the start of that step.
     In a burst nothing is built while fewer than `patience` vectors have no index. One that `waits`
     has its turn after another process's; else it leaves the work to that. What is built at leisure,
-    which may take an hour, is given up as soon as it `yields`: it is asked every two seconds.
+    which may take an hour, is not begun if it `yields`, and given up: it asks every two seconds.
     """
 
     def __init__(
@@ -138,6 +138,8 @@ class Maintenance:
         """Whether it was built; memory that is lacking for parallel workers is no reason not to."""
         memory = f"{self._settings.build_memory // 1024}kB"
         leisure = self._step(statements.BUILDS_AT_LEISURE, self._settings.max_segments, sources)
+        if leisure and self._yields():
+            return False
         for workers in sorted({self._settings.build_workers, 0}, reverse=True):
             try:
                 with self._yielding(leisure):

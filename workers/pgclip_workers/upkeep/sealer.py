@@ -13,7 +13,7 @@ from pgclip.database import Database
 from pgclip.errors import PgclipError
 from pgclip.searching.segments import Maintenance, maintenance_connections
 from pgclip.settings import Settings
-from pgclip_workers.statements import IS_ONE_CLOSED
+from pgclip_workers.statements import IS_BACKLOGGED, IS_ONE_CLOSED
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +21,8 @@ _LOOK_SECONDS = 1.0
 # A burst is left alone until this share of what may be without an index is. A quarter of the
 # default adds about 25 ms to a search.
 _PATIENCE = 0.25
+# So many waiting jobs are a time to encode and not to build better indexes.
+_BACKLOG = 10_000
 
 
 class Sealer:
@@ -36,7 +38,7 @@ class Sealer:
         self._own = maintenance_connections(settings)
         self._patience = int(settings.max_unindexed * _PATIENCE)
         self._maintenance = Maintenance(
-            settings, self._own, model, self._patience, yields=self._others_wait
+            settings, self._own, model, self._patience, yields=self._is_no_leisure
         )
         self._stopping = threading.Event()
         self._counted_at = 0.0
@@ -104,6 +106,21 @@ class Sealer:
                 return cursor.fetchone() == (True,)
         except PgclipError as error:  # storing will tell what is wrong
             log.info("segments without an index were not looked for: %s", error)
+            return False
+
+    def _is_no_leisure(self) -> bool:
+        """Whether there is much to do.
+
+        While a transaction is open, what is dead of the queue stays, and claims pass over it.
+        """
+        if self._others_wait():
+            return True
+        try:
+            with self._database.transaction("backlog") as cursor:
+                cursor.execute(IS_BACKLOGGED, {"most": _BACKLOG})
+                return cursor.fetchone() == (True,)
+        except PgclipError as error:  # building will tell what is wrong
+            log.info("the queue was not looked at: %s", error)
             return False
 
     def _count(self) -> int:
