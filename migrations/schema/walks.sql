@@ -141,10 +141,9 @@ CREATE FUNCTION pgclip._allowed(p_model smallint, p_page int, p_most int) RETURN
 LANGUAGE sql STABLE AS $$
     SELECT CASE WHEN m.is_paused OR pgclip._waits(p_model, p_most) = p_most THEN 0
                 WHEN m.pace IS NULL THEN p_page
-                ELSE greatest(0, least(p_page, floor(m.pace * extract(
-                    epoch FROM clock_timestamp() - greatest(
-                        w.paced_to, clock_timestamp() - greatest(10, 1 / m.pace)
-                                    * interval '1 s'))))) END::int
+                ELSE greatest(0, least(p_page, floor(least(
+                    greatest(10 * m.pace, 1),
+                    m.pace * extract(epoch FROM clock_timestamp() - w.paced_to))))) END::int
     FROM pgclip.model m LEFT JOIN pgclip.model_walk w ON w.model_id = m.id WHERE m.id = p_model
 $$;
 

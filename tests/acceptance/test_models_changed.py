@@ -197,8 +197,10 @@ def test_what_a_person_sees(
     assert "100 a second" in told("pace", "new", "100")
     assert "all its workers can" in told("pace", "new", "0")
     eventually(lambda: all(each.is_ready for each in client.model_readiness("new")))
+    asked = "1 queries that were asked, 19 stored items asked like"
+    # Readiness waits for no query of the last minute.
+    eventually(lambda: asked in told("compare", "new", "--queries", "20"))
     compared = told("compare", "new", "--queries", "20")
-    assert "1 queries that were asked, 19 stored items asked like" in compared
     assert "answers that stay" in compared
     assert "general: recall" in compared
     assert "is live" in told("promote", "new", "--keep", "1")

@@ -64,6 +64,7 @@ def forget_what_is_new() -> None:
     statements.HEARTBEAT = "SELECT pgclip.heartbeat(%s, %s, %s)::text[] WHERE %s >= 0"
     statements.PREPARE_MODEL = "SELECT 0 WHERE %s < 0"
     statements.MAP_DUE = "SELECT 0 WHERE %s < 0"
+    statements.ADD_UP_TALLIES = "SELECT %s < 0"
 
 
 def main(version: str, what: str, *more: str) -> int:

@@ -118,7 +118,10 @@ COLLECT_CONTENTS = f"SELECT pgclip.collect_contents(%s) {_ALONE}"
 EXPIRE_QUERIES = f"SELECT pgclip.expire_queries(%s, %s, %s) {_ALONE}"
 ADD_UP_TALLIES = f"SELECT pgclip.add_up_tallies(%s) {_ALONE}"
 RETIRED_QUEUES = f"SELECT pgclip.retired_queues() {_ALONE}"
-IS_BACKLOGGED = "SELECT coalesce(bool_or(queued >= %(most)s), false) FROM pgclip.backlog(%(most)s)"
+IS_BACKLOGGED = """
+    SELECT coalesce(bool_or(queued >= most), false)
+    FROM (SELECT %s::int) AS given (most), pgclip.backlog(most)
+"""
 BACKLOG = f"SELECT queue, queued, workers FROM pgclip.backlog(%s) {_ALONE}"
 
 # One at a time too, but not the steward's turn: pages of a table take long. The lock is had before

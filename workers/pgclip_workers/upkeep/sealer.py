@@ -98,29 +98,22 @@ class Sealer:
 
         The hot segment's alone may be as many: nothing is gained by making way for them.
         """
-        if self._count() <= self._patience:
-            return False
-        try:
-            with self._database.transaction("segments") as cursor:
-                cursor.execute(IS_ONE_CLOSED, (self._model,))
-                return cursor.fetchone() == (True,)
-        except PgclipError as error:  # storing will tell what is wrong
-            log.info("segments without an index were not looked for: %s", error)
-            return False
+        return self._count() > self._patience and self._is(IS_ONE_CLOSED, (self._model,))
 
     def _is_no_leisure(self) -> bool:
         """Whether there is much to do.
 
         While a transaction is open, what is dead of the queue stays, and claims pass over it.
         """
-        if self._others_wait():
-            return True
+        return self._others_wait() or self._is(IS_BACKLOGGED, (_BACKLOG,))
+
+    def _is(self, statement: str, parameters: tuple[int, ...]) -> bool:
         try:
-            with self._database.transaction("backlog") as cursor:
-                cursor.execute(IS_BACKLOGGED, {"most": _BACKLOG})
+            with self._database.transaction("segments") as cursor:
+                cursor.execute(statement, parameters)
                 return cursor.fetchone() == (True,)
-        except PgclipError as error:  # building will tell what is wrong
-            log.info("the queue was not looked at: %s", error)
+        except PgclipError as error:  # storing and building will tell what is wrong
+            log.info("whether others wait was not found out: %s", error)
             return False
 
     def _count(self) -> int:
