@@ -74,62 +74,70 @@ def main() -> int:
 def filling(client: Client, urls: dict[str, str], new: Path, items: int) -> list[Figure]:
     """From add to the last vector, and then the changes."""
     url = urls["database_url"]
-    queries = _queries()
     begin = time.perf_counter()
     # Whatever its map finds, so that what answers by a map cost is measured.
     client.add_model("new", map_bound=0.001)
     with Submitter(client, "filling") as submitter, _stub(urls, "new", new):
         wait_for(f"SELECT NOT coalesce(({STATE}) = 'waits', false)", url)  # few have no map
         mapped = time.perf_counter() - begin
-        client.pause_model("new")
-        wait_for("SELECT NOT EXISTS (SELECT FROM pgclip.job WHERE lease IS NOT NULL)", url)
-        early, times = _answers(client, queries, "new")
-        real = np.load(new, mmap_mode="r")
-        filled = next(model for model in client.models() if model.name == "new").items / items
-        judged = client.model_maps("new")
-        client.resume_model("new")
-        client.pace_model("new", RATE)
-        with Submitter(client, "paced") as paced:
-            time.sleep(60)
-        client.pace_model("new", None)
+        figures = early(client, url, new, items)
         resumed = time.perf_counter()
         wait_for(FILLED, url, 1)
         took = mapped + time.perf_counter() - resumed
-        figures = show([
+        figures += show([
             Figure("from add to early answers for all", mapped, "s", ""),
             Figure("… were its sample encoded at 37 a second", mapped + 20_000 / RATE, "s",
                    "≈ 1,200"),
             Figure("from add to the last vector", took, "s", ""),
             Figure("… were all encoded at 37 a second", items / RATE, "s", ""),
-            Figure("filled when early answers were judged here", filled, ""),
-            Figure("early answers, as the worker judged them: recall@10",
-                   min((each.recall or 0 for each in judged), default=0), "", "≥ 0.9"),
-            Figure("early answers against the model's own: recall@10",
-                   _recall(early, queries, real), "", "≥ 0.9"),
-            Figure("a search by a map, p50", quantile(times, 50), "ms"),
-            *paced.figures("filling at 37 a second"),
             *submitter.figures("filling at once"),
         ])  # fmt: skip
-        wait_for("SELECT bool_and(is_ready) FROM pgclip.readiness('new')", url, 5)
-        late, times = _answers(client, queries, "new")
-        figures += show([
-            Figure("answers when it is filled: recall@10", _recall(late, queries, real), ""),
-            Figure("a search without a map, p50", quantile(times, 50), "ms"),
-        ])  # fmt: skip
-        for what, change in (
-            ("promote", lambda: client.promote_model("new")),
-            ("rollback", client.rollback_model),
-            ("promote again", lambda: client.promote_model("new")),
-        ):
-            figures += show(changed(client, what, change))
+        return figures + changing(client, url, new)
+
+
+def early(client: Client, url: str, new: Path, items: int) -> list[Figure]:
+    """What is answered by a map, while filling pauses; then a minute of it at RATE."""
+    client.pause_model("new")
+    wait_for("SELECT NOT EXISTS (SELECT FROM pgclip.job WHERE lease IS NOT NULL)", url)
+    queries = _queries()
+    found, times = _answers(client, queries, "new")
+    filled = next(model for model in client.models() if model.name == "new").items / items
+    judged = min((each.recall or 0 for each in client.model_maps("new")), default=0)
+    client.resume_model("new")
+    client.pace_model("new", RATE)
+    with Submitter(client, "paced") as paced:
+        time.sleep(60)
+    client.pace_model("new", None)
+    return show([
+        Figure("filled when early answers were judged here", filled, ""),
+        Figure("early answers, as the worker judged them: recall@10", judged, "", "≥ 0.9"),
+        Figure("early answers against the model's own: recall@10",
+               _recall(found, queries, np.load(new, mmap_mode="r")), "", "≥ 0.9"),
+        Figure("a search by a map, p50", quantile(times, 50), "ms"),
+        *paced.figures("filling at 37 a second"),
+    ])  # fmt: skip
+
+
+def changing(client: Client, url: str, new: Path) -> list[Figure]:
+    """There, back, there again; and then the old one is retired."""
+    wait_for("SELECT bool_and(is_ready) FROM pgclip.readiness('new')", url, 5)
+    queries = _queries()
+    found, times = _answers(client, queries, "new")
+    figures = show([
+        Figure("answers when it is filled: recall@10",
+               _recall(found, queries, np.load(new, mmap_mode="r")), ""),
+        Figure("a search without a map, p50", quantile(times, 50), "ms"),
+    ])  # fmt: skip
+    for what, change in (
+        ("promote", lambda: client.promote_model("new")),
+        ("rollback", client.rollback_model),
+        ("promote again", lambda: client.promote_model("new")),
+    ):
+        figures += show(changed(client, what, change))
     gone = time.perf_counter()
     client.retire_model("old", anyway=True)
-    with _stub(urls, "new", new):
-        wait_for("SELECT bool_and(state <> 'dropping') FROM pgclip.models", url, 1)
-    return [
-        *figures,
-        *show([Figure("retired, until all is gone", time.perf_counter() - gone, "s")]),
-    ]
+    wait_for("SELECT bool_and(state <> 'dropping') FROM pgclip.models", url, 1)
+    return figures + show([Figure("retired, until all is gone", time.perf_counter() - gone, "s")])
 
 
 def changed(client: Client, what: str, change: Callable[[], Any]) -> list[Figure]:
