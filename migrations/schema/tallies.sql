@@ -137,6 +137,23 @@ CREATE TRIGGER ledger_replaced AFTER UPDATE ON pgclip.embedding_set
     REFERENCING OLD TABLE AS went NEW TABLE AS came
     FOR EACH STATEMENT EXECUTE FUNCTION pgclip._tally_ledger();
 
+-- Emptied by somebody who passes over pgclip: a statement that has no rows to note.
+CREATE FUNCTION pgclip._tally_anew() RETURNS trigger
+LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE pgclip.tallied SET since = NULL;
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER items_emptied AFTER TRUNCATE ON pgclip.item
+    FOR EACH STATEMENT EXECUTE FUNCTION pgclip._tally_anew();
+CREATE TRIGGER jobs_emptied AFTER TRUNCATE ON pgclip.job
+    FOR EACH STATEMENT EXECUTE FUNCTION pgclip._tally_anew();
+CREATE TRIGGER failures_emptied AFTER TRUNCATE ON pgclip.failure
+    FOR EACH STATEMENT EXECUTE FUNCTION pgclip._tally_anew();
+CREATE TRIGGER ledger_emptied AFTER TRUNCATE ON pgclip.embedding_set
+    FOR EACH STATEMENT EXECUTE FUNCTION pgclip._tally_anew();
+
 -- For the steward: adds up at most so many changes; or counts what is there, if that was never done
 -- or nobody can tell any more. Returns whether there is more.
 CREATE FUNCTION pgclip.add_up_tallies(p_most int) RETURNS boolean

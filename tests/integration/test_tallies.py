@@ -131,6 +131,21 @@ def test_what_was_deleted_past_pgclip_is_counted_anew(
     assert sql("SELECT items, queued, done, failed FROM pgclip.collections") == [(0, 0, 0, 0)]
 
 
+@pytest.mark.parametrize("table", ["item", "job", "failure", "embedding_set"])
+def test_what_was_emptied_past_pgclip_is_counted_anew(
+    sql: Sql, hand: NewHand, database_url: str, table: str
+) -> None:
+    submit(sql, "a", "b", "c")
+    first = hand()
+    first.store(*first.claim(1))
+    fail_one(first, "bad")
+    add_up(sql)
+    sql(f"TRUNCATE pgclip.{table} CASCADE")
+    assert_tallies_are_true(database_url)
+    add_up(sql)
+    assert_tallies_are_true(database_url)
+
+
 def test_healing_counts_anew(sql: Sql, database_url: str) -> None:
     add_up(sql)
     submit(sql, "a", "b")
