@@ -1,5 +1,19 @@
 -- Looks that cost the same at any size; claims that do, too.
-LOCK TABLE pgclip.job;
+
+-- All locks first: views that will change, and the tables that get triggers.
+DO $$
+DECLARE
+    v_view regclass;
+BEGIN
+    FOR v_view IN
+        SELECT to_regclass('pgclip.' || name)
+        FROM unnest(ARRAY['collections', 'models', 'queue']) name
+        WHERE to_regclass('pgclip.' || name) IS NOT NULL
+    LOOP
+        EXECUTE format('LOCK TABLE %s', v_view);
+    END LOOP;
+END $$;
+LOCK TABLE pgclip.item, pgclip.job, pgclip.failure, pgclip.embedding_set;
 
 -- By hash: one that sorts can be read from end to end, which the planner takes for as cheap as a
 -- look while it believes that little is leased.
