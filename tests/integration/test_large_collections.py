@@ -31,6 +31,7 @@ def tenants(new_database: Callable[[], str]) -> Iterator[Shelf]:
     url = new_database()
     run_sql(url, "SELECT pgclip.register_model('m', 48, 10, '{\"fatal\": {}}')")
     shelf = Shelf(url)
+    shelf.sql("SELECT setseed(0.5)")
     shelf.sql("INSERT INTO pgclip.collection (name) SELECT unnest(%s::text[])", list(SIZES))
     for name, size in SIZES.items():
         shelf.sql(
@@ -153,8 +154,7 @@ def test_where_a_large_one_has_no_index_the_others_are_passed_over(tenants: Shel
         assert recall_of(tenants, "large", collection="'large'") >= 0.8
         far = [recall_of(tenants, f"far from all of them ~ {n}", collection="'small'")
                for n in range(20)]  # fmt: skip
-        # An index of all is searched, another each time that it is built: from 0.92 to 1.
-        assert sum(far) / len(far) >= 0.85
+        assert sum(far) / len(far) >= 0.95
 
 
 def test_one_that_nearly_all_belong_to_needs_none(shelf: Shelf, database_url: str) -> None:
