@@ -46,6 +46,7 @@ DECLARE
     v_hash  bytea := (SELECT e.content_hash FROM pgclip.embedding_set e
                       WHERE e.item_id = v_item AND e.model_id = pgclip._live_model());
 BEGIN
+    PERFORM pgclip._hold_label(v_label, p_set, p_label);
     IF v_item IS NULL THEN
         RAISE EXCEPTION 'there is no item % in collection %', p_key, p_collection
             USING ERRCODE = 'PC002';
@@ -82,11 +83,19 @@ CREATE FUNCTION pgclip.judge_many(judgements jsonb, OUT place int, OUT refused t
 RETURNS SETOF record
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    v_one jsonb;
+    v_one    jsonb;
+    v_labels int[];
 BEGIN
     IF jsonb_typeof(judgements) IS DISTINCT FROM 'array' THEN
         RAISE EXCEPTION 'judgements are a list of objects' USING ERRCODE = 'PC001';
     END IF;
+    v_labels := ARRAY(  -- in the order in which one who drops a set takes them
+        SELECT id FROM pgclip.label
+        WHERE id IN (SELECT l.id FROM jsonb_array_elements(judgements) j
+                     JOIN pgclip.label_set s ON s.name = j ->> 'set'
+                     JOIN pgclip.label l ON l.set_id = s.id AND l.name = j ->> 'label'
+                     WHERE jsonb_typeof(j) = 'object')
+        ORDER BY id FOR KEY SHARE);
     FOR v_one, place IN
         SELECT j.one, j.place FROM jsonb_array_elements(judgements) WITH ORDINALITY j(one, place)
     LOOP
@@ -106,10 +115,5 @@ BEGIN
             RETURN NEXT;
         END;
     END LOOP;
-    PERFORM pgclip._advance(c.id, false)
-    FROM pgclip._campaigns_of(ARRAY(
-        SELECT l.id FROM jsonb_array_elements(judgements) j
-        JOIN pgclip.label_set s ON s.name = j ->> 'set'
-        JOIN pgclip.label l ON l.set_id = s.id AND l.name = j ->> 'label'
-        WHERE jsonb_typeof(j) = 'object')) c(id);
+    PERFORM pgclip._advance(id, false) FROM pgclip._campaigns_of(v_labels) id;
 END $$;

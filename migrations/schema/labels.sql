@@ -1,4 +1,7 @@
 -- Label sets, and labels of items.
+--
+-- Locks are taken in one order: label_epoch, labels by their ids, then what hangs on these:
+-- promises, campaigns, labels of items. Whoever labels or judges holds a label FOR KEY SHARE.
 
 -- One row for each label of an item by the live model. "version" is the set's when the score was
 -- found first; it is current if the set gives it still. "decision" is "yes", "no" or "review" where
@@ -70,6 +73,10 @@ CREATE TRIGGER label_deleted AFTER DELETE ON pgclip.label REFERENCING OLD TABLE 
 CREATE FUNCTION pgclip._forget_item_labels() RETURNS trigger
 LANGUAGE plpgsql AS $$
 BEGIN
+    -- Before any row of an item's labels, as one who drops a label does.
+    PERFORM FROM pgclip.label WHERE id IN (
+        SELECT il.label_id FROM gone JOIN pgclip.item_label il USING (item_id, model_id))
+    ORDER BY id FOR KEY SHARE;
     DELETE FROM pgclip.item_label il USING gone
     WHERE il.item_id = gone.item_id AND il.model_id = gone.model_id;
     DELETE FROM pgclip.item_score sc USING gone
@@ -132,6 +139,9 @@ BEGIN
             USING ERRCODE = 'PC001';
     END IF;
     PERFORM FROM pgclip.label_epoch FOR UPDATE;  -- first, as one who drops a set does
+    PERFORM FROM pgclip.label WHERE set_id = (
+        SELECT s.id FROM pgclip.label_set s WHERE s.name = define_label_set.name)
+    ORDER BY id FOR NO KEY UPDATE;  -- in the order in which those who review take them
     IF NOT EXISTS (SELECT FROM pgclip.label_set s WHERE s.name = define_label_set.name) THEN
         v_is_new := true;
         INSERT INTO pgclip.label_set (name, templates, top_k, threshold, applies_to, active,
@@ -240,6 +250,11 @@ END $$;
 CREATE FUNCTION pgclip.drop_label_set(name text) RETURNS boolean
 LANGUAGE plpgsql AS $$
 BEGIN
+    PERFORM pg_advisory_xact_lock(7311994466);  -- a worker that decides ends its page
+    PERFORM FROM pgclip.label_epoch FOR UPDATE;
+    PERFORM FROM pgclip.label WHERE set_id = (
+        SELECT s.id FROM pgclip.label_set s WHERE s.name = drop_label_set.name)
+    ORDER BY id FOR UPDATE;  -- in the order in which all others take them
     DELETE FROM pgclip.label_set s WHERE s.name = drop_label_set.name;
     RETURN FOUND;
 END $$;

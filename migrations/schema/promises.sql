@@ -102,6 +102,10 @@ BEGIN
             p_judgements USING ERRCODE = 'PC001';
     END IF;
     PERFORM FROM pgclip.label_epoch FOR UPDATE;  -- first, as one who defines a set does
+    PERFORM FROM pgclip.label WHERE id = p_label FOR NO KEY UPDATE;  -- as those who review do
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'the label set has been dropped' USING ERRCODE = 'PC002';
+    END IF;
     IF EXISTS (SELECT FROM pgclip.promise WHERE label_id = p_label AND what = p_what
                AND (share, confidence, opinions, judgements)
                  = (p_share, p_confidence, p_opinions, coalesce(p_judgements, v_least))) THEN
@@ -127,6 +131,7 @@ DECLARE
     v_label int := pgclip._label(label_set, label);
 BEGIN
     PERFORM FROM pgclip.label_epoch FOR UPDATE;
+    PERFORM FROM pgclip.label WHERE id = v_label FOR NO KEY UPDATE;
     DELETE FROM pgclip.promise WHERE label_id = v_label;
     IF NOT FOUND THEN
         RETURN false;
@@ -136,6 +141,17 @@ BEGIN
     PERFORM pgclip._begin_relabeling();
     DELETE FROM pgclip.item_score WHERE label_id = v_label;
     RETURN true;
+END $$;
+
+-- Keeps a label from being dropped until the end of the transaction. Raises PC002 if it is gone.
+CREATE FUNCTION pgclip._hold_label(p_id int, p_set text, p_label text) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM FROM pgclip.label WHERE id = p_id FOR KEY SHARE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'label set % has no label % any more', p_set, p_label
+            USING ERRCODE = 'PC002';
+    END IF;
 END $$;
 
 -- A label's number. Raises PC002.

@@ -110,7 +110,8 @@ $$;
 -- The staged labels in place of those that these items have of these sets; job_id of the staged
 -- ones is the item's id here. Labels of other sets stay, and what is the same is not written, but
 -- for the rounding of stored vectors.
--- Raises PC007 if label sets have changed since p_label_epoch.
+-- Raises PC007 if label sets have changed since p_label_epoch, lock_not_available while one of them
+-- is being dropped: who drops it may wait for a store that waits for these items.
 CREATE FUNCTION pgclip.store_labels(
     p_model smallint, p_label_epoch bigint, p_items bigint[], p_sets int[]
 ) RETURNS void
@@ -128,7 +129,8 @@ BEGIN
     END IF;
     v_labels := ARRAY(
         SELECT id FROM pgclip.label WHERE id IN (SELECT label_id FROM pg_temp.staged_label)
-        ORDER BY id FOR KEY SHARE);
+                                       OR set_id = ANY(p_sets)
+        ORDER BY id FOR KEY SHARE NOWAIT);
     DELETE FROM pgclip.item_label il
     WHERE il.item_id = ANY(p_items) AND il.model_id = p_model AND il.label_id = ANY(v_ours)
       AND NOT EXISTS (SELECT FROM pg_temp.staged_label s

@@ -36,9 +36,11 @@ BEGIN
         RAISE EXCEPTION 'purpose is promise or learn, not %', review.purpose
             USING ERRCODE = 'PC001';
     END IF;
-    v_labels := pgclip._labels_to_review(review.label_set, review.label);
     -- Two who draw at the same time draw one after the other.
-    PERFORM FROM pgclip.label WHERE id = ANY(v_labels) ORDER BY id FOR NO KEY UPDATE;
+    v_labels := ARRAY(
+        SELECT id FROM pgclip.label
+        WHERE id = ANY(pgclip._labels_to_review(review.label_set, review.label))
+        ORDER BY id FOR NO KEY UPDATE);
     PERFORM pgclip._renew_campaigns(v_labels);
     DELETE FROM pgclip.review r WHERE r.label_id = ANY(v_labels) AND NOT r.unsure
                                   AND r.drawn_at < clock_timestamp() - interval '30 minutes';

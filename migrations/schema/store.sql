@@ -68,7 +68,11 @@ BEGIN
         END IF;
         -- Before any row of an item's labels, as one who drops a label does.
         v_labels := ARRAY(
-            SELECT id FROM pgclip.label WHERE id IN (SELECT label_id FROM pg_temp.staged_label)
+            SELECT id FROM pgclip.label WHERE id IN (
+                SELECT label_id FROM pg_temp.staged_label
+                UNION ALL
+                SELECT label_id FROM pgclip.item_label
+                WHERE item_id = ANY(v_items) AND model_id = v_model)
             ORDER BY id FOR KEY SHARE);
         -- Locked, as one who labels them anew does before a label is touched.
         SELECT array_agg(v.id) INTO v_old

@@ -38,7 +38,7 @@ DECLARE
     v_set  pgclip.label_set;
     v_task bigint;
 BEGIN
-    SELECT * INTO v_set FROM pgclip.label_set WHERE name = p_set;
+    SELECT * INTO v_set FROM pgclip.label_set WHERE name = p_set FOR KEY SHARE;
     IF v_set.id IS NULL THEN
         RAISE EXCEPTION 'there is no label set %', p_set USING ERRCODE = 'PC002';
     ELSIF p_sample IS NULL OR p_sample NOT BETWEEN 10 AND 1000000 THEN

@@ -191,9 +191,11 @@ def test_recall_says_no(armed: Client) -> None:
                            for one in armed.decisions("guarded", decision="no")))  # fmt: skip
     denied = [one for one in armed.decisions("guarded", decision="no")
               if one.rests_on == "recall"]  # fmt: skip
-    assert not any(is_so(one.key) for one in denied)
-    found = armed.search("weapon", k=320, filter={"$decision": {"guarded": {"weapon": "no"}}})
-    assert {hit.key for hit in found} == set(decided(armed, "no"))
+    # Of 120: those judged may show a second threshold, too, which denies some of what is so.
+    assert sum(is_so(one.key) for one in denied) <= 120 * (1 - 0.6)
+    is_no = {"$decision": {"guarded": {"weapon": "no"}}}
+    eventually(lambda: {hit.key for hit in armed.search("weapon", k=320, filter=is_no)}
+                       == set(decided(armed, "no")))  # fmt: skip
 
 
 def test_two_people_get_different_draws(armed: Client, sql: Sql) -> None:

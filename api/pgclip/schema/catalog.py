@@ -122,6 +122,16 @@ def found(cursor: "Cursor") -> list[Found]:
     return [Found(*row) for row in cursor.fetchall()]
 
 
+def signatures(cursor: "Cursor", function: str) -> int:
+    """How many functions of the schema have that name."""
+    cursor.execute(
+        "SELECT count(*) FROM pg_proc"
+        " WHERE pronamespace = 'pgclip'::regnamespace AND proname = %s",
+        (function,),
+    )
+    return int((cursor.fetchone() or (0,))[0])
+
+
 def recorded(cursor: "Cursor") -> dict[str, tuple[str, str]]:
     """What was laid, by name: the hash of its statement, and its digest right after."""
     cursor.execute("SELECT name, source, found FROM pgclip.definition")

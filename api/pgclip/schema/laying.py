@@ -131,8 +131,7 @@ class _Layer:
 
     def _drop_other_signatures(self, definition: Definition, before: list[Found]) -> None:
         """Those of earlier versions, which Postgres takes for other functions."""
-        now = [each for each in catalog.found(self._cursor) if each.name == definition.name]
-        if len(now) > 1:
+        if catalog.signatures(self._cursor, definition.name.removeprefix("function ")) > 1:
             for each in before:
                 self.drop(each)
 

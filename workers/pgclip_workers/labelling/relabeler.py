@@ -1,5 +1,7 @@
 """Labels items anew whose labels are older than the label sets, from the vectors they have."""
 
+import logging
+
 import numpy as np
 
 from pgclip import binarycopy
@@ -10,7 +12,10 @@ from pgclip_workers import statements
 from pgclip_workers.labelling.labels import LabelBook, joined, stage, unit
 from pgclip_workers.labelling.shelf import LabelShelf
 
+log = logging.getLogger(__name__)
+
 _AT_ONCE = 2000
+_LOCK_NOT_AVAILABLE = "55P03"
 
 
 class Relabeler:
@@ -40,6 +45,9 @@ class Relabeler:
             try:
                 return self._page(book)
             except PgclipError as error:
+                if sqlstate(error) == _LOCK_NOT_AVAILABLE:
+                    log.info("a label set is being dropped; labelling anew goes on after it")
+                    return 0
                 if sqlstate(error) != LABELS_CHANGED:
                     raise
                 book = self._shelf.book(stale=book)

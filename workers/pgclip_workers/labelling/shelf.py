@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pgclip.database import Database
+from pgclip.errors import NotFound
 from pgclip_workers import statements
 from pgclip_workers.labelling.labels import Heads, LabelBook, LabelSet
 from pgclip_workers.models.encoder import Encoder, Floats
@@ -77,9 +78,12 @@ class LabelShelf:
 
     def label_set(self, set_id: int) -> tuple[LabelSet, LabelSet, list[str]]:
         """A set by its number, in force or not: as it was taught, by its prompts alone, and its
-        words."""
+        words. Raises NotFound if it was dropped."""
         with self._lock, self._database.transaction("label sets") as cursor:
-            (row,) = _rows(cursor, statements.LABEL_SET, set_id)
+            rows = _rows(cursor, statements.LABEL_SET, set_id)
+            if not rows:
+                raise NotFound(f"label set {set_id} was dropped")
+            (row,) = rows
             of_set = [Word(*word) for word in _rows(cursor, statements.LABEL_WORDS, [set_id])]
             taught = self._taught(cursor, [set_id])
         prompts = self._vectors(row, of_set)

@@ -10,7 +10,7 @@ import numpy as np
 
 from pgclip import binarycopy
 from pgclip.database import Database
-from pgclip.errors import LABELS_CHANGED, PgclipError, sqlstate
+from pgclip.errors import LABELS_CHANGED, NotFound, PgclipError, sqlstate
 from pgclip_workers import statements
 from pgclip_workers.labelling.evaluation import evaluation
 from pgclip_workers.labelling.examples import Examples, examples_of
@@ -72,7 +72,7 @@ class LabelTasks:
         result, error = None, None
         try:
             result = json.dumps(self._done(task), allow_nan=False)
-        except ImpossibleTask as impossible:
+        except (ImpossibleTask, NotFound) as impossible:
             error = str(impossible)
         except PgclipError as refused:
             if sqlstate(refused)[:2] not in _LASTING:
