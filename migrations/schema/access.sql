@@ -62,7 +62,7 @@ LANGUAGE sql IMMUTABLE AS $$
            WHEN 'indexer' THEN ARRAY['indexed_table']
            WHEN 'worker' THEN ARRAY['model', 'segment', 'job', 'content', 'label_epoch',
                                     'label_set', 'label', 'label_vector', 'label_head',
-                                    'label_teaching', 'promise'] END
+                                    'label_teaching', 'promise', 'model_walk'] END
 $$;
 
 -- Who owns all of this.

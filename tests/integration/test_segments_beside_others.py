@@ -353,3 +353,21 @@ def test_a_build_that_comes_too_late_copies_nothing(
     maintenance.run()
     assert_ledger_is_true(database_url)
     assert shelf.nearest("text 7") != "k7"
+
+
+def test_nothing_is_built_at_leisure_while_a_model_is_dropped(
+    shelf: Shelf, connections: Database, database_url: str
+) -> None:
+    """Its vectors are dropped when older transactions have ended, as which a build counts."""
+    settings = Settings.load(database_url=database_url, steward_interval=60)
+    sealer = Sealer(settings, connections, 1)
+    try:
+        assert not sealer._is_no_leisure()
+        shelf.sql("SELECT pgclip.add_model('other')")
+        assert not sealer._is_no_leisure()
+        shelf.sql("SELECT pgclip.cancel_model('other')")
+        assert sealer._is_no_leisure()
+        eventually(lambda: shelf.sql("SELECT pgclip.walk_models(100, 1000)") == [(False,)])
+        eventually(lambda: not sealer._is_no_leisure())
+    finally:
+        sealer.stop()

@@ -118,8 +118,10 @@ COLLECT_CONTENTS = f"SELECT pgclip.collect_contents(%s) {_ALONE}"
 EXPIRE_QUERIES = f"SELECT pgclip.expire_queries(%s, %s, %s) {_ALONE}"
 ADD_UP_TALLIES = f"SELECT pgclip.add_up_tallies(%s) {_ALONE}"
 RETIRED_QUEUES = f"SELECT pgclip.retired_queues() {_ALONE}"
-IS_BACKLOGGED = """
-    SELECT coalesce(bool_or(queued >= most), false)
+IS_NO_LEISURE = """
+    SELECT coalesce(bool_or(queued >= most), false) OR EXISTS (
+        SELECT FROM pgclip.model m JOIN pgclip.model_walk w ON w.model_id = m.id
+        WHERE m.state = 'retired')
     FROM (SELECT %s::int) AS given (most), pgclip.backlog(most)
 """
 BACKLOG = f"SELECT queue, queued, workers FROM pgclip.backlog(%s) {_ALONE}"

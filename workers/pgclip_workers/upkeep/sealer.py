@@ -13,7 +13,7 @@ from pgclip.database import Database
 from pgclip.errors import PgclipError
 from pgclip.searching.segments import Maintenance, maintenance_connections
 from pgclip.settings import Settings
-from pgclip_workers.statements import IS_BACKLOGGED, IS_ONE_CLOSED
+from pgclip_workers.statements import IS_NO_LEISURE, IS_ONE_CLOSED
 
 log = logging.getLogger(__name__)
 
@@ -101,11 +101,12 @@ class Sealer:
         return self._count() > self._patience and self._is(IS_ONE_CLOSED, (self._model,))
 
     def _is_no_leisure(self) -> bool:
-        """Whether there is much to do.
+        """Whether there is much to do, or a model being dropped.
 
-        While a transaction is open, what is dead of the queue stays, and claims pass over it.
+        While a transaction is open, what is dead of the queue stays, and claims pass over it; and
+        vectors of a model are dropped when those have ended who may be reading them.
         """
-        return self._others_wait() or self._is(IS_BACKLOGGED, (_BACKLOG,))
+        return self._others_wait() or self._is(IS_NO_LEISURE, (_BACKLOG,))
 
     def _is(self, statement: str, parameters: tuple[int, ...]) -> bool:
         try:
