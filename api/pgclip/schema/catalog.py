@@ -125,8 +125,7 @@ def found(cursor: "Cursor") -> list[Found]:
 def signatures(cursor: "Cursor", function: str) -> int:
     """How many functions of the schema have that name."""
     cursor.execute(
-        "SELECT count(*) FROM pg_proc"
-        " WHERE pronamespace = 'pgclip'::regnamespace AND proname = %s",
+        "SELECT count(*) FROM pg_proc WHERE pronamespace = 'pgclip'::regnamespace AND proname = %s",
         (function,),
     )
     return int((cursor.fetchone() or (0,))[0])
