@@ -13,10 +13,12 @@ from support.places import ROOT
 from support.processes import Live, WorkerFactory, eventually
 
 from pgclip import (
+    Batch,
     Client,
     ConnectionFailed,
     InvalidItem,
     ItemFailed,
+    Job,
     NotFound,
     PgclipError,
     QueryFailed,
@@ -416,14 +418,52 @@ def test_waiting_outlives_a_lost_connection(
     job = client.submit_text("text")
     with pytest.raises(WaitTimeout, match="still queued"):
         job.wait(0.2)
-    waiting = threading.Thread(target=job.wait, args=(60,))
-    waiting.start()
+    batch = client.submit_many({"text": f"text {n}"} for n in range(3))
+    ended: list[object] = []
+
+    def wait(one: Job | Batch) -> None:
+        try:
+            ended.append(one.wait(60))
+        except Exception as error:
+            ended.append(error)
+
+    waiting = [threading.Thread(target=wait, args=(one,)) for one in (job, batch)]
+    for thread in waiting:
+        thread.start()
     listening = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
                    WHERE datname = current_database() AND application_name = 'pgclip'"""
     eventually(lambda: sql(listening))
     start_worker(database_url)
+    for thread in waiting:
+        thread.join(30)
+    assert ended == [None, None]
+
+
+@pytest.mark.parametrize("is_batch", [False, True])
+def test_a_connection_that_is_lost_while_a_look_is_taken(
+    client: Client, database_url: str, start_worker: WorkerFactory, sql: Sql, is_batch: bool
+) -> None:
+    start_worker(database_url)
+    job, batch = client.submit_text("text"), client.submit_many([{"text": "another"}])
+    ended: list[object] = []
+
+    def wait() -> None:
+        try:
+            ended.append((batch if is_batch else job).wait(60))
+        except Exception as error:
+            ended.append(error)
+
+    with psycopg2.connect(database_url) as other:
+        other.cursor().execute("LOCK TABLE pgclip.job, pgclip.failure")
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        blocked = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                     WHERE datname = current_database() AND application_name = 'pgclip'
+                       AND wait_event_type = 'Lock'"""
+        eventually(lambda: sql(blocked))
+    other.close()
     waiting.join(30)
-    assert not waiting.is_alive()
+    assert ended == [None]
 
 
 def test_a_statement_that_takes_too_long(

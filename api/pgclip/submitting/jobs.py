@@ -1,11 +1,11 @@
 """Following what was submitted: a Job for an item, a Batch for many."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from pgclip import statements
-from pgclip.errors import ItemFailed, NotCommitted, NotFound, WaitTimeout
+from pgclip.errors import ConnectionFailed, ItemFailed, NotCommitted, NotFound, WaitTimeout
 from pgclip.items import State
 from pgclip.settings import masked
 from pgclip.submitting.following import Followed, Follower, Steps, run, run_async
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 10_000  # items of a batch asked for at once
 _AT_ONCE = 16  # items of a batch that are followed at a time
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class Job:
         while True:
             futures = self._follower.follow([item])
             try:
-                status = self.status()
+                status = _looked(self.status)
                 if status.state == "done":
                     return
                 if status.state == "failed":
@@ -92,6 +93,15 @@ class Job:
 
     def __str__(self) -> str:
         return f"item {masked(self.key)!r} in collection {self.collection!r}"
+
+
+def _looked(look: Callable[..., T], *of: object) -> T:
+    """What a look shows that somebody waits for: once more if a connection was lost, as it is
+    when Postgres starts anew."""
+    try:
+        return look(*of)
+    except ConnectionFailed:
+        return look(*of)
 
 
 def _require_commit(cursor: "Cursor", transaction: str, what: str) -> None:
@@ -184,7 +194,7 @@ class Batch:
     def _ending(self, timeout: float | None) -> Steps:
         failed: dict[int, tuple[str, str]] = {}
         for start in range(0, len(self._items), _CHUNK):
-            while unfinished := self._states(*self._chunk(start)):
+            while unfinished := _looked(self._states, *self._chunk(start)):
                 # The last ones that are open: by then most of the others will have ended.
                 last = [
                     Followed(item, generation)
@@ -196,7 +206,8 @@ class Batch:
                     break
                 futures = self._follower.follow(last)
                 try:
-                    if len(self._open_of(last)) == len(last):  # none ended before it was followed
+                    open_ = _looked(self._open_of, last)
+                    if len(open_) == len(last):  # none ended before it was followed
                         yield futures
                 except TimeoutError:
                     raise WaitTimeout(
