@@ -27,6 +27,8 @@ _TRIES = 40
 _PAUSE = 1.0
 # Whatever is the role's or the database's default.
 WRITING = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED READ WRITE"
+# Between two statements definitions are read and compared, whatever a role's default allows.
+UNHURRIED = "SET LOCAL idle_in_transaction_session_timeout = 0"
 # A view or a function is in the way of a change of a table.
 _DEPENDED_ON = {"2BP01", "0A000"}
 _HOLDERS = """
@@ -212,6 +214,7 @@ def _connected(database_url: str, *, writes: bool = False) -> "Iterator[Connecti
                 with engine.begin() as connection:
                     if writes:
                         _cursor(connection).execute(WRITING)
+                    _cursor(connection).execute(UNHURRIED)
                     yield connection
             except DBAPIError as error:
                 raise (error.orig or error) from error

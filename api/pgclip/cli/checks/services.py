@@ -12,7 +12,7 @@ from pgclip.cli.status import Status, look
 from pgclip.connections import make_engine
 from pgclip.database import Database, check_schema
 from pgclip.errors import PgclipError, SchemaError, translated
-from pgclip.migrate import WRITING, differences, lacking
+from pgclip.migrate import UNHURRIED, WRITING, differences, lacking
 from pgclip.schema.requirements import POSTGRES_VERSION, VECTOR_VERSION, version_tuple
 from pgclip.settings import Settings, masked
 from pgclip.submitting.place import connect, refuse_cluster
@@ -133,6 +133,7 @@ def _completeness(database: Database) -> Finding:
 def _server(settings: Settings) -> Any:
     """Facts of the server, and what is wrong with the schema."""
     with _cursor(settings) as cursor:
+        cursor.execute(UNHURRIED)
         cursor.execute(statements.SERVER)
         server = cursor.fetchone()
         try:
