@@ -24,9 +24,9 @@ SCHEMA_VERSION = "0008"
 class Database:
     """The database that holds schema pgclip, on at most `pool_size` psycopg2 connections.
 
-    `local` are Postgres settings for every transaction, such as lock_timeout. `check`: whether the
-    schema's version is looked at first. Connections are made when they are first needed.
-    Thread-safe.
+    `local` are Postgres settings for every transaction, such as lock_timeout; without any, no limit
+    on statements, whatever a role's default. `check`: whether the schema's version is looked at
+    first. Connections are made when they are first needed. Thread-safe.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Database:
         self._connections: Pool | Single = (
             Single(url, options) if pool_size == 1 else Pool(url, options, pool_size)
         )
-        self._local = dict(local or {})
+        self._local = {"statement_timeout": "0"} if local is None else dict(local)
         self._shares_sessions: bool | None = None
         self._in_use: set[Connection] = set()
         self._checked = not check

@@ -27,8 +27,9 @@ _TRIES = 40
 _PAUSE = 1.0
 # Whatever is the role's or the database's default.
 WRITING = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED READ WRITE"
-# Between two statements definitions are read and compared, whatever a role's default allows.
-UNHURRIED = "SET LOCAL idle_in_transaction_session_timeout = 0"
+# Whatever a role's default allows: all is tried in one statement, and between two of them
+# definitions are read and compared.
+UNHURRIED = "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0"
 # A view or a function is in the way of a change of a table.
 _DEPENDED_ON = {"2BP01", "0A000"}
 _HOLDERS = """
@@ -125,17 +126,13 @@ def lacking(cursor: "Cursor") -> list[str]:
 def tried(database_url: str) -> list[str]:
     """What `lacking` says of a database. Raises ConnectionFailed."""
     with _connected(database_url, writes=True) as connection:
-        cursor = _cursor(connection)
-        cursor.execute("SET LOCAL statement_timeout = 0")  # all is one statement
-        return lacking(cursor)
+        return lacking(_cursor(connection))
 
 
 def _once(database_url: str) -> list[str]:
     with _connected(database_url, writes=True) as connection:
         cursor = _cursor(connection)
-        cursor.execute(
-            f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'; SET LOCAL statement_timeout = 0"
-        )
+        cursor.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
         plan = _checked_plan(cursor)
         steps = plan.steps()

@@ -82,12 +82,15 @@ def test_the_whole_story(
         )
         eventually(lambda: "sealed" in {each.state for each in client.segments()})
         eventually(lambda: client.count() == {"queued": 0, "leased": 0, "done": 100, "failed": 1})
+    if "statement_timeout" in defaults:  # shorter than all that is tried takes
+        sql(f"ALTER DATABASE {name} SET statement_timeout = '10ms'")
     assert tried(database_url) == []
     told = pgclip("doctor", PGCLIP_DATABASE_URL=database_url, PGCLIP_REDIS_URL=services.redis_url,
                   PGCLIP_MODEL="planted")  # fmt: skip
     assert told.returncode == 0, told.stdout
     sql("DROP VIEW pgclip.queue")  # in a session from before these defaults
     assert migrate(database_url)
+    sql(f"ALTER DATABASE {name} RESET ALL")  # what follows is a look of the tests' own
     assert_ledger_is_true(database_url)
 
 

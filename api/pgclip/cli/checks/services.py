@@ -61,8 +61,7 @@ def _trial(settings: Settings, is_replica: bool) -> Iterator[Finding]:
     if is_replica:
         return
     try:
-        with _cursor(settings) as cursor:
-            cursor.execute(WRITING)
+        with _cursor(settings, writes=True) as cursor:
             refused = lacking(cursor)
     except PgclipError as error:
         refused = [str(error)]
@@ -133,7 +132,6 @@ def _completeness(database: Database) -> Finding:
 def _server(settings: Settings) -> Any:
     """Facts of the server, and what is wrong with the schema."""
     with _cursor(settings) as cursor:
-        cursor.execute(UNHURRIED)
         cursor.execute(statements.SERVER)
         server = cursor.fetchone()
         try:
@@ -144,8 +142,8 @@ def _server(settings: Settings) -> Any:
 
 
 @contextmanager
-def _cursor(settings: Settings) -> Iterator[Any]:
-    """In a transaction that is rolled back."""
+def _cursor(settings: Settings, *, writes: bool = False) -> Iterator[Any]:
+    """In a transaction that is rolled back, and that no default of the role's cuts short."""
     from sqlalchemy.exc import DBAPIError
 
     engine = make_engine(
@@ -159,6 +157,7 @@ def _cursor(settings: Settings) -> Iterator[Any]:
             except DBAPIError as error:
                 raise (error.orig or error) from error
             with closing(pooled), pooled.cursor() as cursor:  # type: ignore[attr-defined]
+                cursor.execute(f"{WRITING}; {UNHURRIED}" if writes else UNHURRIED)
                 yield cursor
     finally:
         engine.dispose()
