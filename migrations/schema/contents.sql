@@ -63,7 +63,8 @@ CREATE FUNCTION pgclip._release_encoded_contents() RETURNS trigger
 LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO pgclip.content_release (kind, hash)
-    SELECT DISTINCT i.kind, i.content_hash FROM encoded e JOIN pgclip.item i ON i.id = e.item_id
+    SELECT DISTINCT i.kind, i.content_hash FROM encoded e CROSS JOIN LATERAL (
+        SELECT kind, content_hash, keep_source FROM pgclip.item WHERE id = e.item_id OFFSET 0) i
     WHERE NOT i.keep_source AND i.content_hash IS NOT NULL;
     RETURN NULL;
 END $$;

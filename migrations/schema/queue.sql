@@ -129,7 +129,7 @@ CREATE FUNCTION pgclip.claim(
 ) RETURNS TABLE (job_id bigint, item_id bigint, collection text, key text, kind pgclip.kind,
                content_hash bytea, source text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off AS $$
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
     v_model    smallint;
@@ -187,7 +187,8 @@ BEGIN
     )
     SELECT l.id, l.item_id, c.name, i.key, l.kind, l.content_hash,
            CASE WHEN l.content_hash IS NULL THEN i.source END
-    FROM leased l JOIN pgclip.item i ON i.id = l.item_id
+    FROM leased l CROSS JOIN LATERAL (
+        SELECT collection_id, key, source FROM pgclip.item WHERE id = l.item_id OFFSET 0) i
     JOIN pgclip.collection c ON c.id = i.collection_id
     ORDER BY l.rank, l.id;
 END $$;

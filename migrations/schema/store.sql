@@ -32,7 +32,7 @@ CREATE FUNCTION pgclip.store(
     p_lease uuid, p_label_epoch bigint, p_done bigint[], p_hashes bytea[], p_failed jsonb
 ) RETURNS bigint[]
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off AS $$
+SET enable_seqscan = off SET jit = off AS $$
 DECLARE
     v_mine    bigint[];
     v_items   bigint[];

@@ -61,18 +61,22 @@ CREATE TRIGGER items_replaced AFTER UPDATE ON pgclip.item
     REFERENCING OLD TABLE AS went NEW TABLE AS came
     FOR EACH STATEMENT EXECUTE FUNCTION pgclip._tally_items();
 
--- Of what belongs to items. An item that is gone with it has been deleted past pgclip.
+-- Of what belongs to items. An item that is gone with it has been deleted past pgclip. One look by
+-- id for each row, however small the table was when the statement was planned.
 CREATE FUNCTION pgclip._tally_jobs() RETURNS trigger
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SET enable_seqscan = off SET jit = off AS $$
 BEGIN
     IF TG_OP = 'INSERT' THEN
         INSERT INTO pgclip.tally_change
         SELECT 'job', j.model_id, i.collection_id, '', count(*), NULL
-        FROM came j JOIN pgclip.item i ON i.id = j.item_id GROUP BY j.model_id, i.collection_id;
+        FROM came j CROSS JOIN LATERAL (
+            SELECT collection_id FROM pgclip.item WHERE id = j.item_id OFFSET 0) i
+        GROUP BY j.model_id, i.collection_id;
     ELSE
         INSERT INTO pgclip.tally_change
         SELECT 'job', j.model_id, coalesce(i.collection_id, -1), '', -count(*), NULL
-        FROM went j LEFT JOIN pgclip.item i ON i.id = j.item_id
+        FROM went j LEFT JOIN LATERAL (
+            SELECT collection_id FROM pgclip.item WHERE id = j.item_id OFFSET 0) i ON true
         GROUP BY j.model_id, i.collection_id;
     END IF;
     RETURN NULL;
@@ -84,18 +88,20 @@ CREATE TRIGGER jobs_went AFTER DELETE ON pgclip.job REFERENCING OLD TABLE AS wen
     FOR EACH STATEMENT EXECUTE FUNCTION pgclip._tally_jobs();
 
 CREATE FUNCTION pgclip._tally_failures() RETURNS trigger
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SET enable_seqscan = off SET jit = off AS $$
 BEGIN
     IF TG_OP <> 'DELETE' THEN
         INSERT INTO pgclip.tally_change
         SELECT 'failure', f.model_id, i.collection_id, f.reason, count(*), NULL
-        FROM came f JOIN pgclip.item i ON i.id = f.item_id
+        FROM came f CROSS JOIN LATERAL (
+            SELECT collection_id FROM pgclip.item WHERE id = f.item_id OFFSET 0) i
         GROUP BY f.model_id, i.collection_id, f.reason;
     END IF;
     IF TG_OP <> 'INSERT' THEN
         INSERT INTO pgclip.tally_change
         SELECT 'failure', f.model_id, coalesce(i.collection_id, -1), f.reason, -count(*), NULL
-        FROM went f LEFT JOIN pgclip.item i ON i.id = f.item_id
+        FROM went f LEFT JOIN LATERAL (
+            SELECT collection_id FROM pgclip.item WHERE id = f.item_id OFFSET 0) i ON true
         GROUP BY f.model_id, i.collection_id, f.reason;
     END IF;
     RETURN NULL;
@@ -110,20 +116,22 @@ CREATE TRIGGER failures_replaced AFTER UPDATE ON pgclip.failure
     FOR EACH STATEMENT EXECUTE FUNCTION pgclip._tally_failures();
 
 CREATE FUNCTION pgclip._tally_ledger() RETURNS trigger
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SET enable_seqscan = off SET jit = off AS $$
 BEGIN
     IF TG_OP <> 'DELETE' THEN
         INSERT INTO pgclip.tally_change
         SELECT 'embedding_set', e.model_id, i.collection_id, e.kind || ' ' || e.label_epoch,
                count(*), NULL
-        FROM came e JOIN pgclip.item i ON i.id = e.item_id
+        FROM came e CROSS JOIN LATERAL (
+            SELECT collection_id FROM pgclip.item WHERE id = e.item_id OFFSET 0) i
         GROUP BY e.model_id, i.collection_id, e.kind, e.label_epoch;
     END IF;
     IF TG_OP <> 'INSERT' THEN
         INSERT INTO pgclip.tally_change
         SELECT 'embedding_set', e.model_id, coalesce(i.collection_id, -1),
                e.kind || ' ' || e.label_epoch, -count(*), NULL
-        FROM went e LEFT JOIN pgclip.item i ON i.id = e.item_id
+        FROM went e LEFT JOIN LATERAL (
+            SELECT collection_id FROM pgclip.item WHERE id = e.item_id OFFSET 0) i ON true
         GROUP BY e.model_id, i.collection_id, e.kind, e.label_epoch;
     END IF;
     RETURN NULL;

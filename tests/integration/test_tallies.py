@@ -1,6 +1,5 @@
 """What is known without counting: always what there is, and at no cost that grows."""
 
-import json
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -37,21 +36,14 @@ def add_up(sql: Sql, most: int = 1000) -> None:
     pytest.fail("there is always more to add up")
 
 
-def fail_one(hand: Hand, reason: str) -> None:
-    lease, jobs = hand.claim(1)
-    failed = json.dumps([{"job_id": jobs[0][0], "reason": reason, "message": "m"}])
-    epoch = hand.sql("SELECT epoch FROM pgclip.label_epoch")[0][0]
-    hand.sql("SELECT pgclip.store(%s, %s, '{}', '{}', %s)", lease, epoch, failed)
-
-
 def everything_that_happens(sql: Sql, hand: Hand) -> list[Callable[[], object]]:
     """To items, jobs, failures and ledger entries, one after the other."""
     return [
         lambda: submit(sql, *"abcdefgh"),
         lambda: sql("SELECT pgclip.submit_text('x', key => 'x', collection => 'other')"),
         lambda: hand.store(*hand.claim(3)),
-        lambda: fail_one(hand, "bad"),
-        lambda: fail_one(hand, "worse"),
+        lambda: hand.fail("bad"),
+        lambda: hand.fail("worse"),
         lambda: hand.claim(1),  # leased
         lambda: sql("SELECT pgclip.submit_text('changed', key => 'a')"),
         lambda: sql("SELECT pgclip.submit_text('b', key => 'b')"),  # as it was
@@ -123,7 +115,7 @@ def test_what_was_deleted_past_pgclip_is_counted_anew(
     submit(sql, "a", "b", "c")
     first = hand()
     first.store(*first.claim(1))
-    fail_one(first, "bad")
+    first.fail("bad")
     add_up(sql)
     sql("DELETE FROM pgclip.item")
     add_up(sql)
@@ -138,7 +130,7 @@ def test_what_was_emptied_past_pgclip_is_counted_anew(
     submit(sql, "a", "b", "c")
     first = hand()
     first.store(*first.claim(1))
-    fail_one(first, "bad")
+    first.fail("bad")
     add_up(sql)
     sql(f"TRUNCATE pgclip.{table} CASCADE")
     assert_tallies_are_true(database_url)
@@ -178,7 +170,7 @@ def test_looks_read_no_items(sql: Sql, hand: NewHand, database_url: str) -> None
     submit(sql, *(f"t{n}" for n in range(50)))
     first = hand()
     first.store(*first.claim(10))
-    fail_one(first, "bad")
+    first.fail("bad")
     add_up(sql)
     read = """
         SELECT relname, seq_tup_read + coalesce(idx_tup_fetch, 0) FROM pg_stat_xact_user_tables

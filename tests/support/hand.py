@@ -1,5 +1,6 @@
 """A hand that does what a worker does, one call at a time."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
@@ -52,6 +53,13 @@ class Hand:
             self.connection.rollback()
             self.connection.autocommit = True
         return list(settled)
+
+    def fail(self, reason: str) -> None:
+        """Claims one job, and stores that it failed."""
+        lease, jobs = self.claim(1)
+        failed = json.dumps([{"job_id": jobs[0][0], "reason": reason, "message": "m"}])
+        epoch = self.sql("SELECT epoch FROM pgclip.label_epoch")[0][0]
+        self.sql("SELECT pgclip.store(%s, %s, '{}', '{}', %s)", lease, epoch, failed)
 
     def heartbeat(self, *held: str) -> bool:
         """Beats as a worker does that holds these leases."""

@@ -39,9 +39,11 @@ log = logging.getLogger(__name__)
 
 _SUPERSEDED_EXIT = 75  # EX_TEMPFAIL: whoever starts it again should have another version by then
 # A transaction that a frozen process holds open must let go of its locks. All that a worker asks
-# for it asks by key: tables that grew since their last ANALYZE must not be read whole.
+# for it asks by key: tables that grew since their last ANALYZE must not be read whole; and what is
+# read whole nevertheless must not look so costly that it is compiled first.
 _LOCAL = {
     "enable_seqscan": "off",
+    "jit": "off",
     "random_page_cost": "1.1",
     "lock_timeout": "5s",
     "statement_timeout": "0",
