@@ -43,7 +43,7 @@ BEGIN
         INSERT INTO pgclip.tally_change
         SELECT 'item', 0, collection_id, kind, -count(*), now()
         FROM went GROUP BY collection_id, kind;
-    ELSE
+    ELSIF EXISTS (SELECT FROM came) THEN  -- a submission always asks whether it replaces
         INSERT INTO pgclip.tally_change
         SELECT 'item', 0, collection_id, kind, sum(rows), max(updated_at)
         FROM (SELECT collection_id, kind, 1 AS rows, updated_at FROM came
@@ -97,7 +97,9 @@ BEGIN
             SELECT collection_id FROM pgclip.item WHERE id = f.item_id OFFSET 0) i
         GROUP BY f.model_id, i.collection_id, f.reason;
     END IF;
-    IF TG_OP <> 'INSERT' THEN
+    IF TG_OP = 'INSERT' THEN
+        NULL;
+    ELSIF EXISTS (SELECT FROM went) THEN  -- a submission always asks whether it has failed
         INSERT INTO pgclip.tally_change
         SELECT 'failure', f.model_id, coalesce(i.collection_id, -1), f.reason, -count(*), NULL
         FROM went f LEFT JOIN LATERAL (
