@@ -105,6 +105,8 @@ class AsyncClient:
     drop_collection = _awaited(Client.drop_collection)
     rename = _awaited(Client.rename)
     content = _awaited(Client.content)
+    thumbnail = _awaited(Client.thumbnail)
+    thumbnails = _awaited(Client.thumbnails)
     count = _awaited(Client.count)
     collections = _awaited(Client.collections)
     retry = _awaited(Client.retry)

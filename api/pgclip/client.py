@@ -11,6 +11,7 @@ from pgclip.controlling import Controlling, name_item
 from pgclip.database import Database
 from pgclip.errors import NotFound
 from pgclip.items import (
+    Hit,
     Item,
     info_from,
     labels_from,
@@ -166,6 +167,27 @@ class Client(Controlling, Labelling, Comparing, Promising, Asking, Tables):
             cursor.execute(statements.CONTENT, (key, collection))
             (data,) = cursor.fetchone() or (b"",)
         return bytes(data)
+
+    def thumbnail(self, key: str | Path, *, collection: str = "default") -> bytes:
+        """A picture's small one, a JPEG, as workers make them (PGCLIP_THUMBNAILS).
+
+        Raises NotFound if there is no such item, or no thumbnail of it.
+        """
+        key = name_text(key, "key")
+        what = name_item(key, collection)
+        with self._database.transaction(what) as cursor:
+            cursor.execute(statements.THUMBNAIL, (key, collection))
+            row = cursor.fetchone()
+        if row is None:
+            raise NotFound(f"there is no thumbnail of {what}")
+        return bytes(row[0])
+
+    def thumbnails(self, items: Iterable[Hit | int]) -> dict[int, bytes]:
+        """Those of hits, or of items by their ids, as far as there are any: by the item's id."""
+        ids = [item if isinstance(item, int) else item.item_id for item in items]
+        with self._database.transaction("thumbnails") as cursor:
+            cursor.execute(statements.THUMBNAILS, (ids,))
+            return {item_id: bytes(data) for item_id, data in cursor.fetchall()}
 
     def _connections(self, size: int, url: str = "") -> Database:
         settings = self.settings

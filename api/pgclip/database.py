@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from psycopg2.extensions import cursor as Cursor
 
 # The version of the schema (of migrations/versions) that this package was made with.
-SCHEMA_VERSION = "0008"
+SCHEMA_VERSION = "0009"
 
 
 class Database:

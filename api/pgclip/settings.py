@@ -110,6 +110,12 @@ class Settings:
         tuple(FORMATS)[:7],
         "formats of pictures, with commas", _formats,
     )  # fmt: skip
+    thumbnails: int = _setting(
+        256, "longest side of the small pictures that are kept for pages, at most 512; 0: none", int
+    )
+    thumbnails_unkept: bool = _setting(
+        False, "keep them of pictures whose bytes are not kept, too", _boolean
+    )
     decode_timeout: float = _setting(30.0, "one picture's reading and decoding", float)
     decoder_memory: int = _setting(2 * 2**30, "address space of a decoding process", int)
     encode_timeout: float = _setting(300.0, "one forward pass; beyond it the worker exits", float)
@@ -184,6 +190,8 @@ class Settings:
                      "keep_queries", "keep_queries_days"):  # fmt: skip
             if getattr(self, name) < 0:
                 raise ConfigurationError(f"PGCLIP_{name.upper()} must not be negative")
+        if not 0 <= self.thumbnails <= 512:
+            raise ConfigurationError("PGCLIP_THUMBNAILS must be from 0 to 512 pixels; 0: none")
         if not 0 < self.recall < 1:
             raise ConfigurationError("PGCLIP_RECALL must be between 0 and 1, such as 0.99")
         if self.max_segments < 2:

@@ -68,6 +68,8 @@ DELETE_ITEMS = """
     FROM pgclip.delete_items(%s, %s, %s, %s, %s::jsonb, %s::text[], after => %s, "limit" => %s)
 """
 CONTENT = "SELECT pgclip.content_of(%s, %s)"
+THUMBNAIL = "SELECT data FROM pgclip.thumbnails WHERE key = %s AND collection = %s"
+THUMBNAILS = "SELECT item_id, data FROM pgclip.thumbnails_of(%s::bigint[])"
 
 LISTEN_SETTLED = "LISTEN pgclip_settled"
 UNLISTEN = "UNLISTEN *"

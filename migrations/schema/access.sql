@@ -20,7 +20,7 @@ LANGUAGE sql IMMUTABLE AS $$
         'query_embedding', 'item_embedding',
         'as_vector', '_as_real', 'weigh', 'search', 'search_image', 'search_vector', 'similar',
         'hybrid', 'prompts', 'question_prompts', 'embed_many', 'similarity', 'classify', 'answer',
-        'captions',
+        'captions', 'thumbnails_of',
         'duplicates_of', 'duplicate_groups', 'labels_of', 'failure_of', 'vectors_of', 'heal',
         'healable',
         'search_rows', 'missing_rows', '_missing_page', '_key_columns', '_key_of', '_key_values',
@@ -45,7 +45,7 @@ LANGUAGE sql IMMUTABLE AS $$
         'store_labels', 'follow_tables', 'take_label_task', 'label_examples', 'keep_teaching',
         'end_label_task', 'open_scores', 'decide_items', 'example_groups',
         '_head_version', 'prepare_model', 'map_due', 'map_pairs', 'map_queries', 'keep_map',
-        'judge_map'] END
+        'judge_map', 'thumbnails_due', 'open_thumbnails', 'keep_thumbnails', 'next_thumbnails'] END
 $$;
 
 CREATE FUNCTION pgclip._readable_by(p_access text) RETURNS text[]
@@ -58,7 +58,8 @@ LANGUAGE sql IMMUTABLE AS $$
            WHEN 'client' THEN ARRAY['item', 'label_set', 'label', 'embedding_set', 'query_vector',
                                     'worker', 'query_request (model_id, kind, hash, error)',
                                     'missing', 'indexed_table', 'table_item',
-                                    'judgements', 'promises', 'decisions']
+                                    'judgements', 'promises', 'decisions',
+                                    'thumbnails']
            WHEN 'indexer' THEN ARRAY['indexed_table']
            WHEN 'worker' THEN ARRAY['model', 'segment', 'job', 'content', 'label_epoch',
                                     'label_set', 'label', 'label_vector', 'label_head',

@@ -88,6 +88,7 @@ DECLARE
     v_hashes bytea[];
     v_free   bytea[];
     v_later  bigint;
+    v_thumbs bytea[];
 BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE EXCEPTION 'contents can be collected in READ COMMITTED only';
@@ -118,10 +119,14 @@ BEGIN
       AND c.kind::text::bytea || c.hash = ANY(v_free)
       AND NOT EXISTS (SELECT FROM pgclip.item i WHERE i.kind = c.kind AND i.content_hash = c.hash
                       AND (i.keep_source OR pgclip._is_unfinished(i.id, i.generation)));
-    RETURN coalesce(cardinality(v_hashes), 0) - v_later;
+    v_thumbs := pgclip._collect_thumbnails(ARRAY(
+        SELECT hash FROM unnest(v_kinds, v_hashes) r(kind, hash) WHERE kind = 'image'));
+    INSERT INTO pgclip.content_release (kind, hash)
+    SELECT 'image', hash FROM unnest(v_thumbs) hash;
+    RETURN coalesce(cardinality(v_hashes), 0) - greatest(v_later, cardinality(v_thumbs));
 END $$;
 
--- Deletes contents at once that no item refers to; what a submission is just taking up stays. In
+-- Deletes contents and thumbnails at once that no item has; what is just being taken up stays. In
 -- a transaction that looks at an old snapshot they are left to the steward.
 CREATE FUNCTION pgclip._erase_contents(p_kinds pgclip.kind[], p_hashes bytea[]) RETURNS void
 LANGUAGE plpgsql AS $$
@@ -143,6 +148,8 @@ BEGIN
         RETURNING c.kind, c.hash
     )
     DELETE FROM pgclip.content_release r USING gone g WHERE r.kind = g.kind AND r.hash = g.hash;
+    PERFORM pgclip._collect_thumbnails(ARRAY(
+        SELECT hash FROM unnest(p_kinds, p_hashes) r(kind, hash) WHERE kind = 'image'));
 END $$;
 
 -- Whether an item's bytes are needed for its embeddings: it is not done by the live model or one

@@ -139,8 +139,10 @@ BEGIN
         PERFORM pgclip._delete_vectors(v_old.model_id, v_old.ids);
     END LOOP;
     SELECT array_agg(kind) AS kinds, array_agg(content_hash) AS hashes INTO v_contents
-    FROM (SELECT DISTINCT i.kind, i.content_hash FROM pgclip.item i
-          WHERE i.id = ANY(p_items) AND i.content_hash IS NOT NULL) c;
+    FROM (SELECT i.kind, i.content_hash FROM pgclip.item i
+          WHERE i.id = ANY(p_items) AND i.content_hash IS NOT NULL
+          UNION SELECT e.kind, e.content_hash FROM pgclip.embedding_set e
+                WHERE e.item_id = ANY(p_items)) c;
     -- Before their items, which tell the collection they are counted in.
     DELETE FROM pgclip.embedding_set WHERE item_id = ANY(p_items);
     DELETE FROM pgclip.failure WHERE item_id = ANY(p_items);

@@ -71,8 +71,8 @@ $$;
 -- in their order. Gives how many jobs, and the item to go on after, or NULL. With the last page
 -- workers begin to label anew, from the vectors that are there, the items whose labels are older
 -- than the label sets; "relabeled" says how many lack labels; and to go through the rows of indexed
--- tables. Items that a transaction has locked
--- are passed over: it sees to them.
+-- tables, and the pictures that have no thumbnail. Items that a transaction has locked are passed
+-- over: it sees to them.
 CREATE FUNCTION pgclip.heal(
     after bigint DEFAULT 0, "limit" int DEFAULT NULL,
     OUT jobs bigint, OUT relabeled bigint, OUT last_id bigint
@@ -94,6 +94,7 @@ BEGIN
     IF last_id IS NULL THEN  -- tables are compared with their items by workers
         PERFORM pgclip._begin_table_walk(id) FROM pgclip.indexed_table;
         UPDATE pgclip.tallied SET since = NULL;  -- the steward counts anew
+        PERFORM pgclip._begin_thumbnail_walk();
     END IF;
     IF relabeled > 0 THEN
         PERFORM pgclip._begin_relabeling(pgclip._last_label_epoch());

@@ -105,6 +105,12 @@ OPEN_SCORES = "SELECT pgclip.open_scores()"
 STAGED_SCORES = "pg_temp.staged_score (job_id, label_id, head_version, score)"
 STORE = "SELECT pgclip.store(%s::uuid, %s, %s::bigint[], %s::bytea[], %s::jsonb)"
 
+THUMBNAILS_DUE = "SELECT pgclip.thumbnails_due(%s::bigint[], %s)"
+OPEN_THUMBNAILS = "SELECT pgclip.open_thumbnails()"
+STAGED_THUMBNAILS = "pg_temp.staged_thumbnail (hash, width, height, data)"
+KEEP_THUMBNAILS = "SELECT pgclip.keep_thumbnails(%s)"
+NEXT_THUMBNAILS = "SELECT hashes, sources FROM pgclip.next_thumbnails(%s, %s)"
+
 NOTIFY_SETTLED = "SELECT pgclip.notify_settled(%s::bigint[])"
 
 # One steward at a time; an xact lock, because a session's would survive a frozen process. The

@@ -26,6 +26,7 @@ from pgclip_workers.pipeline.fetch import fetch
 from pgclip_workers.pipeline.leases import Leases
 from pgclip_workers.pipeline.pipeline import Pipeline
 from pgclip_workers.pipeline.store import Store
+from pgclip_workers.pipeline.thumbnails import Thumbnails
 from pgclip_workers.queries import QueryDesk
 from pgclip_workers.telemetry import logs
 from pgclip_workers.telemetry.observer import Observer
@@ -33,6 +34,7 @@ from pgclip_workers.upkeep.presence import Presence
 from pgclip_workers.upkeep.sealer import Sealer
 from pgclip_workers.upkeep.steward import Steward
 from pgclip_workers.upkeep.tables import TableFollower
+from pgclip_workers.upkeep.thumbnails import ThumbnailMaker
 from pgclip_workers.upkeep.watchdog import STUCK_EXIT, Watchdog
 
 log = logging.getLogger(__name__)
@@ -58,7 +60,7 @@ class Worker:
         self._settings = settings
         self._encoder = encoder
         self._pools = pools
-        self._database = self._connections(9)
+        self._database = self._connections(10)
         # A heartbeat must not wait for a connection that a stage has.
         self._pulse = self._connections(1)
         self._answers = self._connections(2, settings.unpooled_url)
@@ -95,6 +97,9 @@ class Worker:
             _exit_at_once,
         )
         models = ModelUpkeep(database, self._model, self._settings.steward_interval)
+        maker = ThumbnailMaker(
+            self._settings, database, self._pools, encoder.preprocessing, self._model
+        )
         desk = QueryDesk(
             self._answers, encoder, self._pools.queries, self._model, watchdog.encoding,
             _exit_at_once, self._observer.answered, self._settings.keep_queries > 0,
@@ -114,7 +119,7 @@ class Worker:
             watchdog.guard(
                 pipeline.stopping,
                 *(*pipeline.threads, idle, desk.thread, labels.thread),
-                *(steward.thread, sealer.thread, tables.thread, models.thread),
+                *(steward.thread, sealer.thread, tables.thread, models.thread, maker.thread),
             )  # fmt: skip
             name = f"pgclip-{os.getpid()}"
             refused = self._observer.refused_message
@@ -130,6 +135,7 @@ class Worker:
             pipeline.join()
             labels.stop()
             models.stop()
+            maker.stop()
             desk.stop()
             steward.stop()
             tables.stop()
@@ -142,12 +148,15 @@ class Worker:
     def _pipeline(self, presence: Presence, shelf: LabelShelf, sealer: Sealer) -> Pipeline:
         encoder = self._encoder
         leases = Leases(self._database, presence, self._model, encoder.batch_size)
-        store = Store(self._database, shelf, encoder.dimension, self._settings.fetch_retry_for)
+        thumbnails = Thumbnails(self._database, self._settings)
+        store = Store(
+            self._database, shelf, thumbnails, encoder.dimension, self._settings.fetch_retry_for
+        )
         observer, watchdog = self._observer, self._watchdog
 
         def fetch_stage(batch: Batch) -> None:
             with observer.stage("fetch"):
-                fetch(batch, leases, self._pools, encoder.preprocessing)
+                fetch(batch, leases, self._pools, encoder.preprocessing, thumbnails)
 
         def encode_stage(batch: Batch) -> None:
             images, texts = len(batch.images), len(batch.texts)

@@ -90,7 +90,7 @@ def preview_of(hit: Hit | ItemInfo, client: Client) -> RenderableType:
     except ModuleNotFoundError:
         return Text("pip install 'pgclip[preview]'", style="dim")
     try:
-        data = _bytes_of(hit, client)
+        data = _small_of(hit, client)
     except (NotFound, OSError):
         return Text("not at hand", style="dim")
     with tempfile.NamedTemporaryFile() as file:
@@ -100,6 +100,14 @@ def preview_of(hit: Hit | ItemInfo, client: Client) -> RenderableType:
             return Group(Pixels.from_image_path(file.name, resize=_PREVIEW), "")
         except Exception:  # whatever Pillow says of a picture that it does not read
             return Text("can't be shown", style="dim")
+
+
+def _small_of(hit: Hit | ItemInfo, client: Client) -> bytes:
+    """A hit's thumbnail, or where there is none the picture. Raises NotFound, OSError."""
+    try:
+        return client.thumbnail(hit.key, collection=hit.collection)
+    except NotFound:
+        return _bytes_of(hit, client)
 
 
 def _bytes_of(hit: Hit | ItemInfo, client: Client) -> bytes:
@@ -122,19 +130,23 @@ def write_page(query: str, hits: Sequence[Hit], client: Client) -> Path:
 def _figure(hit: Hit, client: Client) -> str:
     if hit.kind == "text":
         shown = f"<blockquote>{html.escape(hit.snippet or hit.key)}</blockquote>"
-    elif hit.source and hit.source.startswith("https://"):
-        shown = f'<img src="{html.escape(hit.source)}" alt="">'
     else:
-        try:
-            data = b64encode(_bytes_of(hit, client)).decode()
-            shown = f'<img src="data:image;base64,{data}" alt="">'
-        except (NotFound, OSError) as error:
-            shown = f"<blockquote>not at hand: {html.escape(str(error))}</blockquote>"
+        shown = _picture(hit, client)
     caption = f"<b>{hit.score:.3f}</b> {html.escape(shown_key(hit.key))}"
     about = html.escape(shown_labels(hit.labels))
     if hit.failed:
         about += f" <em>has been replaced, which failed: {html.escape(hit.failed)}</em>"
     return f"<figure>{shown}<figcaption>{caption}<br><small>{about}</small></figcaption></figure>"
+
+
+def _picture(hit: Hit, client: Client) -> str:
+    try:
+        data = b64encode(_small_of(hit, client)).decode()
+    except (NotFound, OSError) as error:
+        if hit.source and hit.source.startswith("https://"):
+            return f'<img src="{html.escape(hit.source)}" alt="">'
+        return f"<blockquote>not at hand: {html.escape(str(error))}</blockquote>"
+    return f'<img src="data:image;base64,{data}" alt="">'
 
 
 _PAGE = """<!doctype html><meta charset="utf-8"><title>{query}</title>

@@ -19,6 +19,7 @@ FILES = (
     "walks",
     "submit",
     "metadata",
+    "thumbnails",
     "contents",
     "items",
     "control",

@@ -17,6 +17,7 @@ from pgclip_workers.pictures.modes import rgb
 from pgclip_workers.pictures.preprocessing import Preprocessing
 from pgclip_workers.pictures.refused import Refused
 from pgclip_workers.pictures.sources import Limits, read_source
+from pgclip_workers.pictures.thumbnails import Thumbnail, thumbnail_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,18 +32,26 @@ _LONG = 64
 
 
 class Picture(NamedTuple):
-    """A picture to decode: its bytes, or the source that has them."""
+    """A picture to decode: its bytes, or the source that has them.
+
+    `thumbnail`: the longest side of one to be made besides; 0: none.
+    """
 
     data: bytes | None
     source: str | None
+    thumbnail: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
-    """A decoded picture: SHA-256 of its bytes, and uint8 RGB as height × width × 3."""
+    """A decoded picture: SHA-256 of its bytes, and uint8 RGB as height × width × 3.
+
+    With a thumbnail if one was asked for and could be made.
+    """
 
     hash: bytes
     array: "np.ndarray[Any, np.dtype[np.uint8]]"
+    thumbnail: Thumbnail | None = None
 
 
 class Order(NamedTuple):
@@ -51,13 +60,15 @@ class Order(NamedTuple):
     data: Span | None
     source: str | None
     pixels: Span
+    thumbnail: int
 
 
 class Decoded(NamedTuple):
-    """What a decoding process answers: the hash of the bytes, and the shape of the pixels."""
+    """What a decoding process answers: the hash of the bytes, the shape of the pixels."""
 
     hash: bytes
     shape: tuple[int, ...]
+    thumbnail: Thumbnail | None
 
 
 def decode_orders(
@@ -68,23 +79,28 @@ def decode_orders(
     with Borrowed(address) as arena:
         for order in orders:
             data = None if order.data is None else arena.read(order.data)
-            decoded = decode(data, order.source, preprocessing, limits)
+            decoded = decode(data, order.source, preprocessing, limits, order.thumbnail)
             if isinstance(decoded, Pixels):
                 arena.write(order.pixels, decoded.array)
-                answers.append(Decoded(decoded.hash, decoded.array.shape))
+                answers.append(Decoded(decoded.hash, decoded.array.shape, decoded.thumbnail))
             else:
                 answers.append(decoded)
     return answers
 
 
 def decode(
-    data: bytes | None, source: str | None, preprocessing: Preprocessing, limits: Limits
+    data: bytes | None,
+    source: str | None,
+    preprocessing: Preprocessing,
+    limits: Limits,
+    thumbnail: int = 0,
 ) -> Pixels | Refused:
     """Reads and decodes one picture. Returns Refused rather than raising it: it is an answer."""
     try:
         if data is None:
             data = read_source(source or "", limits)
-        return Pixels(hashlib.sha256(data).digest(), _pixels(data, preprocessing, limits))
+        array, small = _pixels(data, preprocessing, limits, thumbnail)
+        return Pixels(hashlib.sha256(data).digest(), array, small)
     except Refused as refused:
         # Anew: by its traceback, the one that was raised keeps the picture in memory.
         return Refused(refused.reason, refused.message, refused.retry_after)
@@ -93,8 +109,8 @@ def decode(
 
 
 def _pixels(
-    data: bytes, preprocessing: Preprocessing, limits: Limits
-) -> "np.ndarray[Any, np.dtype[np.uint8]]":
+    data: bytes, preprocessing: Preprocessing, limits: Limits, thumbnail: int
+) -> "tuple[np.ndarray[Any, np.dtype[np.uint8]], Thumbnail | None]":
     import numpy as np
     from PIL import Image, UnidentifiedImageError
 
@@ -117,7 +133,8 @@ def _pixels(
         _refuse_large(image, whole, limits)
         image.load()
         image = _upright(image)
-        return np.asarray(_fit(image, preprocessing))
+        resized, fitted = _fit(image, preprocessing)
+        return np.asarray(fitted), thumbnail_of(image, resized, thumbnail) if thumbnail else None
     except (Refused, MemoryError):
         raise
     except UnidentifiedImageError:
@@ -187,13 +204,14 @@ def _upright(image: "Image") -> "Image":
     return image.transpose(turned[orientation]) if orientation > 1 else image
 
 
-def _fit(image: "Image", preprocessing: Preprocessing) -> "Image":
+def _fit(image: "Image", preprocessing: Preprocessing) -> "tuple[Image | None, Image]":
+    """The whole picture before the crop, if it is made and has kept its shape; and what is left."""
     from PIL import Image
 
     height, width = preprocessing.resized(image.height, image.width)
     resample = Image.Resampling(preprocessing.resample)
     if preprocessing.max_patches:
-        return image.resize((width, height), resample)
+        return None, image.resize((width, height), resample)
     crop_height, crop_width = preprocessing.crop
     # Where the crop is larger than the picture, what is beyond is black.
     top = preprocessing.margin(height - crop_height)
@@ -202,6 +220,7 @@ def _fit(image: "Image", preprocessing: Preprocessing) -> "Image":
         # Of a panorama only what the crop leaves is made: the same pixels.
         across, down = image.width / width, image.height / height
         box = (left * across, top * down, (left + crop_width) * across, (top + crop_height) * down)
-        return image.resize((crop_width, crop_height), resample, box)
-    image = image.resize((width, height), resample)
-    return image.crop((left, top, left + crop_width, top + crop_height))
+        return None, image.resize((crop_width, crop_height), resample, box)
+    resized = image.resize((width, height), resample)
+    fitted = resized.crop((left, top, left + crop_width, top + crop_height))
+    return resized if len(preprocessing.resize) == 1 else None, fitted

@@ -102,16 +102,16 @@ class Decoders:
         room = 3 * preprocessing.most_pixels
         arena = Arena(sum(room + len(picture.data or b"") for picture in pictures))
         try:
-            given = [None if data is None else arena.put(data) for data, _ in pictures]
+            given = [None if each.data is None else arena.put(each.data) for each in pictures]
             orders = [
-                Order(data, source, arena.reserve(room))
-                for data, (_, source) in zip(given, pictures, strict=True)
+                Order(data, each.source, arena.reserve(room), each.thumbnail)
+                for data, each in zip(given, pictures, strict=True)
             ]
             answers = self._decode(arena.address, orders, preprocessing)
         finally:
             arena.seal()
         return [
-            Pixels(answer.hash, arena.array(order.pixels, answer.shape))
+            Pixels(answer.hash, arena.array(order.pixels, answer.shape), answer.thumbnail)
             if isinstance(answer, Decoded)
             else answer
             for order, answer in zip(orders, answers, strict=True)

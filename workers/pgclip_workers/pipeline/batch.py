@@ -8,6 +8,7 @@ from uuid import UUID
 from pgclip.items import Kind
 from pgclip.settings import masked
 from pgclip_workers.models.encoder import Bytes, Floats
+from pgclip_workers.pictures.thumbnails import Thumbnail
 
 
 class ContentId(NamedTuple):
@@ -49,7 +50,8 @@ class Failure:
 class Batch:
     """Jobs that run together. Each ends in `failures`, or has its content in `embeddings`.
 
-    `settled` are those whose end is stored.
+    `thumbnails` are those that were made, by the picture's hash. `settled` are the jobs whose end
+    is stored.
     """
 
     lease: UUID
@@ -57,6 +59,7 @@ class Batch:
     content_of: dict[int, ContentId] = field(default_factory=dict)
     images: dict[ContentId, Bytes] = field(default_factory=dict)
     texts: dict[ContentId, str] = field(default_factory=dict)
+    thumbnails: dict[bytes, Thumbnail] = field(default_factory=dict)
     embeddings: dict[ContentId, Floats] = field(default_factory=dict)
     failures: dict[int, Failure] = field(default_factory=dict)
     settled: set[int] = field(default_factory=set)

@@ -6,13 +6,20 @@ from pgclip_workers.pictures.preprocessing import Preprocessing
 from pgclip_workers.pictures.refused import Refused
 from pgclip_workers.pipeline.batch import Batch, ContentId, Failure
 from pgclip_workers.pipeline.leases import Leases
+from pgclip_workers.pipeline.thumbnails import Thumbnails
 
 _DROPPED = Failure(
     "content_dropped", "its bytes were not kept (keep_source); submit it again to have it encoded"
 )
 
 
-def fetch(batch: Batch, leases: Leases, pools: Pools, preprocessing: Preprocessing) -> None:
+def fetch(
+    batch: Batch,
+    leases: Leases,
+    pools: Pools,
+    preprocessing: Preprocessing,
+    thumbnails: Thumbnails,
+) -> None:
     """Fills in images and texts to encode, and embeddings where a content has them already."""
     for job in batch.jobs:
         if job.content_hash is not None:
@@ -26,12 +33,22 @@ def fetch(batch: Batch, leases: Leases, pools: Pools, preprocessing: Preprocessi
             batch.fail(content, _DROPPED)
         elif content.kind == "text":
             batch.texts[content] = data.decode()
-    images = {
-        content: Picture(data, None)
+    pictures = {
+        content: data
         for content, data in contents.items()
         if content.kind == "image" and data is not None
     }
-    sources = {job.source: Picture(None, job.source) for job in batch.jobs if job.source}
+    due = thumbnails.due(
+        [job for job in batch.jobs if job.source or batch.content_of[job.id] in pictures]
+    )
+    images = {
+        content: Picture(data, None, due.get(content, 0)) for content, data in pictures.items()
+    }
+    sources = {
+        job.source: Picture(None, job.source, due.get(job.source, 0))
+        for job in batch.jobs
+        if job.source
+    }
     decoded = iter(pools.decode([*sources.values(), *images.values()], preprocessing))
     read = {source: next(decoded) for source in sources}
     for content in images:
@@ -44,7 +61,7 @@ def fetch(batch: Batch, leases: Leases, pools: Pools, preprocessing: Preprocessi
                 batch.failures[job.id] = Failure(found.reason, found.message, found.retry_after)
             else:
                 batch.content_of[job.id] = ContentId("image", found.hash)
-                batch.images[batch.content_of[job.id]] = found.array
+                _take(batch, batch.content_of[job.id], found)
     # What was behind the sources is known only now. Nothing is encoded twice.
     batch.embeddings.update(leases.known(batch.images.keys() - inline))
     for content in batch.embeddings:
@@ -56,3 +73,5 @@ def _take(batch: Batch, content: ContentId, decoded: Pixels | Refused) -> None:
         batch.fail(content, Failure(decoded.reason, decoded.message))
     else:
         batch.images[content] = decoded.array
+        if decoded.thumbnail:
+            batch.thumbnails[content.hash] = decoded.thumbnail

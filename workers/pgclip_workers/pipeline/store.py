@@ -16,6 +16,7 @@ from pgclip_workers import statements
 from pgclip_workers.labelling.labels import LabelBook, stage
 from pgclip_workers.labelling.shelf import LabelShelf
 from pgclip_workers.pipeline.batch import Batch, Failure, Job
+from pgclip_workers.pipeline.thumbnails import Thumbnails
 
 if TYPE_CHECKING:
     from psycopg2.extensions import cursor as Cursor
@@ -36,9 +37,15 @@ class Store:
     """Writes batches. Safe to repeat: what a first attempt has settled, a second passes over."""
 
     def __init__(
-        self, database: Database, shelf: LabelShelf, dimension: int, retry_for: float
+        self,
+        database: Database,
+        shelf: LabelShelf,
+        thumbnails: Thumbnails,
+        dimension: int,
+        retry_for: float,
     ) -> None:
         self._database = database
+        self._thumbnails = thumbnails
         self._retry_for = retry_for
         self._shelf = shelf
         self._vector_row = np.dtype(
@@ -133,6 +140,10 @@ class Store:
                 (str(batch.lease), book.epoch, [j.id for j in done], hashes, _json(failed)),
             )
             (settled,) = cursor.fetchone() or ([],)
+            self._thumbnails.keep(
+                cursor,
+                {hash_: batch.thumbnails[hash_] for hash_ in hashes if hash_ in batch.thumbnails},
+            )
         batch.settled.update(settled)
         self._tell(batch, set(settled))
         return len(settled)
