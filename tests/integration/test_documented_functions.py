@@ -20,7 +20,7 @@ def test_every_public_function_is_documented(sql: Callable[..., list[Any]]) -> N
         "take_label_task", "label_examples", "keep_teaching", "end_label_task",
         "open_scores", "decide_items", "example_groups",
         "prepare_model", "map_due", "map_pairs", "map_queries", "keep_map", "judge_map",
-        "add_up_tallies",
+        "add_up_tallies", "thumbnails_due", "open_thumbnails", "keep_thumbnails", "next_thumbnails",
     }  # fmt: skip
     rows = sql("SELECT DISTINCT proname FROM pg_proc WHERE pronamespace = 'pgclip'::regnamespace")
     names = {name for (name,) in rows if not name.startswith("_")}

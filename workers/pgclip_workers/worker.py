@@ -23,6 +23,7 @@ from pgclip_workers.pictures.pools import Pools
 from pgclip_workers.pipeline.batch import Batch
 from pgclip_workers.pipeline.encode import encode
 from pgclip_workers.pipeline.fetch import fetch
+from pgclip_workers.pipeline.lacking import ThumbnailMaker
 from pgclip_workers.pipeline.leases import Leases
 from pgclip_workers.pipeline.pipeline import Pipeline
 from pgclip_workers.pipeline.store import Store
@@ -34,7 +35,6 @@ from pgclip_workers.upkeep.presence import Presence
 from pgclip_workers.upkeep.sealer import Sealer
 from pgclip_workers.upkeep.steward import Steward
 from pgclip_workers.upkeep.tables import TableFollower
-from pgclip_workers.upkeep.thumbnails import ThumbnailMaker
 from pgclip_workers.upkeep.watchdog import STUCK_EXIT, Watchdog
 
 log = logging.getLogger(__name__)

@@ -31,10 +31,13 @@ def thumbnail_of(picture: "Image", resized: "Image | None", side: int) -> Thumbn
     size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
     if resized is not None and _covers(resized.size, size) and _covers(picture.size, resized.size):
         picture = resized
-    if picture.size != size:
-        picture = picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=1.0)
+    if picture.size == size:
+        small = picture.copy()
+    else:
+        small = picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=1.0)
+    small.info = {}  # a comment would be written again
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=_QUALITY)
+    small.save(buffer, "JPEG", quality=_QUALITY)
     return Thumbnail(*size, buffer.getvalue())
 
 
