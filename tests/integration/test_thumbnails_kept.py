@@ -176,7 +176,7 @@ def test_it_outlives_a_model(sql: Sql, hand: NewHand) -> None:
     register(sql)
     sql("DELETE FROM pgclip.embedding_set WHERE model_id = 2")
     sql("INSERT INTO pgclip.embedding_set (item_id, model_id, generation, kind, content_hash,"
-        " vector_ids) SELECT item_id, 2, generation, kind, content_hash, '{}'"
+        " vector_ids) SELECT item_id, 2, generation, kind, content_hash, '{1}'"
         " FROM pgclip.embedding_set")  # fmt: skip
     sql("DELETE FROM pgclip.embedding_set WHERE model_id = 1")
     collect(sql)
