@@ -201,7 +201,8 @@ class Controlling:
             return [Missing(*row) for row in cursor.fetchall()]
 
     def heal(self) -> Healed:
-        """Queues what has neither vector, failure nor job, and has outdated labels made anew.
+        """Queues what has neither vector, failure nor job, has outdated labels made anew, and
+        thumbnails that are lacking.
 
         For all items and models that take work. Labels are made from the stored vectors, nothing is
         encoded for them. Items that failed are left alone; see retry.

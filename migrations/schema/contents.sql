@@ -88,7 +88,7 @@ DECLARE
     v_hashes bytea[];
     v_free   bytea[];
     v_later  bigint;
-    v_thumbs bytea[];
+    v_held   bytea[];
 BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE EXCEPTION 'contents can be collected in READ COMMITTED only';
@@ -104,11 +104,6 @@ BEGIN
         SELECT c.kind::text::bytea || c.hash FROM pgclip.content c
         JOIN unnest(v_kinds, v_hashes) r(kind, hash) ON r.kind = c.kind AND r.hash = c.hash
         FOR UPDATE OF c SKIP LOCKED);
-    INSERT INTO pgclip.content_release (kind, hash)
-    SELECT c.kind, c.hash FROM pgclip.content c
-    JOIN unnest(v_kinds, v_hashes) r(kind, hash) ON r.kind = c.kind AND r.hash = c.hash
-    WHERE c.kind::text::bytea || c.hash <> ALL(v_free);
-    GET DIAGNOSTICS v_later = ROW_COUNT;
     DELETE FROM pgclip.content c USING unnest(v_kinds, v_hashes) r(kind, hash)
     WHERE r.kind = c.kind AND r.hash = c.hash
       AND c.kind::text::bytea || c.hash = ANY(v_free)
@@ -119,11 +114,15 @@ BEGIN
       AND c.kind::text::bytea || c.hash = ANY(v_free)
       AND NOT EXISTS (SELECT FROM pgclip.item i WHERE i.kind = c.kind AND i.content_hash = c.hash
                       AND (i.keep_source OR pgclip._is_unfinished(i.id, i.generation)));
-    v_thumbs := pgclip._collect_thumbnails(ARRAY(
+    v_held := pgclip._collect_thumbnails(ARRAY(
         SELECT hash FROM unnest(v_kinds, v_hashes) r(kind, hash) WHERE kind = 'image'));
     INSERT INTO pgclip.content_release (kind, hash)
-    SELECT 'image', hash FROM unnest(v_thumbs) hash;
-    RETURN coalesce(cardinality(v_hashes), 0) - greatest(v_later, cardinality(v_thumbs));
+    SELECT c.kind, c.hash FROM pgclip.content c
+    JOIN unnest(v_kinds, v_hashes) r(kind, hash) ON r.kind = c.kind AND r.hash = c.hash
+    WHERE c.kind::text::bytea || c.hash <> ALL(v_free)
+    UNION SELECT 'image', hash FROM unnest(v_held) hash;
+    GET DIAGNOSTICS v_later = ROW_COUNT;
+    RETURN coalesce(cardinality(v_hashes), 0) - v_later;
 END $$;
 
 -- Deletes contents and thumbnails at once that no item has; what is just being taken up stays. In
@@ -148,8 +147,9 @@ BEGIN
         RETURNING c.kind, c.hash
     )
     DELETE FROM pgclip.content_release r USING gone g WHERE r.kind = g.kind AND r.hash = g.hash;
-    PERFORM pgclip._collect_thumbnails(ARRAY(
-        SELECT hash FROM unnest(p_kinds, p_hashes) r(kind, hash) WHERE kind = 'image'));
+    INSERT INTO pgclip.content_release (kind, hash)
+    SELECT 'image', hash FROM unnest(pgclip._collect_thumbnails(ARRAY(
+        SELECT hash FROM unnest(p_kinds, p_hashes) r(kind, hash) WHERE kind = 'image'))) hash;
 END $$;
 
 -- Whether an item's bytes are needed for its embeddings: it is not done by the live model or one

@@ -51,19 +51,30 @@ BEGIN
     END IF;
 END $$;
 
--- Keeps those of the staged thumbnails whose content an item has: of a job that somebody else has
--- by now there may be none. One without data tells that none can be made. One that is there holds
--- out until the end of the transaction, so that nobody collects it meanwhile.
+-- Keeps those of the staged thumbnails whose content an item has that lets it be kept. Such an item
+-- is held until the end of the transaction: who deletes it, or wants its bytes kept no more, finds
+-- the thumbnail afterwards. One that somebody is just changing does not count, and nobody is waited
+-- for but others who keep the same. One without data tells that none can be made.
 CREATE FUNCTION pgclip.keep_thumbnails(p_of_unkept boolean) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET jit = off AS $$
+DECLARE
+    v_needed bytea[] := '{}';
+    v_hash   bytea;
 BEGIN
     PERFORM pgclip._is_staged('staged_thumbnail');
+    FOR v_hash IN SELECT hash FROM pg_temp.staged_thumbnail LOOP
+        PERFORM FROM pgclip.embedding_set e CROSS JOIN LATERAL (
+            SELECT FROM pgclip.item WHERE id = e.item_id AND (keep_source OR p_of_unkept)
+            FOR SHARE SKIP LOCKED) i
+        WHERE e.content_hash = v_hash AND e.kind = 'image' LIMIT 1;
+        IF FOUND THEN
+            v_needed := v_needed || v_hash;
+        END IF;
+    END LOOP;
     INSERT INTO pgclip.thumbnail AS old (hash, width, height, data, of_unkept)
     SELECT s.hash, s.width, s.height, s.data, p_of_unkept FROM pg_temp.staged_thumbnail s
-    WHERE EXISTS (SELECT FROM pgclip.embedding_set e
-                  WHERE e.content_hash = s.hash AND e.kind = 'image' OFFSET 0)
-    ORDER BY s.hash
+    WHERE s.hash = ANY(v_needed) ORDER BY s.hash
     ON CONFLICT (hash) DO UPDATE SET
         width = coalesce(old.width, excluded.width),
         height = coalesce(old.height, excluded.height),
@@ -74,50 +85,64 @@ END $$;
 -- none could be made.
 CREATE FUNCTION pgclip._begin_thumbnail_walk() RETURNS void
 LANGUAGE sql AS $$
-    DELETE FROM pgclip.thumbnail WHERE data IS NULL;
-    INSERT INTO pgclip.thumbnail_walk (after_item, is_clean) VALUES (0, true)
-    ON CONFLICT (only_row) DO UPDATE SET after_item = 0, is_clean = true
+    DELETE FROM pgclip.thumbnail WHERE hash IN (
+        SELECT hash FROM pgclip.thumbnail WHERE data IS NULL FOR UPDATE SKIP LOCKED);
+    DELETE FROM pgclip.thumbnail_walk;
+    INSERT INTO pgclip.thumbnail_walk DEFAULT VALUES ON CONFLICT DO NOTHING
 $$;
 
--- The next contents that lack a thumbnail, of at most p_items items, with the source of each, NULL
--- where its bytes are here; NULL if nobody asks, or another worker is at it. What was given to a
--- worker that died is found when all are gone through once more.
+-- The next contents that lack a thumbnail, of at most p_items items, with the source of each, or
+-- its size where its bytes are here; NULL if nobody asks, or another worker is at it. What did not
+-- come, from a site that is away or by a worker that died, is given again in another round; after
+-- the sixth, some minutes later, what is lacking still is left for the next heal.
 CREATE FUNCTION pgclip.next_thumbnails(
-    p_items int, p_of_unkept boolean, OUT hashes bytea[], OUT sources text[]
+    p_items int, p_of_unkept boolean, OUT hashes bytea[], OUT sources text[], OUT sizes int[]
 ) LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET jit = off AS $$
 DECLARE
     v_walk pgclip.thumbnail_walk;
     v_page bigint[];
 BEGIN
-    SELECT * INTO v_walk FROM pgclip.thumbnail_walk FOR UPDATE SKIP LOCKED;
+    SELECT * INTO v_walk FROM pgclip.thumbnail_walk WHERE not_before <= clock_timestamp()
+    FOR UPDATE SKIP LOCKED;
     IF NOT FOUND THEN
         RETURN;
     END IF;
     v_page := ARRAY(SELECT id FROM pgclip.item WHERE id > v_walk.after_item ORDER BY id
                     LIMIT p_items);
-    IF v_page = '{}' AND v_walk.is_clean THEN
+    IF v_page = '{}' AND (v_walk.is_clean OR v_walk.rounds = 5) THEN
         DELETE FROM pgclip.thumbnail_walk;
         RETURN;
+    ELSIF v_page = '{}' THEN
+        UPDATE pgclip.thumbnail_walk SET after_item = 0, is_clean = true, rounds = rounds + 1,
+            not_before = clock_timestamp() + rounds * rounds * interval '10 s';
+        hashes := '{}';
+        sources := '{}';
+        sizes := '{}';
+        RETURN;
     END IF;
-    SELECT coalesce(array_agg(l.hash), '{}'), coalesce(array_agg(l.source), '{}')
-    INTO hashes, sources
-    FROM (SELECT DISTINCT ON (e.content_hash) e.content_hash AS hash, i.source
+    SELECT coalesce(array_agg(l.hash), '{}'), coalesce(array_agg(l.source), '{}'),
+           coalesce(array_agg(l.size), '{}')
+    INTO hashes, sources, sizes
+    FROM (SELECT DISTINCT ON (e.content_hash) e.content_hash AS hash, i.source, o.size
           FROM unnest(v_page) p(id)
           CROSS JOIN LATERAL (SELECT * FROM pgclip.item n WHERE n.id = p.id OFFSET 0) i
           CROSS JOIN LATERAL (
               SELECT s.content_hash FROM pgclip.embedding_set s
               WHERE s.item_id = i.id AND s.model_id = pgclip._live_model() AND s.kind = 'image'
                 AND s.generation = i.generation OFFSET 0) e
+          LEFT JOIN LATERAL (
+              SELECT c.size FROM pgclip.content c
+              WHERE c.kind = 'image' AND c.hash = i.content_hash AND c.data IS NOT NULL
+              OFFSET 0) o ON true
           WHERE i.kind = 'image' AND (p_of_unkept OR i.keep_source)
-            AND (i.content_hash IS NULL OR EXISTS (
-                    SELECT FROM pgclip.content o WHERE o.kind = 'image'
-                    AND o.hash = i.content_hash AND o.data IS NOT NULL OFFSET 0))
-            AND NOT EXISTS (SELECT FROM pgclip.thumbnail t WHERE t.hash = e.content_hash OFFSET 0)
-          ORDER BY e.content_hash, i.source NULLS FIRST) l;
-    UPDATE pgclip.thumbnail_walk SET
-        after_item = CASE WHEN v_page = '{}' THEN 0 ELSE v_page[cardinality(v_page)] END,
-        is_clean = v_page = '{}' OR v_walk.is_clean AND hashes = '{}';
+            AND (i.source IS NOT NULL OR o.size IS NOT NULL)
+            -- That one could not be made of a source says nothing of bytes that are here.
+            AND NOT EXISTS (SELECT FROM pgclip.thumbnail t WHERE t.hash = e.content_hash
+                            AND (t.data IS NOT NULL OR i.source IS NOT NULL) OFFSET 0)
+          ORDER BY e.content_hash, o.size, random()) l;
+    UPDATE pgclip.thumbnail_walk SET after_item = v_page[cardinality(v_page)],
+                                     is_clean = v_walk.is_clean AND hashes = '{}';
 END $$;
 
 -- Whether an item has this content and lets its thumbnail be kept.
@@ -144,14 +169,16 @@ BEGIN
                  WHERE t.hash = ANY(p_hashes) AND t.hash <> ALL(v_free));
 END $$;
 
--- What the ledger refers to no longer may be collected.
+-- What the ledger refers to no longer may be collected; under an old snapshot also what can't be seen.
 CREATE FUNCTION pgclip._release_thumbnails() RETURNS trigger
 LANGUAGE plpgsql AS $$
+DECLARE
+    v_old boolean := current_setting('transaction_isolation') <> 'read committed';
 BEGIN
     INSERT INTO pgclip.content_release (kind, hash)
     SELECT DISTINCT 'image'::pgclip.kind, g.content_hash FROM gone g
-    WHERE g.kind = 'image' AND EXISTS (
-        SELECT FROM pgclip.thumbnail t WHERE t.hash = g.content_hash OFFSET 0);
+    WHERE g.kind = 'image' AND (v_old OR EXISTS (
+        SELECT FROM pgclip.thumbnail t WHERE t.hash = g.content_hash OFFSET 0));
     RETURN NULL;
 END $$;
 

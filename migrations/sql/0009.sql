@@ -13,10 +13,13 @@ CREATE TABLE pgclip.thumbnail (
     CHECK (num_nulls(width, height, data) IN (0, 3))
 );
 ALTER TABLE pgclip.thumbnail ALTER data SET STORAGE EXTERNAL;  -- a JPEG can't be compressed
+CREATE INDEX thumbnail_none ON pgclip.thumbnail (hash) WHERE data IS NULL;
 
 -- Going through all items for those that lack one.
 CREATE TABLE pgclip.thumbnail_walk (
     only_row   boolean PRIMARY KEY DEFAULT true CHECK (only_row),
-    after_item bigint NOT NULL,
-    is_clean   boolean NOT NULL   -- none was lacking since it began, or began anew
+    after_item bigint NOT NULL DEFAULT 0,
+    is_clean   boolean NOT NULL DEFAULT true,  -- none was lacking since it began, or began anew
+    rounds     int NOT NULL DEFAULT 0,         -- that have ended
+    not_before timestamptz NOT NULL DEFAULT '-infinity'
 );

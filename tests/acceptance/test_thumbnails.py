@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import pytest
 from PIL import Image
 from support.pictures import encoded, jpeg, noise
@@ -16,7 +17,7 @@ Sql = Callable[..., list[Any]]
 
 
 def test_they_come_with_the_vectors(
-    client: Client, database_url: str, start_worker: WorkerFactory, tmp_path: Path
+    client: Client, database_url: str, start_worker: WorkerFactory, sql: Sql, tmp_path: Path
 ) -> None:
     (tmp_path / "a.jpg").write_bytes(jpeg(1, 800, 600))
     start_worker(database_url, PGCLIP_THUMBNAILS="100", PGCLIP_ROOTS=str(tmp_path))
@@ -31,6 +32,7 @@ def test_they_come_with_the_vectors(
     ])  # fmt: skip
     with pytest.raises(ItemFailed, match="broken"):
         batch.wait(60)
+    eventually(lambda: sql("SELECT count(*) FROM pgclip.thumbnails") == [(4,)])
     sizes = {
         key: Image.open(io.BytesIO(client.thumbnail(key))).size
         for key in ("inline", "same", "small", "file")
@@ -68,4 +70,31 @@ def test_lacking_ones_are_made_when_somebody_asks(
     assert there == {*(f"k{n}" for n in range(40)), "file"}
     assert sql("SELECT count(*) FROM pgclip.thumbnail WHERE data IS NULL") == [(1,)]
     client.submit_image(changed, key="changed").wait(60)
-    assert client.thumbnail("changed")
+    eventually(lambda: sql("SELECT 1 FROM pgclip.thumbnails WHERE key = 'changed'") != [])
+
+
+def test_the_kept_twin_of_one_that_is_not_kept_gets_one(
+    client: Client, database_url: str, start_worker: WorkerFactory, sql: Sql
+) -> None:
+    start_worker(database_url)
+    client.submit_image(jpeg(1), key="unkept", keep_source=False).wait(60)
+    assert sql("SELECT count(*) FROM pgclip.thumbnail") == [(0,)]
+    client.submit_image(jpeg(1), key="kept").wait(60)
+    eventually(lambda: sql("SELECT count(*) FROM pgclip.thumbnails") == [(2,)])
+    assert client.thumbnail("kept")
+
+
+def test_somebody_who_holds_items_for_long_holds_up_no_vectors(
+    client: Client, database_url: str, start_worker: WorkerFactory, sql: Sql
+) -> None:
+    start_worker(database_url)
+    client.submit_image(jpeg(1), key="a").wait(60)
+    with psycopg2.connect(database_url) as other, other.cursor() as cursor:
+        cursor.execute("SELECT FROM pgclip.thumbnail FOR UPDATE")
+        cursor.execute("DELETE FROM pgclip.thumbnail")
+        client.submit_many([{"image": jpeg(1), "key": "b"}, {"image": jpeg(2), "key": "c"}]).wait(
+            60
+        )
+        other.rollback()
+    other.close()
+    assert client.count()["done"] == 3

@@ -1,7 +1,9 @@
 """Thumbnails belong to a content: who gets one, how long it stays, how lacking ones are found."""
 
 import hashlib
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -186,34 +188,116 @@ def test_it_outlives_a_model(sql: Sql, hand: NewHand) -> None:
     assert kept(sql) == set()
 
 
-def test_one_that_is_just_being_kept_is_not_collected(sql: Sql, hand: NewHand) -> None:
-    submit_source(sql, "a")
-    first, second = hand(), hand()
-    encode(first)
-    submit_source(sql, "b")
-    lease, jobs = second.claim()
-    sql("SELECT pgclip.delete('a')")
-    assert kept(sql) == set()
-    submit_source(sql, "a")
-    encode(first)
-    sql("UPDATE pgclip.item SET keep_source = false WHERE key = 'a'")
-    with transaction(second):
-        (epoch,) = second.sql("SELECT epoch FROM pgclip.label_epoch")[0]
-        second.sql("INSERT INTO pg_temp.staged_vector VALUES (%s, '[1,0]')", jobs[0][0])
-        second.sql("SELECT pgclip.store(%s, %s, %s, %s, '[]')", lease, epoch, [jobs[0][0]],
-                   [ELSEWHERE])  # fmt: skip
-        stage(second, {ELSEWHERE})
-        collect(sql)  # nobody else has it, as far as can be seen
-        assert kept(sql) == {ELSEWHERE}
+def lacking(sql: Sql, worker: Hand, put: Callable[..., None], *keys: str) -> bytes:
+    """Encodes items of one picture, which has no thumbnail yet; gives its hash."""
+    for key in keys:
+        put(sql, key)
+    encode(worker)
+    ((hash_,),) = sql("DELETE FROM pgclip.thumbnail RETURNING hash")
+    return bytes(hash_)
+
+
+@pytest.mark.parametrize("isolation", ["READ COMMITTED", "REPEATABLE READ"])
+@pytest.mark.parametrize("put", [submit, submit_source])
+def test_a_deletion_that_is_open_takes_it_along(
+    put: Callable[..., None], isolation: str, sql: Sql, hand: NewHand
+) -> None:
+    worker, user = hand(), hand()
+    hash_ = lacking(sql, worker, put, "a")
+    user.sql(f"BEGIN ISOLATION LEVEL {isolation}")
+    user.sql("SELECT pgclip.delete('a')")
+    keep(worker, {hash_})
+    user.sql("COMMIT")
     collect(sql)
+    assert kept(sql) == set()
+
+
+@pytest.mark.parametrize("put", [submit, submit_source])
+def test_a_deletion_under_an_old_snapshot_takes_it_along(
+    put: Callable[..., None], sql: Sql, hand: NewHand
+) -> None:
+    worker, user = hand(), hand()
+    hash_ = lacking(sql, worker, put, "a")
+    user.sql("BEGIN ISOLATION LEVEL REPEATABLE READ")
+    user.sql("SELECT count(*) FROM pgclip.items")
+    keep(worker, {hash_})
+    user.sql("SELECT pgclip.delete('a')")
+    user.sql("COMMIT")
+    collect(sql)
+    assert kept(sql) == set()
+
+
+def test_a_deletion_waits_for_one_that_is_being_kept(sql: Sql, hand: NewHand) -> None:
+    worker, user = hand(), hand()
+    hash_ = lacking(sql, worker, submit, "a")
+    with ThreadPoolExecutor() as threads:
+        with transaction(worker):
+            stage(worker, {hash_})
+            deleted = threads.submit(user.sql, "SELECT pgclip.delete('a')")
+            time.sleep(0.3)
+            assert not deleted.done()
+        deleted.result(10)
+    assert kept(sql) == set()
+
+
+@pytest.mark.parametrize("put", [submit, submit_source])
+def test_one_that_came_too_late_is_not_kept(
+    put: Callable[..., None], sql: Sql, hand: NewHand
+) -> None:
+    worker = hand()
+    hash_ = lacking(sql, worker, put, "a")
+    put(sql, "a", keep_source=False)
+    keep(worker, {hash_})
+    assert kept(sql) == set()
+
+
+def test_of_items_of_one_picture_the_kept_ones_count(sql: Sql, hand: NewHand) -> None:
+    worker = hand()
+    submit_source(sql, "kept")
+    submit_source(sql, "unkept", keep_source=False)
+    encode(worker)
     assert kept(sql) == {ELSEWHERE}
-    sql("SELECT pgclip.delete('b')")
+    sql("SELECT pgclip.delete('kept')")
     collect(sql)
     assert kept(sql) == set()
+    keep(worker, {ELSEWHERE})
+    assert kept(sql) == set()
+
+
+def test_whoever_is_just_changing_an_item_is_not_waited_for(sql: Sql, hand: NewHand) -> None:
+    worker, user = hand(), hand()
+    hash_ = lacking(sql, worker, submit, "a")
+    user.sql("BEGIN")
+    user.sql("UPDATE pgclip.item SET metadata = '{\"n\": 1}'")
+    keep(worker, {hash_})
+    assert kept(sql) == set()
+    user.sql("ROLLBACK")
+    keep(worker, {hash_})
+    assert kept(sql) == {hash_}
+
+
+def test_collecting_comes_to_an_end_beside_those_who_hold_contents(sql: Sql, hand: NewHand) -> None:
+    for key, data in (("a", b"1"), ("b", b"2"), ("c", b"2")):
+        submit(sql, key, data)
+    encode(hand())
+    first, second = hand(), hand()
+    first.sql("BEGIN")
+    first.sql("SELECT pgclip.submit_image('again', %s)", b"1")
+    second.sql("BEGIN")
+    second.sql("SELECT FROM pgclip.thumbnail FOR UPDATE")
+    for key in "abc":
+        sql("SELECT pgclip.delete(%s)", key)
+    passes = [sql("SELECT pgclip.collect_contents(100)") for _ in range(3)]
+    assert passes[-1] == [(0,)]
+    first.sql("ROLLBACK")
+    second.sql("ROLLBACK")
+    collect(sql)
+    assert kept(sql) == set()
+    assert sql("SELECT count(*) FROM pgclip.content") == [(0,)]
 
 
 def next_page(sql: Sql, items: int = 10, *, of_unkept: bool = False) -> dict[bytes, str] | None:
-    ((hashes, sources),) = sql("SELECT * FROM pgclip.next_thumbnails(%s, %s)", items, of_unkept)
+    ((hashes, sources, _),) = sql("SELECT * FROM pgclip.next_thumbnails(%s, %s)", items, of_unkept)
     return None if hashes is None else dict(zip(map(bytes, hashes), sources, strict=True))
 
 
@@ -235,6 +319,7 @@ def test_lacking_ones_are_found_once_it_is_asked_for(sql: Sql, hand: NewHand) ->
     assert next_page(sql) == {}  # at the end: once more
     assert next_page(sql) == {}
     assert next_page(sql) is None
+    assert sql("SELECT 1 FROM pgclip.thumbnail_walk") == []
     sql("SELECT pgclip.heal()")
     assert next_page(sql) == {ELSEWHERE: SOURCE}
 
@@ -266,3 +351,31 @@ def test_of_unkept_ones_those_that_can_still_be_had(sql: Sql, hand: NewHand) -> 
     assert next_page(sql) == {}
     sql("SELECT pgclip.heal()")
     assert next_page(sql, of_unkept=True) == {ELSEWHERE: SOURCE}
+
+
+def test_what_does_not_come_is_given_again_some_times(sql: Sql, hand: NewHand) -> None:
+    lacking(sql, hand(), submit_source, "a")
+    sql("SELECT pgclip.heal()")
+    rounds = 0
+    while sql("SELECT 1 FROM pgclip.thumbnail_walk"):
+        page = next_page(sql)
+        rounds += bool(page)
+        if page is None:  # it waits
+            sql("UPDATE pgclip.thumbnail_walk SET not_before = now()")
+    assert rounds == 6
+
+
+def test_bytes_that_are_here_count_more_than_a_source_that_is_gone(sql: Sql, hand: NewHand) -> None:
+    worker = hand()
+    submit_source(sql, "a")
+    encode(worker)
+    sql("UPDATE pgclip.thumbnail SET data = NULL, width = NULL, height = NULL")
+    submit(sql, "b")
+    sql("UPDATE pgclip.embedding_set SET content_hash = %s", HASH)
+    sql("UPDATE pgclip.thumbnail SET hash = %s", HASH)
+    lease, jobs = worker.claim()
+    settle(worker, lease, {jobs[0][0]: HASH})
+    sql("INSERT INTO pgclip.thumbnail_walk DEFAULT VALUES")
+    assert next_page(sql) == {HASH: None}
+    keep(worker, {HASH})
+    assert sql("SELECT data FROM pgclip.thumbnails WHERE key = 'a'")

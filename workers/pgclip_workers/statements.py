@@ -109,7 +109,7 @@ THUMBNAILS_DUE = "SELECT pgclip.thumbnails_due(%s::bigint[], %s)"
 OPEN_THUMBNAILS = "SELECT pgclip.open_thumbnails()"
 STAGED_THUMBNAILS = "pg_temp.staged_thumbnail (hash, width, height, data)"
 KEEP_THUMBNAILS = "SELECT pgclip.keep_thumbnails(%s)"
-NEXT_THUMBNAILS = "SELECT hashes, sources FROM pgclip.next_thumbnails(%s, %s)"
+NEXT_THUMBNAILS = "SELECT hashes, sources, sizes FROM pgclip.next_thumbnails(%s, %s)"
 
 NOTIFY_SETTLED = "SELECT pgclip.notify_settled(%s::bigint[])"
 

@@ -90,7 +90,7 @@ def preview_of(hit: Hit | ItemInfo, client: Client) -> RenderableType:
     except ModuleNotFoundError:
         return Text("pip install 'pgclip[preview]'", style="dim")
     try:
-        data = _small_of(hit, client)
+        data = _thumbnail_or_original(hit, client)
     except (NotFound, OSError):
         return Text("not at hand", style="dim")
     with tempfile.NamedTemporaryFile() as file:
@@ -102,8 +102,8 @@ def preview_of(hit: Hit | ItemInfo, client: Client) -> RenderableType:
             return Text("can't be shown", style="dim")
 
 
-def _small_of(hit: Hit | ItemInfo, client: Client) -> bytes:
-    """A hit's thumbnail, or where there is none the picture. Raises NotFound, OSError."""
+def _thumbnail_or_original(hit: Hit | ItemInfo, client: Client) -> bytes:
+    """Raises NotFound, OSError."""
     try:
         return client.thumbnail(hit.key, collection=hit.collection)
     except NotFound:
@@ -119,7 +119,8 @@ def _bytes_of(hit: Hit | ItemInfo, client: Client) -> bytes:
 
 def write_page(query: str, hits: Sequence[Hit], client: Client) -> Path:
     """A page with the hits, in a file that stays for the browser."""
-    figures = "".join(_figure(hit, client) for hit in hits)
+    small = client.thumbnails(hits)
+    figures = "".join(_figure(hit, client, small.get(hit.item_id)) for hit in hits)
     with tempfile.NamedTemporaryFile(
         "w", prefix="pgclip-", suffix=".html", delete=False, encoding="utf-8"
     ) as file:
@@ -127,11 +128,11 @@ def write_page(query: str, hits: Sequence[Hit], client: Client) -> Path:
     return Path(file.name)
 
 
-def _figure(hit: Hit, client: Client) -> str:
+def _figure(hit: Hit, client: Client, small: bytes | None) -> str:
     if hit.kind == "text":
         shown = f"<blockquote>{html.escape(hit.snippet or hit.key)}</blockquote>"
     else:
-        shown = _picture(hit, client)
+        shown = _picture(hit, client, small)
     caption = f"<b>{hit.score:.3f}</b> {html.escape(shown_key(hit.key))}"
     about = html.escape(shown_labels(hit.labels))
     if hit.failed:
@@ -139,12 +140,12 @@ def _figure(hit: Hit, client: Client) -> str:
     return f"<figure>{shown}<figcaption>{caption}<br><small>{about}</small></figcaption></figure>"
 
 
-def _picture(hit: Hit, client: Client) -> str:
+def _picture(hit: Hit, client: Client, small: bytes | None) -> str:
+    if small is None and hit.source and hit.source.startswith("https://"):
+        return f'<img src="{html.escape(hit.source)}" alt="">'
     try:
-        data = b64encode(_small_of(hit, client)).decode()
+        data = b64encode(small or _bytes_of(hit, client)).decode()
     except (NotFound, OSError) as error:
-        if hit.source and hit.source.startswith("https://"):
-            return f'<img src="{html.escape(hit.source)}" alt="">'
         return f"<blockquote>not at hand: {html.escape(str(error))}</blockquote>"
     return f'<img src="data:image;base64,{data}" alt="">'
 

@@ -17,7 +17,8 @@ def missing(
     heal: Annotated[
         bool,
         typer.Option(
-            "--heal", help="Queue what is not queued, and have outdated labels made anew."
+            "--heal",
+            help="Queue what is not queued; have outdated labels and lacking thumbnails made.",
         ),
     ] = False,
     table: Annotated[

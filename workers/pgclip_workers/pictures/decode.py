@@ -134,13 +134,23 @@ def _pixels(
         image.load()
         image = _upright(image)
         resized, fitted = _fit(image, preprocessing)
-        return np.asarray(fitted), thumbnail_of(image, resized, thumbnail) if thumbnail else None
+        return np.asarray(fitted), _small(image, resized, thumbnail)
     except (Refused, MemoryError):
         raise
     except UnidentifiedImageError:
         raise _unknown(data, limits) from None
     except Exception as error:  # Pillow's decoders report broken files by errors of many kinds
         raise Refused("unreadable_image", f"the image can't be decoded: {error}") from error
+
+
+def _small(image: "Image", resized: "Image | None", side: int) -> Thumbnail | None:
+    """A picture that the model gets must not fail for a small one that nobody waits for."""
+    if not side:
+        return None
+    try:
+        return thumbnail_of(image, resized, side)
+    except Exception:
+        return None
 
 
 def _unknown(data: bytes, limits: Limits) -> Refused:

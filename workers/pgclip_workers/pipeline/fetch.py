@@ -26,21 +26,21 @@ def fetch(
             batch.content_of[job.id] = ContentId(job.kind, job.content_hash)
     inline = set(batch.content_of.values())
     batch.embeddings.update(leases.known(inline))
-    contents = leases.fetch(inline - batch.embeddings.keys())
+    due = thumbnails.due(batch.jobs)
+    contents = leases.fetch(
+        content for content in inline if content in due or content not in batch.embeddings
+    )
 
     for content, data in contents.items():
-        if data is None:
+        if data is None and content not in batch.embeddings:
             batch.fail(content, _DROPPED)
-        elif content.kind == "text":
+        elif data is not None and content.kind == "text":
             batch.texts[content] = data.decode()
     pictures = {
         content: data
         for content, data in contents.items()
         if content.kind == "image" and data is not None
     }
-    due = thumbnails.due(
-        [job for job in batch.jobs if job.source or batch.content_of[job.id] in pictures]
-    )
     images = {
         content: Picture(data, None, due.get(content, 0)) for content, data in pictures.items()
     }
@@ -70,6 +70,8 @@ def fetch(
 
 def _take(batch: Batch, content: ContentId, decoded: Pixels | Refused) -> None:
     if isinstance(decoded, Refused):
+        if content in batch.embeddings:
+            return  # it was to have a thumbnail, and has none
         batch.fail(content, Failure(decoded.reason, decoded.message))
     else:
         batch.images[content] = decoded.array

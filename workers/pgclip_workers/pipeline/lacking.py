@@ -3,7 +3,8 @@
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from pgclip import binarycopy
 from pgclip.database import Database
@@ -20,15 +21,25 @@ from pgclip_workers.pipeline.thumbnails import Thumbnails
 log = logging.getLogger(__name__)
 
 _ITEMS = 500  # that are looked at at once
-_TOGETHER = 16  # pictures in memory at once
+_TOGETHER = 16  # pictures in memory at once,
+_BYTES = 32 * 2**20  # with so many bytes, unless one alone has more
 # While items are encoded, which the same processes decode, this share of the time.
 _SHARE = 0.2
+
+
+class Lacking(NamedTuple):
+    """A content without a thumbnail: with its source, or with its size if its bytes are here."""
+
+    hash: bytes
+    source: str | None
+    size: int | None
 
 
 class ThumbnailMaker:
     """A thread that goes through the items, of all workers any number at once, page by page.
 
-    A picture that can't be read any more is noted, and tried again when it is asked for anew.
+    A picture that can't be read any more is noted, and tried again when it is asked for anew; of a
+    site that is away it may come some minutes later.
     """
 
     def __init__(
@@ -68,39 +79,40 @@ class ThumbnailMaker:
                 log.exception("thumbnails that are lacking are not made")
 
     def _pages(self) -> Iterator[int]:
-        """How many were made of each page, until there is none for us."""
+        """How many were made of each group of pictures, until there is none for us."""
         while self._settings.thumbnails and not self._stopping.is_set():
             with self._database.transaction("thumbnails") as cursor:
                 cursor.execute(
                     statements.NEXT_THUMBNAILS, (_ITEMS, self._settings.thumbnails_unkept)
                 )
-                hashes, sources = cursor.fetchone() or (None, None)
+                hashes, sources, sizes = cursor.fetchone() or (None, None, None)
             if hashes is None:
                 return
-            lacking = list(zip(map(bytes, hashes), sources, strict=True))
-            for at in range(0, len(lacking), _TOGETHER):
+            lacking = map(Lacking, map(bytes, hashes), sources, sizes)
+            for group in _groups(lacking):
                 if self._stopping.is_set():
                     return
-                yield self._make(lacking[at : at + _TOGETHER])
+                yield self._make(group)
 
-    def _make(self, lacking: Sequence[tuple[bytes, str | None]]) -> int:
+    def _make(self, lacking: Sequence[Lacking]) -> int:
         began = time.perf_counter()
-        contents = self._contents([hash_ for hash_, source in lacking if source is None])
-        pictures = [
-            Picture(contents.get(hash_), source, self._settings.thumbnails)
-            for hash_, source in lacking
-            if source is not None or hash_ in contents  # else it was deleted meanwhile
-        ]
-        decoded = self._pools.decode(pictures, self._preprocessing)
-        # What is behind a source may be another picture by now, which its next submission finds.
-        made: dict[bytes, Thumbnail | None] = {
-            hash_: None for hash_, source in lacking if source is not None or hash_ in contents
-        }
-        for hash_, answer in zip(tuple(made), decoded, strict=True):
-            if isinstance(answer, Pixels) and answer.hash == hash_:
-                made[hash_] = answer.thumbnail
-        with self._database.transaction("thumbnails") as cursor:
-            self._kept.keep(cursor, made)
+        contents = self._contents([each.hash for each in lacking if each.source is None])
+        there = [each for each in lacking if each.source is not None or each.hash in contents]
+        decoded = self._pools.decode(
+            [
+                Picture(contents.get(each.hash), each.source, self._settings.thumbnails)
+                for each in there
+            ],
+            self._preprocessing,
+        )
+        made: dict[bytes, Thumbnail | None] = {}
+        for each, answer in zip(there, decoded, strict=True):
+            if isinstance(answer, Pixels):
+                # Behind a source there may be another picture by now: its next submission finds it.
+                made[each.hash] = answer.thumbnail if answer.hash == each.hash else None
+            elif answer.retry_after is None:  # else it may come in another round
+                made[each.hash] = None
+        self._kept.keep(made)
         if self._is_busy():
             self._stopping.wait((time.perf_counter() - began) * (1 / _SHARE - 1))
         return sum(small is not None for small in made.values())
@@ -121,3 +133,16 @@ class ThumbnailMaker:
         with self._database.transaction("thumbnails") as cursor:
             cursor.execute(statements.IS_BUSY, (self._model,))
             return cursor.fetchone() == (True,)
+
+
+def _groups(lacking: Iterable[Lacking]) -> Iterator[list[Lacking]]:
+    """In order, no more at once than memory is meant for."""
+    group: list[Lacking] = []
+    for each in lacking:
+        size = sum(other.size or 0 for other in [*group, each])
+        if group and (len(group) == _TOGETHER or size > _BYTES):
+            yield group
+            group = []
+        group.append(each)
+    if group:
+        yield group

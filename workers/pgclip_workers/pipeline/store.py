@@ -140,11 +140,8 @@ class Store:
                 (str(batch.lease), book.epoch, [j.id for j in done], hashes, _json(failed)),
             )
             (settled,) = cursor.fetchone() or ([],)
-            self._thumbnails.keep(
-                cursor,
-                {hash_: batch.thumbnails[hash_] for hash_ in hashes if hash_ in batch.thumbnails},
-            )
         batch.settled.update(settled)
+        self._thumbnails.keep_of(batch)  # whoever waits may look at them next
         self._tell(batch, set(settled))
         return len(settled)
 
