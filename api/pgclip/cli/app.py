@@ -24,6 +24,7 @@ _GROUPS: dict[str, dict[str, str]] = {
     "Index and search": {
         "index": "index.index",
         "search": "search.search",
+        "browse": "browse.browse",
         "ask": "ask.ask",
         "duplicates": "duplicates.duplicates",
         "calibrate": "duplicates.calibrate",

@@ -1,0 +1,79 @@
+"""The application: which address leads to which page."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from pgclip import Client, ConnectionFailed, InvalidItem, NotFound, PgclipError, QueryFailed
+from pgclip_web import item, pictures, search, state
+from pgclip_web.access import Access, Gate
+from pgclip_web.pages import render
+
+_FOLDER = Path(__file__).parent
+_STATUS: dict[type[Exception], int] = {
+    InvalidItem: 400,
+    NotFound: 404,
+    QueryFailed: 503,
+    ConnectionFailed: 503,
+    PgclipError: 500,
+}
+
+
+def create_app(client: Client | None = None, *, access: Access | None = None) -> Starlette:
+    """An ASGI application of the pages, to be served or mounted.
+
+    Without a client it makes one of the environment (PGCLIP_*), and closes it at the end. Without
+    `access` the environment says who may look: PGCLIP_BROWSE_TOKEN, PGCLIP_BROWSE_USER_HEADER,
+    PGCLIP_BROWSE_READ_ONLY.
+    """
+    access = access or _access_of(os.environ)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        yield
+        if client is None:
+            app.state.client.close()
+
+    app = Starlette(
+        routes=[
+            Route("/", search.page),
+            Route("/hits", search.hits),
+            Route("/item", item.page, methods=["GET"]),
+            Route("/item", item.change, methods=["POST"]),
+            Route("/thumbnail", pictures.thumbnail),
+            Route("/original", pictures.original),
+            Route("/pictures", pictures.take, methods=["POST"]),
+            Route("/state", state.page),
+            Mount("/static", StaticFiles(directory=_FOLDER / "static")),
+        ],
+        middleware=[Middleware(Gate, access=access)],
+        exception_handlers=dict.fromkeys(_STATUS, _failed),
+        lifespan=lifespan,
+    )
+    app.state.client = client or Client()
+    app.state.access = access
+    app.state.dropped = pictures.Dropped()
+    return app
+
+
+def _access_of(environ: Any) -> Access:
+    return Access(
+        token=environ.get("PGCLIP_BROWSE_TOKEN") or None,
+        user_header=environ.get("PGCLIP_BROWSE_USER_HEADER") or None,
+        read_only=environ.get("PGCLIP_BROWSE_READ_ONLY", "").lower() in ("1", "on", "true", "yes"),
+    )
+
+
+def _failed(request: Request, error: Exception) -> Response:
+    """What happened and what to do, as the client says it."""
+    status = next(status for kind, status in _STATUS.items() if isinstance(error, kind))
+    return render(request, "failed.html", status, error=str(error))

@@ -1,0 +1,51 @@
+"""Templates: everything in them is escaped, whatever a key or a text says."""
+
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+
+from pgclip import Hit, ItemInfo
+
+_TEMPLATES = Environment(
+    loader=PackageLoader("pgclip_web"),
+    autoescape=select_autoescape(default=True, default_for_string=True),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def render(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
+    """A page. Links in it are relative to a folder, so that an application may be mounted."""
+    values |= {"read_only": request.app.state.access.read_only}
+    return HTMLResponse(_TEMPLATES.get_template(template).render(values), status)
+
+
+def of_item(item: Hit | ItemInfo) -> str:
+    """The query string that names an item."""
+    return urlencode({"collection": item.collection, "key": item.key})
+
+
+def name_of(key: str) -> str:
+    """The last part of a key that is a path or a URL; the whole of another."""
+    return Path(key.rstrip("/")).name or key
+
+
+def said_of(item: Hit | ItemInfo) -> str:
+    """What stands for a picture where it can't be seen: its labels, and its name."""
+    labels = ", ".join(label.name for label in getattr(item, "labels", ()))
+    return f"{labels}: {name_of(item.key)}" if labels else name_of(item.key)
+
+
+_TEMPLATES.filters |= {
+    "of_item": of_item,
+    "name_of": name_of,
+    "said_of": said_of,
+    "compact": lambda value: json.dumps(value, ensure_ascii=False),
+    "json": lambda value: json.dumps(value, ensure_ascii=False, indent=2),
+}

@@ -1,0 +1,115 @@
+"""Pictures: small ones, originals, and those that somebody searches with."""
+
+import hashlib
+import threading
+from collections import OrderedDict
+from urllib.parse import quote
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from pgclip import Client, InvalidItem, NotFound
+from pgclip_web.pages import name_of
+
+_MOST_BYTES = 64 * 2**20  # of one, and of all that are kept
+_NO_PICTURE = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 4 3"><path d="M0 0h4v3H0z" fill="#8884"/>'
+    "</svg>"
+)
+# What browsers show, by how it begins. Others, such as TIFF, are shown small, and downloaded.
+_SHOWN = {
+    b"\xff\xd8\xff": "image/jpeg",
+    b"\x89PNG\r\n\x1a\n": "image/png",
+    b"GIF8": "image/gif",
+    b"BM": "image/bmp",
+}
+
+
+class Dropped:
+    """Pictures that were dropped onto a page, by SHA-256 in hex: the latest, in memory.
+
+    Whoever opens an address whose picture is gone is asked to drop it again. Thread-safe.
+    """
+
+    def __init__(self, most_bytes: int = _MOST_BYTES) -> None:
+        self._most_bytes = most_bytes
+        self._kept: OrderedDict[str, bytes] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def keep(self, data: bytes) -> str:
+        """Keeps one, and lets go of those that were used least lately."""
+        name = hashlib.sha256(data).hexdigest()
+        with self._lock:
+            self._kept[name] = data
+            self._kept.move_to_end(name)
+            while sum(map(len, self._kept.values())) > self._most_bytes:
+                self._kept.popitem(last=False)
+        return name
+
+    def get(self, name: str) -> bytes:
+        """Raises InvalidItem."""
+        with self._lock:
+            if name not in self._kept:
+                raise InvalidItem("the picture to search with is not here any more: drop it again")
+            self._kept.move_to_end(name)
+            return self._kept[name]
+
+
+def thumbnail(request: Request) -> Response:
+    """A JPEG, or something grey where there is none."""
+    client: Client = request.app.state.client
+    key, collection = _named(request)
+    try:
+        data = client.thumbnail(key, collection=collection)
+    except NotFound:
+        return Response(_NO_PICTURE, media_type="image/svg+xml")
+    tag = f'"{hashlib.sha256(data).hexdigest()[:32]}"'
+    headers = {"ETag": tag, "Cache-Control": "private, max-age=60"}
+    if request.headers.get("if-none-match") == tag:
+        return Response(status_code=304, headers=headers)
+    return Response(data, media_type="image/jpeg", headers=headers)
+
+
+def original(request: Request) -> Response:
+    """What was submitted: shown if a browser does that to a picture, else to be downloaded."""
+    client: Client = request.app.state.client
+    key, collection = _named(request)
+    data = client.content(key, collection=collection)
+    shown = _type_of(data)
+    name = quote(name_of(key).encode("utf-8", "replace"), safe="")
+    how = "inline" if shown else "attachment"
+    return Response(
+        data,
+        media_type=shown or "application/octet-stream",
+        headers={
+            "Content-Disposition": f"{how}; filename*=UTF-8''{name}",
+            "Content-Security-Policy": "sandbox; default-src 'none'",
+        },
+    )
+
+
+async def take(request: Request) -> Response:
+    """Takes a picture to search with; tells its name."""
+    data = bytearray()
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > _MOST_BYTES:
+            return PlainTextResponse(f"A picture may have {_MOST_BYTES} bytes.", 413)
+    if not data:
+        return PlainTextResponse("There is no picture in it.", 400)
+    return JSONResponse({"picture": request.app.state.dropped.keep(bytes(data))})
+
+
+def _named(request: Request) -> tuple[str, str]:
+    """The key and the collection of an item."""
+    params = request.query_params
+    return params.get("key", ""), params.get("collection", "default")
+
+
+def _type_of(data: bytes) -> str | None:
+    """The type of a picture that browsers show."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "image/webp"
+    if data[4:12] == b"ftypavif":
+        return "image/avif"
+    return next((type_ for begin, type_ in _SHOWN.items() if data.startswith(begin)), None)
