@@ -14,6 +14,15 @@ FORBIDDEN = {
     # The client runs in web backends: nothing heavy, no worker code, no web framework.
     "api/pgclip": {"torch", "PIL", "transformers", "pgclip_workers", "flask", "fastapi", "django"},
     "workers/pgclip_workers": {"flask", "fastapi", "django", "sqlalchemy"},
+    "web/pgclip_web": {
+        "torch",
+        "PIL",
+        "transformers",
+        "pgclip_workers",
+        "psycopg2",
+        "fastapi",
+        "django",
+    },
     # Live code would change what an old migration means.
     "migrations": {"pgclip", "pgclip_workers", "torch", "PIL", "transformers"},
 }

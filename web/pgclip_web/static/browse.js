@@ -62,6 +62,7 @@ if (chosen) {
 for (const input of document.querySelectorAll(".weight input")) {
   input.form.addEventListener("submit", (event) => event.preventDefault());
   input.addEventListener("change", () => {
+    if (!Number.isFinite(input.valueAsNumber)) return;
     const address = new URL(location.href);
     const others = address.searchParams.getAll("like").filter((text) => {
       const [, collection, key] = JSON.parse(text);
