@@ -1,18 +1,22 @@
 """Pages: what a person finds on them, who is let in, and that nothing of an item is markup."""
 
 import re
+import signal
 from collections.abc import Iterator
 from html import unescape
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.testclient import TestClient
+from support.commands import interruptible, pgclip, urls
 from support.pictures import encoded, jpeg, noise
-from support.processes import Live
+from support.processes import Live, eventually
 
 from pgclip import Client
 from pgclip_web import Access, create_app
@@ -217,7 +221,7 @@ class TestAccess:
             assert pages.get("/static/browse.js").status_code == 401
             assert pages.post("/?token=secret", headers=HERE).status_code == 401
             admitted = pages.get("/?token=secret&q=a", follow_redirects=False)
-            assert (admitted.status_code, admitted.headers["location"]) == (303, "?q=a")
+            assert (admitted.status_code, admitted.headers["location"]) == (303, ".?q=a")
             cookie = admitted.headers["set-cookie"]
             assert "HttpOnly" in cookie
             assert "SameSite=strict" in cookie
@@ -281,3 +285,35 @@ def test_a_database_that_is_away_is_said(shown: Client) -> None:
         page = pages.get("/?q=a")
         assert page.status_code == 503
         assert "It did not work" in page.text
+
+
+class TestCommand:
+    def test_it_serves_whoever_has_the_address(self, shown: Client) -> None:
+        asked = ("browse", "--no-open", "--port", "0")
+        process = interruptible(*asked, **urls(shown), PYTHONUNBUFFERED="1")
+        try:
+            assert process.stdout
+            address = process.stdout.readline().decode().strip()
+            assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\?token=[\w-]{32}", address)
+            with httpx.Client(follow_redirects=True, timeout=30) as browser:
+                eventually(lambda: answers(browser, address))
+                page = browser.get(address)
+                assert page.status_code == 200
+                assert 'type="search"' in page.text
+                assert httpx.get(address.split("?")[0]).status_code == 401
+        finally:
+            process.send_signal(signal.SIGINT)
+        assert process.wait(30) in (0, 130)
+
+    def test_it_says_what_it_needs(self, shown: Client, tmp_path: Path) -> None:
+        (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['uvicorn'] = None\n")
+        told = pgclip("browse", "--no-open", **urls(shown), PYTHONPATH=str(tmp_path))
+        assert told.returncode == 1
+        assert "pip install 'pgclip[web]'" in told.stderr
+
+
+def answers(browser: httpx.Client, address: str) -> bool:
+    try:
+        return browser.get(address).is_success
+    except httpx.TransportError:
+        return False

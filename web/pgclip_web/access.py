@@ -82,7 +82,8 @@ class Gate:
         pairs = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         if scope["method"] == "GET" and self._is_token(dict(pairs).get("token", "")):
             rest = urlencode([(name, value) for name, value in pairs if name != "token"])
-            admitted = RedirectResponse(f"?{rest}", 303)
+            page = scope["path"].rpartition("/")[2] or "."
+            admitted = RedirectResponse(f"{page}?{rest}" if rest else page, 303)
             admitted.set_cookie(
                 _COOKIE,
                 self._access.token or "",
