@@ -14,7 +14,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.testclient import TestClient
-from support.commands import interruptible, pgclip, urls
+from support.commands import interruptible, pgclip_process, urls
 from support.pictures import encoded, jpeg, noise
 from support.processes import Live, eventually
 
@@ -307,7 +307,7 @@ class TestCommand:
 
     def test_it_says_what_it_needs(self, shown: Client, tmp_path: Path) -> None:
         (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['uvicorn'] = None\n")
-        told = pgclip("browse", "--no-open", **urls(shown), PYTHONPATH=str(tmp_path))
+        told = pgclip_process("browse", "--no-open", **urls(shown), PYTHONPATH=str(tmp_path))
         assert told.returncode == 1
         assert "pip install 'pgclip[web]'" in told.stderr
 

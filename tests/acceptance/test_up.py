@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 from support.commands import PICTURES, pgclip, pgclip_process, urls
 from support.databases import run_sql
 from support.places import DEMO_MODEL
@@ -23,8 +24,8 @@ def test_up_runs_everything_and_stops_it(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with log.open("wb") as output:
         up = subprocess.Popen(
-            [sys.executable, "-m", "pgclip", "up", "--model", str(DEMO_MODEL)],
-            env=environ,
+            [sys.executable, "-m", "pgclip", "up", "--browse", "--model", str(DEMO_MODEL)],
+            env={**environ, "BROWSER": "true"},  # that opens nothing
             stdout=output,
             stderr=output,
         )
@@ -33,6 +34,9 @@ def test_up_runs_everything_and_stops_it(tmp_path: Path) -> None:
         data = {"PGCLIP_DATA_DIR": str(tmp_path / "data")}
         assert pgclip("index", PICTURES / "guitar.jpg", **data).returncode == 0, log.read_text()
         assert "guitar.jpg" in pgclip("search", "a guitar", **data).stdout
+        (address,) = re.findall("Pages: (.*)", log.read_text())
+        page = httpx.get(address + "&q=a+guitar", follow_redirects=True, timeout=30)
+        assert "guitar.jpg" in page.text
         doctor = pgclip("doctor", **data)
         assert doctor.returncode == 0, doctor.stdout
         file = tmp_path / "data" / "urls.json"
@@ -52,7 +56,7 @@ def test_up_runs_everything_and_stops_it(tmp_path: Path) -> None:
     told = log.read_text()
     assert told.startswith("Starting Postgres and Redis …\nStarting a worker with ")
     assert told.endswith("Stopping: what is being encoded is stored …\nStopped; the data stay.\n")
-    assert len(told.splitlines()) <= 14
+    assert len(told.splitlines()) <= 15
     assert "ready: model" in (tmp_path / "data" / "worker.log").read_text()
     assert not (tmp_path / "data" / "urls.json").exists()
     status = pgclip("status", PGCLIP_DATA_DIR=str(tmp_path / "data"))

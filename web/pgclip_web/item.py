@@ -9,7 +9,7 @@ from starlette.responses import RedirectResponse, Response
 
 from pgclip import Client, InvalidItem, Like, NotFound
 from pgclip.items import Kind
-from pgclip_web.pages import of_item, render
+from pgclip_web.pages import item_named, of_item, render
 
 _NEAREST = 12
 _KINDS: tuple[Kind, ...] = ("image", "text")
@@ -18,7 +18,7 @@ _KINDS: tuple[Kind, ...] = ("image", "text")
 def page(request: Request) -> Response:
     """The picture or the text, what is known of it, and what is near it."""
     client: Client = request.app.state.client
-    key, collection = _named(request)
+    key, collection = item_named(request)
     item = client.get(key, collection=collection)
     is_found = len(item.vectors) > 0
     return render(
@@ -42,7 +42,7 @@ async def change(request: Request) -> Response:
 
 def _change(request: Request, given: str) -> Response:
     client: Client = request.app.state.client
-    key, collection = _named(request)
+    key, collection = item_named(request)
     try:
         wanted = json.loads(given)
     except ValueError as error:
@@ -74,8 +74,3 @@ def _text(client: Client, key: str, collection: str) -> str | None:
         return client.content(key, collection=collection).decode()
     except NotFound:
         return None
-
-
-def _named(request: Request) -> tuple[str, str]:
-    params = request.query_params
-    return params.get("key", ""), params.get("collection", "default")

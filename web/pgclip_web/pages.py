@@ -26,6 +26,12 @@ def render(request: Request, template: str, status: int = 200, **values: Any) ->
     return HTMLResponse(_TEMPLATES.get_template(template).render(values), status)
 
 
+def item_named(request: Request) -> tuple[str, str]:
+    """The key and the collection of the item that an address names."""
+    params = request.query_params
+    return params.get("key", ""), params.get("collection", "default")
+
+
 def of_item(item: Hit | ItemInfo) -> str:
     """The query string that names an item."""
     return urlencode({"collection": item.collection, "key": item.key})

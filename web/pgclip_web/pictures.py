@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from pgclip import Client, InvalidItem, NotFound
-from pgclip_web.pages import name_of
+from pgclip_web.pages import item_named, name_of
 
 _MOST_BYTES = 64 * 2**20  # of one, and of all that are kept
 _NO_PICTURE = (
@@ -58,7 +58,7 @@ class Dropped:
 def thumbnail(request: Request) -> Response:
     """A JPEG, or something grey where there is none."""
     client: Client = request.app.state.client
-    key, collection = _named(request)
+    key, collection = item_named(request)
     try:
         data = client.thumbnail(key, collection=collection)
     except NotFound:
@@ -73,7 +73,7 @@ def thumbnail(request: Request) -> Response:
 def original(request: Request) -> Response:
     """What was submitted: shown if a browser does that to a picture, else to be downloaded."""
     client: Client = request.app.state.client
-    key, collection = _named(request)
+    key, collection = item_named(request)
     data = client.content(key, collection=collection)
     shown = _type_of(data)
     name = quote(name_of(key).encode("utf-8", "replace"), safe="")
@@ -98,12 +98,6 @@ async def take(request: Request) -> Response:
     if not data:
         return PlainTextResponse("There is no picture in it.", 400)
     return JSONResponse({"picture": request.app.state.dropped.keep(bytes(data))})
-
-
-def _named(request: Request) -> tuple[str, str]:
-    """The key and the collection of an item."""
-    params = request.query_params
-    return params.get("key", ""), params.get("collection", "default")
 
 
 def _type_of(data: bytes) -> str | None:

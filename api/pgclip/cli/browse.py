@@ -1,18 +1,29 @@
-"""`pgclip browse`."""
+"""`pgclip browse`, and the pages beside `pgclip up`."""
 
 import secrets
+import socket
+import threading
 import webbrowser
-from typing import Annotated
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pgclip.cli.options import DatabaseUrl, RedisUrl, client_for
+from pgclip.client import Client
 from pgclip.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import uvicorn
+
+_POOL = 8  # pages, and pictures on them, that are asked for at once
+_PORT = 8400
 
 
 def browse(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port; 0: any that is free.")] = 8400,
+    port: Annotated[int, typer.Option(help="Port; 0: any that is free.")] = _PORT,
     read_only: Annotated[bool, typer.Option("--read-only", help="Nothing can be changed.")] = False,
     open_: Annotated[bool, typer.Option("--open/--no-open", help="Open it in the browser.")] = True,
     database_url: DatabaseUrl = None,
@@ -22,6 +33,34 @@ def browse(
 
     The address has a token, without which nobody is let in. Needs pip install 'pgclip\\[web]'.
     """
+    with client_for(database_url, redis_url, pool_size=_POOL) as client:
+        server, listening, address = _server(client, host, port, read_only)
+        typer.echo(f"{address}\nCtrl-C ends it.")
+        if open_:
+            webbrowser.open(address)
+        server.run(sockets=[listening])
+
+
+@contextmanager
+def browsing(database_url: str, redis_url: str) -> Iterator[None]:
+    """Serves the pages on a thread, while something else is done; opens them in the browser."""
+    with client_for(database_url, redis_url, pool_size=_POOL) as client:
+        server, listening, address = _server(client, "127.0.0.1", 0, read_only=False)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, name="pages")
+        thread.start()
+        typer.echo(f"Pages: {address}")
+        webbrowser.open(address)
+        try:
+            yield
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def _server(
+    client: Client, host: str, port: int, read_only: bool
+) -> "tuple[uvicorn.Server, socket.socket, str]":
+    """A server that listens already, and the address by which somebody is let in."""
     try:
         import uvicorn
 
@@ -31,12 +70,8 @@ def browse(
             f"{error.name} is not installed. For pages: pip install 'pgclip[web]'"
         ) from error
     token = secrets.token_urlsafe(24)
-    with client_for(database_url, redis_url, pool_size=8) as client:
-        app = create_app(client, access=Access(token=token, read_only=read_only))
-        config = uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False)
-        listening = config.bind_socket()
-        address = f"http://{host}:{listening.getsockname()[1]}/?token={token}"
-        typer.echo(f"{address}\nCtrl-C ends it.")
-        if open_:
-            webbrowser.open(address)
-        uvicorn.Server(config).run(sockets=[listening])
+    app = create_app(client, access=Access(token=token, read_only=read_only))
+    config = uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False)
+    listening = config.bind_socket()
+    bound = listening.getsockname()[1]
+    return uvicorn.Server(config), listening, f"http://{host}:{bound}/?token={token}"

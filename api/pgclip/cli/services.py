@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -121,6 +121,9 @@ def up(
         list[Path] | None,
         typer.Option(help="A folder whose files may be indexed by reference; repeatable."),
     ] = None,
+    browse: Annotated[
+        bool, typer.Option("--browse", help="Pages, too, and open them in the browser.")
+    ] = False,
 ) -> None:
     """Run everything on this machine until Ctrl-C: Postgres, Redis, migrations, one worker.
 
@@ -151,9 +154,16 @@ def up(
         run_migrations(settings.database_url)
         with _written_down(settings):
             typer.echo(f"Starting a worker with {settings.model} …")
-            status = _keep_working(settings)
+            with _pages(settings) if browse else nullcontext():
+                status = _keep_working(settings)
     typer.echo("Stopped; the data stay.")
     raise typer.Exit(status)
+
+
+def _pages(settings: Settings) -> AbstractContextManager[None]:
+    from pgclip.cli.browse import browsing
+
+    return browsing(settings.database_url, settings.redis_url)
 
 
 @contextmanager
