@@ -169,7 +169,7 @@ BEGIN
                  WHERE t.hash = ANY(p_hashes) AND t.hash <> ALL(v_free));
 END $$;
 
--- What the ledger refers to no longer may be collected; under an old snapshot also what can't be seen.
+-- What the ledger refers to no longer may be collected; under an old snapshot also what is not seen.
 CREATE FUNCTION pgclip._release_thumbnails() RETURNS trigger
 LANGUAGE plpgsql AS $$
 DECLARE

@@ -342,7 +342,7 @@ def test_decoding_processes_give_the_pixels_in_order(tmp_path: Path) -> None:
             found = decoders.decode(given, preprocessing)
             limits = replace(LIMITS, roots=(tmp_path,))
             for picture, each in zip(given, found, strict=True):
-                alone = decode(*picture, preprocessing, limits)
+                alone = decode(picture.data, picture.source, preprocessing, limits)
                 assert type(each) is type(alone)
                 if isinstance(each, Pixels) and isinstance(alone, Pixels):
                     assert each.hash == alone.hash
