@@ -169,7 +169,8 @@ BEGIN
                  WHERE t.hash = ANY(p_hashes) AND t.hash <> ALL(v_free));
 END $$;
 
--- What the ledger refers to no longer may be collected; under an old snapshot also what is not seen.
+-- What the ledger refers to no longer may be collected; under an old snapshot also what it can't
+-- see.
 CREATE FUNCTION pgclip._release_thumbnails() RETURNS trigger
 LANGUAGE plpgsql AS $$
 DECLARE
