@@ -20,12 +20,15 @@ def unpacked_wheel(wheel: Path, tmp_path: Path) -> Path:
     return tmp_path / "site"
 
 
-def test_the_wheel_holds_both_packages_and_the_migrations(unpacked_wheel: Path) -> None:
+def test_the_wheel_holds_the_packages_and_the_migrations(unpacked_wheel: Path) -> None:
     for name in ("pgclip/py.typed", "pgclip_workers/main.py", "pgclip/migrations/env.py"):
         assert (unpacked_wheel / name).is_file()
     for file in (ROOT / "migrations").rglob("*.sql"):
         inside = file.relative_to(ROOT / "migrations")
         assert (unpacked_wheel / "pgclip" / "migrations" / inside).is_file()
+    for file in (ROOT / "web" / "pgclip_web").rglob("*.*"):
+        if file.suffix != ".pyc":
+            assert (unpacked_wheel / file.relative_to(ROOT / "web")).is_file()
     assert not (unpacked_wheel / "tests").exists()
 
 
