@@ -18,7 +18,7 @@ from support.commands import interruptible, pgclip_process, urls
 from support.pictures import encoded, jpeg, noise
 from support.processes import Live, eventually
 
-from pgclip import Client
+from pgclip import Client, ConfigurationError
 from pgclip_web import Access, create_app
 
 HERE = {"origin": "http://testserver"}
@@ -100,6 +100,12 @@ def test_what_makes_no_sense_is_said(pages: TestClient) -> None:
         ("/?q=a&like=[1]", "like is not"),
         ("/?q=a&after=x", "after is not"),
         ("/?q=a&filter=" + '{"$nothing": 1}', "$nothing"),
+        ("/?q=a&filter=" + "[" * 20_000, "no JSON"),
+        ("/?q=a&like=" + "[" * 20_000, "like is not"),
+        ("/?q=a&like=[1" + "0" * 400 + ',"c","k"]', "like is not"),
+        ("/?q=a&after=1,99999999999999999999999", "after is not"),
+        ("/?q=a&after=nan,1", "after is not"),
+        ("/?" + "&".join(['like=[1,"c","k"]'] * 17), "16 items at most"),
     ):
         page = pages.get(address)
         assert page.status_code == 400, address
@@ -137,19 +143,30 @@ def test_pictures_small_and_as_they_are(pages: TestClient) -> None:
 def test_metadata_are_changed_and_what_another_changed_stays(
     pages: TestClient, shown: Client
 ) -> None:
-    given = {"metadata": '{"n": 5, "year": 2024, "none": null, "flag": true}'}
+    given = {
+        "shown": '{"n": 5}',
+        "metadata": '{"n": 5, "year": 2024, "none": null, "flag": true}',
+    }
     changed = pages.post(item("pages/5.jpg"), data=given, headers=HERE, follow_redirects=False)
     assert changed.status_code == 303
     assert shown.get("pages/5.jpg", collection="pages").metadata == {
         "n": 5, "year": 2024, "none": None, "flag": True,
     }  # fmt: skip
-    pages.post(item("pages/5.jpg"), data={"metadata": '{"flag": 1}'}, headers=HERE)
-    assert str(shown.get("pages/5.jpg", collection="pages").metadata) == "{'flag': 1}"
-    for wrong in ("nonsense", "[]", ""):
-        refused = pages.post(item("pages/5.jpg"), data={"metadata": wrong}, headers=HERE)
+    page = unescape(pages.get(item("pages/5.jpg")).text)
+    (before,) = re.findall(r'name="shown" value="(.*)">', page)
+    theirs = {"year": 2025, "theirs": 1}
+    shown.update_metadata("pages/5.jpg", set=theirs, collection="pages")
+    given = {"shown": before, "metadata": '{"n": 6, "year": 2024, "flag": 1}'}
+    pages.post(item("pages/5.jpg"), data=given, headers=HERE)
+    found = shown.get("pages/5.jpg", collection="pages").metadata
+    assert str(sorted(found.items())) == str(sorted({"n": 6, "flag": 1, **theirs}.items()))
+    for wrong in ("nonsense", "[]", "", "[" * 100_000):
+        given = {"shown": "{}", "metadata": wrong}
+        refused = pages.post(item("pages/5.jpg"), data=given, headers=HERE)
         assert refused.status_code == 400
         assert "Nothing was changed" in refused.text
-    shown.update_metadata("pages/5.jpg", set={"n": 5}, remove=["flag"], collection="pages")
+    gone = ["flag", "year", "theirs"]
+    shown.update_metadata("pages/5.jpg", set={"n": 5}, remove=gone, collection="pages")
 
 
 def test_the_state(pages: TestClient) -> None:
@@ -224,12 +241,28 @@ class TestAccess:
             assert (admitted.status_code, admitted.headers["location"]) == (303, ".?q=a")
             cookie = admitted.headers["set-cookie"]
             assert "HttpOnly" in cookie
-            assert "SameSite=strict" in cookie
+            assert "SameSite=lax" in cookie
+            assert "secret" not in cookie
             assert pages.get("/?q=a").status_code == 200
+            again = pages.get("/?token=other&q=a", follow_redirects=False)
+            assert (again.status_code, again.headers["location"]) == (303, ".?q=a")
+            (name, passed) = next(iter(pages.cookies.items()))
             pages.cookies.clear()
-            for wrong in ("secrets", "secre", "", "é", "a b; c"):
-                cookie = f"pgclip_token={wrong}".encode()
-                assert pages.get("/", headers={"cookie": cookie}).status_code == 401
+            for wrong in ("", "é", "a b; c", passed[:-1], passed + "0"):
+                refused = pages.get("/", headers={"cookie": f"{name}={wrong}".encode()})
+                assert refused.status_code == 401
+            for others in ('prefs={"a":1}', "a[b]=c d", "flag", "n=é"):
+                cookie = f"{others}; {name}={passed}".encode()
+                assert pages.get("/", headers={"cookie": cookie}).status_code == 200
+
+    def test_two_beside_each_other(self, shown: Client) -> None:
+        with TestClient(create_app(shown, access=Access(token="one"))) as one:
+            one.get("/?token=one")
+            with TestClient(create_app(shown, access=Access(token="two"))) as two:
+                two.cookies = one.cookies
+                assert two.get("/").status_code == 401
+                assert two.get("/?token=two").status_code == 200
+            assert one.get("/").status_code == 200
 
     def test_by_a_proxy(self, shown: Client) -> None:
         with TestClient(create_app(shown, access=Access(user_header="X-User"))) as pages:
@@ -246,12 +279,18 @@ class TestAccess:
             {"origin": "http://testserver.elsewhere.example"},
             {**HERE, "sec-fetch-site": "cross-site"},
             {**HERE, "sec-fetch-site": "same-site"},
+            {"origin": "http://["},
+            {"origin": ""},
         ],
     )
     def test_other_sites_change_nothing(self, pages: TestClient, headers: dict[str, str]) -> None:
         for address in ("/pictures", item("pages/3.jpg")):
             refused = pages.post(address, data={"metadata": "{}"}, headers=headers)
             assert refused.status_code == 403
+
+    def test_ours_do_behind_a_proxy_that_names_another_host(self, pages: TestClient) -> None:
+        ours = {"origin": "https://pictures.example", "sec-fetch-site": "same-origin"}
+        assert pages.post("/pictures", content=jpeg(1), headers=ours).status_code == 200
 
     def test_read_only(self, shown: Client) -> None:
         with TestClient(create_app(shown, access=Access(read_only=True))) as pages:
@@ -266,6 +305,9 @@ class TestAccess:
         monkeypatch.setenv("PGCLIP_BROWSE_USER_HEADER", "X-User")
         monkeypatch.setenv("PGCLIP_BROWSE_READ_ONLY", "on")
         app = create_app(shown)
+        monkeypatch.setenv("PGCLIP_BROWSE_READ_ONLY", "enabled")
+        with pytest.raises(ConfigurationError, match="on or off"):
+            create_app(shown)
         assert app.state.access == Access(token="secret", user_header="X-User", read_only=True)
 
 

@@ -184,3 +184,21 @@ def test_the_state_changes_by_itself(browser: Chrome, address: str, client: Clie
     assert not seen(browser, "th[scope=row]") or "fresh" not in browser.page_source
     client.submit_text("a text", key="a", collection="fresh").wait(60)
     eventually(lambda: any(each.text == "fresh" for each in seen(browser, "th[scope=row]")))
+
+
+def test_from_another_site_and_without_a_script(
+    browser: Chrome, address: str, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere.html"
+    elsewhere.write_text(f'<a href="{address}/?q=a+guitar&collection=hand">a link</a>')
+    browser.get(elsewhere.as_uri())
+    seen(browser, "a")[0].click()
+    eventually(lambda: len(seen(browser, HITS)) == 30)
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        browser.get(f"{address}/?q=a+guitar&collection=hand")
+        browser.get(seen(browser, ".further a")[0].get_attribute("href") or "")
+        assert seen(browser, "[name=q]")[0].get_attribute("value") == "a guitar"
+        assert len(seen(browser, HITS)) == 30
+    finally:
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})

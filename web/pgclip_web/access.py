@@ -2,14 +2,13 @@
 
 import hmac
 from dataclasses import dataclass
-from http.cookies import CookieError, SimpleCookie
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import urlencode, urlsplit
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders, QueryParams
+from starlette.requests import cookie_parser
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_COOKIE = "pgclip_token"
 _READING = {"GET", "HEAD", "OPTIONS"}
 # Nothing from elsewhere, nothing inline, in nobody's frame.
 _PAGE_HEADERS = {
@@ -48,6 +47,11 @@ class Gate:
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self._app = app
         self._access = access
+        # Cookies go to every port of a host: to other servers on it, who learn no token by that,
+        # and whose own, of the same kind, has another name.
+        token = (access.token or "").encode()
+        self._pass = hmac.new(token, b"pgclip pages", "sha256").hexdigest()
+        self._cookie = f"pgclip_{hmac.new(token, b'name', 'sha256').hexdigest()[:16]}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """An ASGI application in front of another."""
@@ -68,8 +72,10 @@ class Gate:
         headers = Headers(scope=scope)
         if self._access.user_header and not headers.get(self._access.user_header):
             return PlainTextResponse("The proxy in front does not say who you are.", 403)
-        if self._access.token is not None and not self._is_token(_cookie(headers)):
+        if self._access.token is not None and not self._is_admitted(headers):
             return self._admission(scope)
+        if "token" in QueryParams(scope["query_string"]):
+            return RedirectResponse(_address_without_token(scope), 303)
         if scope["method"] not in _READING:
             if not _is_from_here(headers):
                 return PlainTextResponse("This was asked for by another site.", 403)
@@ -79,17 +85,15 @@ class Gate:
 
     def _admission(self, scope: Scope) -> Response:
         """The token in the address goes into a cookie, and out of the address."""
-        pairs = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-        if scope["method"] == "GET" and self._is_token(dict(pairs).get("token", "")):
-            rest = urlencode([(name, value) for name, value in pairs if name != "token"])
-            page = scope["path"].rpartition("/")[2] or "."
-            admitted = RedirectResponse(f"{page}?{rest}" if rest else page, 303)
+        given = QueryParams(scope["query_string"]).get("token", "")
+        if scope["method"] == "GET" and _are_equal(given, self._access.token or ""):
+            admitted = RedirectResponse(_address_without_token(scope), 303)
             admitted.set_cookie(
-                _COOKIE,
-                self._access.token or "",
+                self._cookie,
+                self._pass,
                 path=scope.get("root_path", "") + "/",
                 httponly=True,
-                samesite="strict",
+                samesite="lax",  # a link from elsewhere opens; nothing is posted from elsewhere
                 secure=scope["scheme"] == "https",
             )
             return admitted
@@ -97,24 +101,33 @@ class Gate:
             "Open the address that pgclip browse printed, token included.", 401
         )
 
-    def _is_token(self, given: str) -> bool:
-        return hmac.compare_digest(given.encode(), (self._access.token or "").encode())
+    def _is_admitted(self, headers: Headers) -> bool:
+        cookies = cookie_parser("; ".join(headers.getlist("cookie")))
+        return _are_equal(cookies.get(self._cookie, ""), self._pass)
 
 
-def _cookie(headers: Headers) -> str:
-    try:
-        found = SimpleCookie(headers.get("cookie", "")).get(_COOKIE)
-    except CookieError:
-        return ""
-    return "" if found is None else found.value
+def _are_equal(given: str, wanted: str) -> bool:
+    return hmac.compare_digest(given.encode("utf-8", "replace"), wanted.encode())
+
+
+def _address_without_token(scope: Scope) -> str:
+    """Relative to the page, whatever stands before it."""
+    pairs = QueryParams(scope["query_string"]).multi_items()
+    rest = urlencode([(name, value) for name, value in pairs if name != "token"])
+    page = scope["path"].rpartition("/")[2] or "."
+    return f"{page}?{rest}" if rest else str(page)
 
 
 def _is_from_here(headers: Headers) -> bool:
     """Whether a page of ours asks. Of what may change something browsers say where it is from."""
-    if headers.get("sec-fetch-site", "same-origin") != "same-origin":
+    site = headers.get("sec-fetch-site")
+    if site is not None:
+        return site == "same-origin"
+    try:  # a browser that is older, or a page without TLS
+        netloc = urlsplit(headers.get("origin", "")).netloc
+    except ValueError:
         return False
-    origin = headers.get("origin")
-    return origin is not None and urlsplit(origin).netloc == headers.get("host")
+    return bool(netloc) and netloc == headers.get("host")
 
 
 def _only_asks(scope: Scope) -> bool:

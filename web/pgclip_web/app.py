@@ -1,10 +1,9 @@
 """The application: which address leads to which page."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -13,19 +12,13 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from pgclip import Client, ConnectionFailed, InvalidItem, NotFound, PgclipError, QueryFailed
+from pgclip import Client, ConfigurationError, PgclipError
 from pgclip_web import item, pictures, search, state
 from pgclip_web.access import Access, Gate
-from pgclip_web.pages import render
+from pgclip_web.pages import render, status_of
 
 _FOLDER = Path(__file__).parent
-_STATUS: dict[type[Exception], int] = {
-    InvalidItem: 400,
-    NotFound: 404,
-    QueryFailed: 503,
-    ConnectionFailed: 503,
-    PgclipError: 500,
-}
+_ON, _OFF = {"1", "on", "true", "yes"}, {"", "0", "off", "false", "no"}
 
 
 def create_app(client: Client | None = None, *, access: Access | None = None) -> Starlette:
@@ -56,7 +49,7 @@ def create_app(client: Client | None = None, *, access: Access | None = None) ->
             Mount("/static", StaticFiles(directory=_FOLDER / "static")),
         ],
         middleware=[Middleware(Gate, access=access)],
-        exception_handlers=dict.fromkeys(_STATUS, _failed),
+        exception_handlers={PgclipError: _failed},
         lifespan=lifespan,
     )
     app.state.client = client or Client()
@@ -65,15 +58,17 @@ def create_app(client: Client | None = None, *, access: Access | None = None) ->
     return app
 
 
-def _access_of(environ: Any) -> Access:
+def _access_of(environ: Mapping[str, str]) -> Access:
+    read_only = environ.get("PGCLIP_BROWSE_READ_ONLY", "off").strip().lower()
+    if read_only not in _ON | _OFF:
+        raise ConfigurationError(f"PGCLIP_BROWSE_READ_ONLY is on or off, not {read_only!r:.100}")
     return Access(
         token=environ.get("PGCLIP_BROWSE_TOKEN") or None,
         user_header=environ.get("PGCLIP_BROWSE_USER_HEADER") or None,
-        read_only=environ.get("PGCLIP_BROWSE_READ_ONLY", "").lower() in ("1", "on", "true", "yes"),
+        read_only=read_only in _ON,
     )
 
 
 def _failed(request: Request, error: Exception) -> Response:
     """What happened and what to do, as the client says it."""
-    status = next(status for kind, status in _STATUS.items() if isinstance(error, kind))
-    return render(request, "failed.html", status, error=str(error))
+    return render(request, "failed.html", status_of(error), error=str(error))

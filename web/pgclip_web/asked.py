@@ -12,6 +12,7 @@ from pgclip import InvalidItem, Like
 from pgclip.items import Kind
 
 _KINDS: tuple[Kind, ...] = ("image", "text")
+_MOST_LIKES = 16  # each is in the links of each hit
 
 
 class Liked(NamedTuple):
@@ -42,6 +43,8 @@ class Asked:
     @classmethod
     def from_params(cls, params: QueryParams) -> Self:
         """Raises InvalidItem for an address that makes no sense."""
+        if len(params.getlist("like")) > _MOST_LIKES:
+            raise InvalidItem(f"a search minds {_MOST_LIKES} items at most")
         kind = next((each for each in _KINDS if each == params.get("kind")), None)
         return cls(
             words=params.get("q", "").strip(),
@@ -90,10 +93,7 @@ class Asked:
 
     def filter(self) -> dict[str, Any] | None:
         """The filter with the label. Raises InvalidItem."""
-        try:
-            given = json.loads(self.where) if self.where else {}
-        except ValueError as error:
-            raise InvalidItem(f"the filter is no JSON: {error}") from error
+        given = json_of(self.where, "the filter") if self.where else {}
         if not isinstance(given, dict):
             raise InvalidItem('a filter is a JSON object, such as {"year": {"ge": 2024}}')
         if self.label:
@@ -106,11 +106,19 @@ class Asked:
         return [*first, *((Like(like.key, like.collection), like.weight) for like in self.likes)]
 
 
+def json_of(text: str, what: str, moreover: str = "") -> Any:
+    """What JSON says. Raises InvalidItem, also for what is nested deeper than can be read."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidItem(f"{what} is no JSON: {error}. {moreover}".rstrip()) from error
+
+
 def _liked(text: str) -> Liked:
     try:
-        weight, collection, key = json.loads(text)
+        weight, collection, key = json_of(text, "like")
         liked = Liked(float(weight), collection, key)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise InvalidItem(f"like is not [weight, collection, key]: {text!r:.200}") from error
     if not (isinstance(collection, str) and isinstance(key, str)):
         raise InvalidItem(f"like is not [weight, collection, key]: {text!r:.200}")

@@ -2,6 +2,7 @@
 
 import json
 from typing import Any
+from urllib.parse import urlencode
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -9,7 +10,8 @@ from starlette.responses import RedirectResponse, Response
 
 from pgclip import Client, InvalidItem, Like, NotFound
 from pgclip.items import Kind
-from pgclip_web.pages import item_named, of_item, render
+from pgclip_web.asked import json_of
+from pgclip_web.pages import item_named, render
 
 _NEAREST = 12
 _KINDS: tuple[Kind, ...] = ("image", "text")
@@ -37,28 +39,31 @@ def page(request: Request) -> Response:
 async def change(request: Request) -> Response:
     """Takes the metadata as they are to be from now on."""
     form = await request.form()
-    return await run_in_threadpool(_change, request, str(form.get("metadata", "")))
+    given = (str(form.get(name, "")) for name in ("shown", "metadata"))
+    return await run_in_threadpool(_change, request, *given)
 
 
-def _change(request: Request, given: str) -> Response:
+def _change(request: Request, shown: str, given: str) -> Response:
+    """Sets and removes what differs from what the page showed: another's change since then, of
+    something else, stays."""
     client: Client = request.app.state.client
     key, collection = item_named(request)
-    try:
-        wanted = json.loads(given)
-    except ValueError as error:
-        raise InvalidItem(f"the metadata are no JSON: {error}. Nothing was changed") from error
-    if not isinstance(wanted, dict):
-        raise InvalidItem('metadata are a JSON object, such as {"year": 2024}. Nothing was changed')
-    item = client.get(key, collection=collection)
+    before, wanted = _metadata(shown), _metadata(given)
     changed = {
         name: value
         for name, value in wanted.items()
-        if name not in item.metadata or json.dumps(item.metadata[name]) != json.dumps(value)
+        if name not in before or json.dumps(before[name]) != json.dumps(value)
     }
-    gone = [name for name in item.metadata if name not in wanted]
-    # Of what nobody changed here, another's change in the meantime stays.
+    gone = [name for name in before if name not in wanted]
     client.update_metadata(key, set=changed, remove=gone, collection=collection)
-    return RedirectResponse(f"item?{of_item(item)}", 303)
+    return RedirectResponse(f"item?{urlencode({'collection': collection, 'key': key})}", 303)
+
+
+def _metadata(text: str) -> dict[str, Any]:
+    found = json_of(text, "the metadata", "Nothing was changed")
+    if not isinstance(found, dict):
+        raise InvalidItem('metadata are a JSON object, such as {"year": 2024}. Nothing was changed')
+    return found
 
 
 def _nearest(client: Client, key: str, collection: str, kind: Kind) -> list[Any]:

@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
-from pgclip import Hit, ItemInfo
+from pgclip import ConnectionFailed, Hit, InvalidItem, ItemInfo, NotFound, QueryFailed
 
 _TEMPLATES = Environment(
     loader=PackageLoader("pgclip_web"),
@@ -18,6 +18,21 @@ _TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+
+
+def status_of(error: Exception | None) -> int:
+    """Of HTTP."""
+    match error:
+        case None:
+            return 200
+        case InvalidItem():
+            return 400
+        case NotFound():
+            return 404
+        case QueryFailed() | ConnectionFailed():
+            return 503
+        case _:
+            return 500
 
 
 def render(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:

@@ -11,7 +11,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from pgclip import Client, InvalidItem, NotFound
 from pgclip_web.pages import item_named, name_of
 
-_MOST_BYTES = 64 * 2**20  # of one, and of all that are kept
+_MOST_BYTES = 64 * 2**20  # of one, and of all that are kept,
+_MOST = 1000  # which are so many
 _NO_PICTURE = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 4 3"><path d="M0 0h4v3H0z" fill="#8884"/>'
     "</svg>"
@@ -34,16 +35,18 @@ class Dropped:
     def __init__(self, most_bytes: int = _MOST_BYTES) -> None:
         self._most_bytes = most_bytes
         self._kept: OrderedDict[str, bytes] = OrderedDict()
+        self._bytes = 0
         self._lock = threading.Lock()
 
     def keep(self, data: bytes) -> str:
         """Keeps one, and lets go of those that were used least lately."""
         name = hashlib.sha256(data).hexdigest()
         with self._lock:
+            self._bytes += len(data) - len(self._kept.get(name, b""))
             self._kept[name] = data
             self._kept.move_to_end(name)
-            while sum(map(len, self._kept.values())) > self._most_bytes:
-                self._kept.popitem(last=False)
+            while self._bytes > self._most_bytes or len(self._kept) > _MOST:
+                self._bytes -= len(self._kept.popitem(last=False)[1])
         return name
 
     def get(self, name: str) -> bytes:
@@ -75,7 +78,8 @@ def original(request: Request) -> Response:
     client: Client = request.app.state.client
     key, collection = item_named(request)
     data = client.content(key, collection=collection)
-    shown = _type_of(data)
+    kind = client.get(key, collection=collection).kind
+    shown = _type_of(data) if kind == "image" else None
     name = quote(name_of(key).encode("utf-8", "replace"), safe="")
     how = "inline" if shown else "attachment"
     return Response(

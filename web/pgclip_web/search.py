@@ -8,9 +8,9 @@ from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
 
-from pgclip import Client, Hit, InvalidItem, ItemInfo
+from pgclip import Client, Hit, InvalidItem, ItemInfo, NotFound
 from pgclip_web.asked import Asked
-from pgclip_web.pages import render
+from pgclip_web.pages import render, status_of
 
 _AT_ONCE = 30
 _LIKE, _UNLIKE = 0.5, -0.5
@@ -19,12 +19,18 @@ _LIKE, _UNLIKE = 0.5, -0.5
 def page(request: Request) -> Response:
     """The whole page."""
     client: Client = request.app.state.client
+    try:
+        found, trouble = _found(request), None
+    except (InvalidItem, NotFound) as error:  # said where it can be mended
+        found, trouble = _nothing(request), error
     return render(
         request,
         "search.html",
+        status_of(trouble),
+        trouble=str(trouble or ""),
         collections=client.collections(),
         labels=[(each.name, each.labels) for each in client.label_sets() if each.active],
-        **_found(request),
+        **found,
     )
 
 
@@ -47,6 +53,15 @@ def _found(request: Request) -> dict[str, Any]:
         if isinstance(last, Hit)
         else None,
     }
+
+
+def _nothing(request: Request) -> dict[str, Any]:
+    """The page of a search that could not be made; also of one whose address makes no sense."""
+    try:
+        asked = Asked.from_params(request.query_params)
+    except InvalidItem:
+        asked = Asked(words=request.query_params.get("q", ""))
+    return {"asked": asked, "items": [], "like": _LIKE, "unlike": _UNLIKE, "more": None}
 
 
 def _hits(request: Request, asked: Asked) -> Sequence[Hit]:
@@ -78,6 +93,9 @@ def _after(params: QueryParams) -> Hit | None:
         return None
     score, _, item_id = params["after"].partition(",")
     try:
-        return Hit(int(item_id), "", float(score), "", "image", None, {}, ())
+        last = Hit(int(item_id), "", float(score), "", "image", None, {}, ())
     except ValueError as error:
         raise InvalidItem(f"after is not SCORE,ID: {params['after']!r:.100}") from error
+    if not (0 <= last.item_id < 2**63 and -1.1 < last.score < 1.1):
+        raise InvalidItem(f"after is not SCORE,ID: {params['after']!r:.100}")
+    return last

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from pgclip import Client
 from pgclip_web.pages import render
 
-_FAILED = 1000  # that are looked at; more are said to be more
+_FAILED = 1000  # that are looked at; of more it is said that there are
 
 
 def page(request: Request) -> Response:
@@ -23,5 +23,6 @@ def page(request: Request) -> Response:
         collections=client.collections(),
         models=client.models(),
         failed=failed[:50],
+        is_more=len(failed) == _FAILED,
         reasons=Counter(item.reason for item in failed).most_common(),
     )

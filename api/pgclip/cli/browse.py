@@ -1,11 +1,14 @@
 """`pgclip browse`, and the pages beside `pgclip up`."""
 
+import html
 import secrets
 import socket
+import tempfile
 import threading
 import webbrowser
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -24,7 +27,12 @@ _PORT = 8400
 def browse(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0: any that is free.")] = _PORT,
-    read_only: Annotated[bool, typer.Option("--read-only", help="Nothing can be changed.")] = False,
+    read_only: Annotated[
+        bool,
+        typer.Option(
+            "--read-only", help="Nothing can be changed.", envvar="PGCLIP_BROWSE_READ_ONLY"
+        ),
+    ] = False,
     open_: Annotated[bool, typer.Option("--open/--no-open", help="Open it in the browser.")] = True,
     database_url: DatabaseUrl = None,
     redis_url: RedisUrl = None,
@@ -36,9 +44,8 @@ def browse(
     with client_for(database_url, redis_url, pool_size=_POOL) as client:
         server, listening, address = _server(client, host, port, read_only)
         typer.echo(f"{address}\nCtrl-C ends it.")
-        if open_:
-            webbrowser.open(address)
-        server.run(sockets=[listening])
+        with _opened(address) if open_ else nullcontext():
+            server.run(sockets=[listening])
 
 
 @contextmanager
@@ -49,12 +56,24 @@ def browsing(database_url: str, redis_url: str) -> Iterator[None]:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, name="pages")
         thread.start()
         typer.echo(f"Pages: {address}")
-        webbrowser.open(address)
         try:
-            yield
+            with _opened(address):
+                yield
         finally:
             server.should_exit = True
             thread.join()
+
+
+@contextmanager
+def _opened(address: str) -> Iterator[None]:
+    """Opens the browser with a file that leads to the address: who looks at the processes of this
+    machine sees a browser's arguments, and must not see the token."""
+    with tempfile.TemporaryDirectory(prefix="pgclip-") as folder:  # of the user's own
+        file = Path(folder) / "browse.html"
+        file.write_text(f'<meta http-equiv="refresh" content="0; url={html.escape(address)}">')
+        # Some browsers stay in the foreground until they are closed.
+        threading.Thread(target=webbrowser.open, args=(file.as_uri(),), daemon=True).start()
+        yield
 
 
 def _server(
@@ -73,5 +92,7 @@ def _server(
     app = create_app(client, access=Access(token=token, read_only=read_only))
     config = uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False)
     listening = config.bind_socket()
-    bound = listening.getsockname()[1]
-    return uvicorn.Server(config), listening, f"http://{host}:{bound}/?token={token}"
+    listening.listen()  # who opens the address at once waits until it is served
+    at = f"[{host}]" if ":" in host else host
+    address = f"http://{at}:{listening.getsockname()[1]}/?token={token}"
+    return uvicorn.Server(config), listening, address

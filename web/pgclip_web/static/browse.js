@@ -11,7 +11,8 @@ const watcher = new IntersectionObserver((seen) => {
 
 async function append(end) {
   watcher.unobserve(end);
-  const answer = await fetch(end.querySelector("a").href);
+  const page = new URL(end.querySelector("a").href);
+  const answer = await fetch(`hits${page.search}`);
   if (!answer.ok) return; // the link stays
   const part = document.createElement("template");
   part.innerHTML = await answer.text(); // escaped where it was made
@@ -26,11 +27,16 @@ function watch() {
 }
 watch();
 
+function fail(why) {
+  told.textContent = why;
+  told.classList.remove("unseen");
+}
+
 // A picture to search with: chosen, dropped or pasted.
 async function search(file) {
   if (!file) return;
   const answer = await fetch("pictures", { method: "POST", body: file });
-  if (!answer.ok) return void (told.textContent = await answer.text());
+  if (!answer.ok) return void fail(await answer.text());
   const { picture } = await answer.json();
   const address = new URL(".", location.href);
   const form = document.querySelector("form[role=search]");
@@ -60,6 +66,7 @@ if (chosen) {
 
 // A weight that was changed makes another search.
 for (const input of document.querySelectorAll(".weight input")) {
+  input.form.hidden = false;
   input.form.addEventListener("submit", (event) => event.preventDefault());
   input.addEventListener("change", () => {
     if (!Number.isFinite(input.valueAsNumber)) return;
@@ -77,10 +84,12 @@ for (const input of document.querySelectorAll(".weight input")) {
 
 // Keys: / to the words, arrows from hit to hit, + and - more and less like the one at hand.
 addEventListener("keydown", (event) => {
-  if (event.target.matches("input, select, textarea") || event.ctrlKey || event.metaKey) return;
+  if (event.target.matches("input, select, textarea")) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || event.shiftKey && event.key !== "+") return;
   const words = document.querySelector("[name=q]");
   if (event.key === "/" && words) {
     event.preventDefault();
+    words.focus();
     words.select();
     return;
   }
@@ -88,6 +97,7 @@ addEventListener("keydown", (event) => {
   const at = document.activeElement.closest(".hit");
   const now = at ? all.indexOf(at.querySelector(".seen")) : -1;
   const columns = hits ? getComputedStyle(hits).gridTemplateColumns.split(" ").length : 1;
+  if (now < 0 && !hits) return; // on other pages arrows scroll
   const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns }[event.key];
   if (step && all.length) {
     event.preventDefault();
@@ -108,12 +118,17 @@ for (const picture of document.querySelectorAll("img[data-small]")) {
 // What changes by itself, while somebody looks.
 const live = document.getElementById("live");
 if (live) {
+  let shown = "";
   setInterval(async () => {
     if (document.hidden) return;
     const answer = await fetch(live.dataset.again).catch(() => null);
     if (!answer?.ok) return;
+    const part = await answer.text();
+    const isRead = live.contains(document.activeElement) || !getSelection().isCollapsed;
+    if (part === shown || isRead) return;
+    shown = part;
     const open = live.querySelector("details")?.open;
-    live.innerHTML = await answer.text(); // escaped where it was made
+    live.innerHTML = part; // escaped where it was made
     if (open) live.querySelector("details")?.setAttribute("open", "");
   }, 2000);
 }
