@@ -13,7 +13,7 @@ def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
-@pytest.mark.parametrize(("name", "count"), [("quickstart", 1), ("how-to", 7)])
+@pytest.mark.parametrize(("name", "count"), [("quickstart", 1), ("how-to", 8)])
 def test_the_python_in_the_docs_runs(
     live: Live, monkeypatch: pytest.MonkeyPatch, name: str, count: int
 ) -> None:
