@@ -65,6 +65,8 @@ def forget_what_is_new() -> None:
     statements.PREPARE_MODEL = "SELECT 0 WHERE %s < 0"
     statements.MAP_DUE = "SELECT 0 WHERE %s < 0"
     statements.ADD_UP_TALLIES = "SELECT %s < 0"
+    statements.NEXT_THUMBNAILS = "SELECT 0 WHERE %s < 0 AND %s"
+    statements.THUMBNAILS_DUE = "SELECT '{}'::bigint[] WHERE %s IS NOT NULL AND NOT %s"
 
 
 def main(version: str, what: str, *more: str) -> int:
