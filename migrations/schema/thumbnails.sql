@@ -59,19 +59,15 @@ CREATE FUNCTION pgclip.keep_thumbnails(p_of_unkept boolean) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET jit = off AS $$
 DECLARE
-    v_needed bytea[] := '{}';
-    v_hash   bytea;
+    v_needed bytea[];
 BEGIN
     PERFORM pgclip._is_staged('staged_thumbnail');
-    FOR v_hash IN SELECT hash FROM pg_temp.staged_thumbnail LOOP
-        PERFORM FROM pgclip.embedding_set e CROSS JOIN LATERAL (
-            SELECT FROM pgclip.item WHERE id = e.item_id AND (keep_source OR p_of_unkept)
-            FOR SHARE SKIP LOCKED) i
-        WHERE e.content_hash = v_hash AND e.kind = 'image' LIMIT 1;
-        IF FOUND THEN
-            v_needed := v_needed || v_hash;
-        END IF;
-    END LOOP;
+    v_needed := ARRAY(
+        SELECT s.hash FROM pg_temp.staged_thumbnail s CROSS JOIN LATERAL (
+            SELECT FROM pgclip.embedding_set e CROSS JOIN LATERAL (
+                SELECT FROM pgclip.item WHERE id = e.item_id AND (keep_source OR p_of_unkept)
+                FOR SHARE SKIP LOCKED) i
+            WHERE e.content_hash = s.hash AND e.kind = 'image' LIMIT 1) held);
     INSERT INTO pgclip.thumbnail AS old (hash, width, height, data, of_unkept)
     SELECT s.hash, s.width, s.height, s.data, p_of_unkept FROM pg_temp.staged_thumbnail s
     WHERE s.hash = ANY(v_needed) ORDER BY s.hash

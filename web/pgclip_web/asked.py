@@ -11,7 +11,7 @@ from starlette.datastructures import QueryParams
 from pgclip import InvalidItem, Like
 from pgclip.items import Kind
 
-_KINDS: tuple[Kind, ...] = ("image", "text")
+KINDS: tuple[Kind, ...] = ("image", "text")
 _MOST_LIKES = 16  # each is in the links of each hit
 
 
@@ -45,7 +45,7 @@ class Asked:
         """Raises InvalidItem for an address that makes no sense."""
         if len(params.getlist("like")) > _MOST_LIKES:
             raise InvalidItem(f"a search minds {_MOST_LIKES} items at most")
-        kind = next((each for each in _KINDS if each == params.get("kind")), None)
+        kind = next((each for each in KINDS if each == params.get("kind")), None)
         return cls(
             words=params.get("q", "").strip(),
             picture=params.get("picture", ""),

@@ -10,11 +10,10 @@ from starlette.responses import RedirectResponse, Response
 
 from pgclip import Client, InvalidItem, Like, NotFound
 from pgclip.items import Kind
-from pgclip_web.asked import json_of
+from pgclip_web.asked import KINDS, json_of
 from pgclip_web.pages import item_named, render
 
 _NEAREST = 12
-_KINDS: tuple[Kind, ...] = ("image", "text")
 
 
 def page(request: Request) -> Response:
@@ -29,7 +28,7 @@ def page(request: Request) -> Response:
         item=item,
         text=_text(client, key, collection) if item.kind == "text" else None,
         link=item.source if (item.source or "").startswith(("https://", "http://")) else None,
-        nearest=[(kind, _nearest(client, key, collection, kind)) for kind in _KINDS]
+        nearest=[(kind, _nearest(client, key, collection, kind)) for kind in KINDS]
         if is_found
         else [],
         duplicates=client.duplicates_of(key, collection=collection) if is_found else [],

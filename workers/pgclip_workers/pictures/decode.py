@@ -64,7 +64,8 @@ class Order(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """What a decoding process answers: the hash of the bytes, the shape of the pixels."""
+    """What a decoding process answers: the hash of the bytes, the shape of the pixels, and the
+    thumbnail if one was asked for and could be made."""
 
     hash: bytes
     shape: tuple[int, ...]
