@@ -106,8 +106,10 @@ class AsyncClient:
     rename = _awaited(Client.rename)
     content = _awaited(Client.content)
     thumbnail = _awaited(Client.thumbnail)
+    content_sizes = _awaited(Client.content_sizes)
     thumbnails = _awaited(Client.thumbnails)
     count = _awaited(Client.count)
+    failures = _awaited(Client.failures)
     collections = _awaited(Client.collections)
     retry = _awaited(Client.retry)
     cancel = _awaited(Client.cancel)
@@ -140,6 +142,7 @@ class AsyncClient:
         reason: str | None = None,
         metadata: Mapping[str, Any] | None = None,
         keys: Sequence[str] | None = None,
+        filter: Mapping[str, Any] | None = None,
     ) -> AsyncIterator[ItemInfo]:
         """All items that match, for `async for`. See Client.items."""
         found = self.client.items(
@@ -149,6 +152,7 @@ class AsyncClient:
             reason=reason,
             metadata=metadata,
             keys=keys,
+            filter=filter,
         )
         async for item in self._paged(found):
             yield item

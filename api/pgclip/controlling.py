@@ -1,12 +1,13 @@
 """What a client offers for looking at many items and doing something to them, page by page."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pgclip import statements
 from pgclip.arguments import (
     collection_name,
+    filter_json,
     key_list,
     kind_of,
     metadata_json,
@@ -18,13 +19,24 @@ from pgclip.arguments import (
 )
 from pgclip.database import Database
 from pgclip.errors import NotFound
-from pgclip.items import Collection, Healed, ItemInfo, Kind, Missing, State, info_from
+from pgclip.items import (
+    Collection,
+    FailureCount,
+    Healed,
+    Hit,
+    ItemInfo,
+    Kind,
+    Missing,
+    State,
+    info_from,
+)
 from pgclip.settings import masked
 from pgclip.submitting.tickets import TicketOffice
 from pgclip.submitting.transactions import transaction_of
 
 # Items that one transaction lists, queues, cancels or deletes: so that none holds locks for long.
 _PAGE = 1000
+_FIRST_PAGE = 100  # of a list: often somebody wants but the first ones
 
 
 class Controlling:
@@ -42,25 +54,28 @@ class Controlling:
         reason: str | None = None,
         metadata: Mapping[str, Any] | None = None,
         keys: Sequence[str | Path] | None = None,
+        filter: Mapping[str, Any] | None = None,
     ) -> Iterator[ItemInfo]:
         """All items that match, oldest first, read as they are asked for.
 
-        None stands for any; `metadata` matches items whose own contain it. Raises InvalidItem.
+        None stands for any; `metadata` matches items whose own contain it, `filter` those that a
+        search with it could find and those without vectors. Raises InvalidItem, and NotFound of a
+        label or decision that the filter names.
         """
         arguments = _conditions(collection, kind, state, reason, metadata, keys)
-        return self._listed(arguments)
+        return self._listed([*arguments, filter_json(filter)])
 
     def _listed(self, arguments: Sequence[Any]) -> Iterator[ItemInfo]:
-        last = 0
+        last, page = 0, _FIRST_PAGE
         while True:
             with self._database.transaction("list of items") as cursor:
-                cursor.execute(statements.LIST_ITEMS, (*arguments, last, _PAGE))
+                cursor.execute(statements.LIST_ITEMS, (*arguments, last, page))
                 rows = cursor.fetchall()
             for _, *row in rows:
                 yield ItemInfo(**info_from(row))
-            if len(rows) < _PAGE:
+            if len(rows) < page:
                 return
-            last = rows[-1][0]
+            last, page = rows[-1][0], _PAGE
 
     def count(
         self,
@@ -76,6 +91,20 @@ class Controlling:
         arguments = _conditions(collection, kind, state, reason, metadata, keys)
         with self._database.transaction("count of items") as cursor:
             cursor.execute(statements.COUNT_ITEMS, arguments)
+            return dict(cursor.fetchall())
+
+    def failures(self) -> list[FailureCount]:
+        """How many items failed, by model and by reason, the most frequent first."""
+        with self._database.transaction("failures") as cursor:
+            cursor.execute(statements.FAILURES)
+            return [FailureCount(*row) for row in cursor.fetchall()]
+
+    def content_sizes(self, items: Iterable[Hit | int]) -> dict[int, int]:
+        """How many bytes are kept of hits, or of items by their ids: by the item's id. Those of
+        which none are, such as those with a source, are not in it."""
+        ids = [item if isinstance(item, int) else item.item_id for item in items]
+        with self._database.transaction("sizes of contents") as cursor:
+            cursor.execute(statements.CONTENT_SIZES, (ids,))
             return dict(cursor.fetchall())
 
     def collections(self) -> list[Collection]:

@@ -107,6 +107,15 @@ class Missing:
 
 
 @dataclass(frozen=True, slots=True)
+class FailureCount:
+    """How many items failed for a reason, with a model."""
+
+    model: str
+    reason: str
+    items: int
+
+
+@dataclass(frozen=True, slots=True)
 class Healed:
     """Jobs queued for missing vectors, and items that workers label anew."""
 

@@ -43,9 +43,11 @@ DELETE = "SELECT pgclip.delete(%s, %s)"
 LIST_ITEMS = """
     SELECT i.id, i.key, i.collection, i.kind, i.state, i.reason, i.error, i.source, i.metadata,
            i.kept, i.content_hash, i.created_at, i.updated_at, d.retry_at
-    FROM pgclip.list_items(%s, %s, %s, %s, %s::jsonb, %s::text[], after => %s, "limit" => %s) i
+    FROM pgclip.list_items(%s, %s, %s, %s, %s::jsonb, %s::text[], filter => %s::jsonb,
+                           after => %s, "limit" => %s) i
     LEFT JOIN pgclip.delayed d ON d.item_id = i.id ORDER BY i.id
 """
+FAILURES = "SELECT model, reason, items FROM pgclip.failures ORDER BY items DESC, model, reason"
 COUNT_ITEMS = """
     SELECT state, items FROM pgclip.count_items(
         collection => %s, kind => %s, state => %s, reason => %s, metadata => %s::jsonb,
@@ -69,6 +71,7 @@ DELETE_ITEMS = """
 """
 CONTENT = "SELECT pgclip.content_of(%s, %s)"
 THUMBNAIL = "SELECT data FROM pgclip.thumbnails WHERE key = %s AND collection = %s"
+CONTENT_SIZES = "SELECT item_id, bytes FROM pgclip.content_sizes(%s::bigint[])"
 THUMBNAILS = "SELECT item_id, data FROM pgclip.thumbnails_of(%s::bigint[])"
 
 LISTEN_SETTLED = "LISTEN pgclip_settled"

@@ -20,7 +20,7 @@ LANGUAGE sql IMMUTABLE AS $$
         'query_embedding', 'item_embedding',
         'as_vector', '_as_real', 'weigh', 'search', 'search_image', 'search_vector', 'similar',
         'hybrid', 'prompts', 'question_prompts', 'embed_many', 'similarity', 'classify', 'answer',
-        'captions', 'thumbnails_of',
+        'captions', 'thumbnails_of', 'content_sizes',
         'duplicates_of', 'duplicate_groups', 'labels_of', 'failure_of', 'vectors_of', 'heal',
         'healable',
         'search_rows', 'missing_rows', '_missing_page', '_key_columns', '_key_of', '_key_values',

@@ -76,39 +76,56 @@ BEGIN
     END IF;
 END $$;
 
--- Items that match, by id. p_ids, if given: only among these.
+-- Items that match, by id. p_ids, if given: only among these. p_filter: as searches have it.
 CREATE FUNCTION pgclip._matching(
     p_collection text, p_kind pgclip.kind, p_state text, p_reason text, p_metadata jsonb,
-    p_keys text[], p_after bigint, p_limit int, p_ids bigint[] DEFAULT NULL
+    p_keys text[], p_after bigint, p_limit int, p_ids bigint[] DEFAULT NULL,
+    p_filter jsonb DEFAULT NULL
 ) RETURNS SETOF pgclip.items
 LANGUAGE plpgsql STABLE AS $$
 BEGIN
     PERFORM pgclip._check_state(p_state);
     -- Only the conditions that are there, so that each is planned for what it is.
-    RETURN QUERY EXECUTE 'SELECT i.* FROM pgclip.items i WHERE i.id > $1'
-        || CASE WHEN p_collection IS NOT NULL THEN ' AND i.collection = $2' ELSE '' END
-        || CASE WHEN p_kind IS NOT NULL THEN ' AND i.kind = $3' ELSE '' END
-        || CASE WHEN p_state IS NOT NULL THEN ' AND i.state = $4' ELSE '' END
+    RETURN QUERY EXECUTE 'SELECT v.* FROM pgclip.items v WHERE v.id > $1'
+        || CASE WHEN p_collection IS NOT NULL THEN ' AND v.collection = $2' ELSE '' END
+        || CASE WHEN p_kind IS NOT NULL THEN ' AND v.kind = $3' ELSE '' END
+        || CASE WHEN p_state IS NOT NULL THEN ' AND v.state = $4' ELSE '' END
         || CASE WHEN p_state = 'failed' OR p_reason IS NOT NULL  -- there are few of them
-                THEN ' AND i.id IN (SELECT item_id FROM pgclip.failure)' ELSE '' END
+                THEN ' AND v.id IN (SELECT item_id FROM pgclip.failure)' ELSE '' END
         || CASE WHEN p_state = 'leased'
-                THEN ' AND i.id IN (SELECT item_id FROM pgclip.job WHERE lease IS NOT NULL)'
+                THEN ' AND v.id IN (SELECT item_id FROM pgclip.job WHERE lease IS NOT NULL)'
                 ELSE '' END
-        || CASE WHEN p_reason IS NOT NULL THEN ' AND i.reason = $5' ELSE '' END
-        || CASE WHEN p_metadata IS NOT NULL THEN ' AND i.metadata @> $6' ELSE '' END
-        || CASE WHEN p_keys IS NOT NULL THEN ' AND i.key = ANY($7)' ELSE '' END
-        || CASE WHEN p_ids IS NOT NULL THEN ' AND i.id = ANY($9)' ELSE '' END
-        || ' ORDER BY i.id LIMIT $8'
+        || CASE WHEN p_reason IS NOT NULL THEN ' AND v.reason = $5' ELSE '' END
+        || CASE WHEN p_metadata IS NOT NULL THEN ' AND v.metadata @> $6' ELSE '' END
+        || CASE WHEN p_keys IS NOT NULL THEN ' AND v.key = ANY($7)' ELSE '' END
+        || CASE WHEN p_ids IS NOT NULL THEN ' AND v.id = ANY($9)' ELSE '' END
+        || CASE WHEN coalesce(p_filter, '{}') <> '{}'
+                THEN format(' AND v.id IN (SELECT i.id FROM pgclip.item i WHERE %s)',
+                            pgclip._condition(p_filter, pgclip._live_model(), false))
+                ELSE '' END
+        || ' ORDER BY v.id LIMIT $8'
     USING p_after, p_collection, p_kind, p_state, p_reason, p_metadata, p_keys, p_limit, p_ids;
 END $$;
 
 CREATE FUNCTION pgclip.list_items(
     collection text DEFAULT NULL, kind pgclip.kind DEFAULT NULL, state text DEFAULT NULL,
     reason text DEFAULT NULL, metadata jsonb DEFAULT NULL, keys text[] DEFAULT NULL,
-    after bigint DEFAULT 0, "limit" int DEFAULT 1000
+    after bigint DEFAULT 0, "limit" int DEFAULT 1000, filter jsonb DEFAULT NULL
 ) RETURNS SETOF pgclip.items
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    SELECT * FROM pgclip._matching(collection, kind, state, reason, metadata, keys, after, "limit")
+    SELECT * FROM pgclip._matching(collection, kind, state, reason, metadata, keys, after, "limit",
+                                   p_filter => filter)
+$$;
+
+-- How many bytes of items are kept, of those of which any are; without reading them.
+CREATE FUNCTION pgclip.content_sizes(items bigint[]) RETURNS TABLE (item_id bigint, bytes int)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT i.id, octet_length(o.data)
+    FROM unnest(items) n(id)
+    CROSS JOIN LATERAL (SELECT * FROM pgclip.item WHERE id = n.id OFFSET 0) i
+    CROSS JOIN LATERAL (SELECT * FROM pgclip.content
+                        WHERE kind = i.kind AND hash = i.content_hash OFFSET 0) o
+    WHERE o.data IS NOT NULL
 $$;
 
 -- How many items are in each state, or in one, of a collection or of all.

@@ -150,6 +150,7 @@ def test_public_names() -> None:
         "DecisionChange",
         "Draw",
         "Duplicate",
+        "FailureCount",
         "Healed",
         "Hit",
         "IndexedTable",

@@ -10,6 +10,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _READING = {"GET", "HEAD", "OPTIONS"}
+_ASKING = {"/pictures", "/evaluate", "/duplicates", "/models", "/trial"}
 # Nothing from elsewhere, nothing inline, in nobody's frame.
 _PAGE_HEADERS = {
     "Content-Security-Policy": (
@@ -131,6 +132,6 @@ def _is_from_here(headers: Headers) -> bool:
 
 
 def _only_asks(scope: Scope) -> bool:
-    """A picture to search with is posted, and changes nothing."""
+    """Some things are posted and change nothing: a picture to search with, what takes a while."""
     path: str = scope["path"]
-    return path.removeprefix(scope.get("root_path", "")) == "/pictures"
+    return path.removeprefix(scope.get("root_path", "")) in _ASKING

@@ -13,7 +13,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from pgclip import Client, ConfigurationError, PgclipError
-from pgclip_web import item, pictures, search, state
+from pgclip_web import duplicates, item, labels, models, pictures, review, search, state
 from pgclip_web.access import Access, Gate
 from pgclip_web.pages import render, status_of
 
@@ -45,6 +45,21 @@ def create_app(client: Client | None = None, *, access: Access | None = None) ->
             Route("/thumbnail", pictures.thumbnail),
             Route("/original", pictures.original),
             Route("/pictures", pictures.take, methods=["POST"]),
+            Route("/labels", labels.page, methods=["GET"]),
+            Route("/labels", labels.define, methods=["POST"]),
+            Route("/promise", labels.promise, methods=["POST"]),
+            Route("/teach", labels.teach, methods=["POST"]),
+            Route("/evaluate", labels.evaluate, methods=["POST"]),
+            Route("/review", review.page, methods=["GET"]),
+            Route("/review", review.draw, methods=["POST"]),
+            Route("/judge", review.judge, methods=["POST"]),
+            Route("/duplicates", duplicates.page, methods=["GET"]),
+            Route("/duplicates", duplicates.look, methods=["POST"]),
+            Route("/deletions", duplicates.delete, methods=["POST"]),
+            Route("/models", models.page, methods=["GET"]),
+            Route("/models", models.compare, methods=["POST"]),
+            Route("/trial", models.trial, methods=["GET"]),
+            Route("/trial", models.prefer, methods=["POST"]),
             Route("/state", state.page),
             Mount("/static", StaticFiles(directory=_FOLDER / "static")),
         ],
@@ -55,6 +70,8 @@ def create_app(client: Client | None = None, *, access: Access | None = None) ->
     app.state.client = client or Client()
     app.state.access = access
     app.state.dropped = pictures.Dropped()
+    app.state.trials = models.Trials()
+    app.state.looks = duplicates.Looks()
     return app
 
 

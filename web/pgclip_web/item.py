@@ -8,10 +8,10 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from pgclip import Client, InvalidItem, Like, NotFound
+from pgclip import Client, InvalidItem, Like
 from pgclip.items import Kind
 from pgclip_web.asked import KINDS, json_of
-from pgclip_web.pages import item_named, render
+from pgclip_web.pages import item_named, render, text_of
 
 _NEAREST = 12
 
@@ -26,7 +26,7 @@ def page(request: Request) -> Response:
         request,
         "item.html",
         item=item,
-        text=_text(client, key, collection) if item.kind == "text" else None,
+        text=text_of(client, key, collection) if item.kind == "text" else None,
         link=item.source if (item.source or "").startswith(("https://", "http://")) else None,
         nearest=[(kind, _nearest(client, key, collection, kind)) for kind in KINDS]
         if is_found
@@ -70,11 +70,3 @@ def _nearest(client: Client, key: str, collection: str, kind: Kind) -> list[Any]
     found = client.search([(Like(key, collection), 1.0)], k=_NEAREST + 1, kind=kind)
     others = [hit for hit in found if (hit.key, hit.collection) != (key, collection)]
     return others[:_NEAREST]
-
-
-def _text(client: Client, key: str, collection: str) -> str | None:
-    """A text that is kept."""
-    try:
-        return client.content(key, collection=collection).decode()
-    except NotFound:
-        return None

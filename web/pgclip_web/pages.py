@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
-from pgclip import ConnectionFailed, Hit, InvalidItem, ItemInfo, NotFound, QueryFailed
+from pgclip import Client, ConnectionFailed, Hit, InvalidItem, ItemInfo, NotFound, QueryFailed
 
 _TEMPLATES = Environment(
     loader=PackageLoader("pgclip_web"),
@@ -52,6 +52,19 @@ def of_item(item: Hit | ItemInfo) -> str:
     return urlencode({"collection": item.collection, "key": item.key})
 
 
+def text_of(client: Client, key: str, collection: str) -> str | None:
+    """A text that is kept."""
+    try:
+        return client.content(key, collection=collection).decode()
+    except NotFound:
+        return None
+
+
+def has_original(item: ItemInfo) -> bool:
+    """Whether the picture that was submitted is at hand; of one with a source it is there."""
+    return item.kind == "image" and item.kept and not item.source
+
+
 def name_of(key: str) -> str:
     """The last part of a key that is a path or a URL; the whole of another."""
     return Path(key.rstrip("/")).name or key
@@ -67,6 +80,7 @@ _TEMPLATES.filters |= {
     "of_item": of_item,
     "name_of": name_of,
     "said_of": said_of,
+    "has_original": has_original,
     "compact": lambda value: json.dumps(value, ensure_ascii=False),
     "json": lambda value: json.dumps(value, ensure_ascii=False, indent=2),
 }

@@ -60,17 +60,28 @@ class Dropped:
 
 def thumbnail(request: Request) -> Response:
     """A JPEG, or something grey where there is none."""
-    client: Client = request.app.state.client
-    key, collection = item_named(request)
-    try:
-        data = client.thumbnail(key, collection=collection)
-    except NotFound:
+    data = _thumbnail(request)
+    if data is None:
         return Response(_NO_PICTURE, media_type="image/svg+xml")
     tag = f'"{hashlib.sha256(data).hexdigest()[:32]}"'
     headers = {"ETag": tag, "Cache-Control": "private, max-age=60"}
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers=headers)
     return Response(data, media_type="image/jpeg", headers=headers)
+
+
+def _thumbnail(request: Request) -> bytes | None:
+    """Of an item by its id, or by its key."""
+    client: Client = request.app.state.client
+    given = request.query_params.get("id", "")
+    if given:
+        number = int(given) if given.isdecimal() and len(given) < 19 else 0
+        return client.thumbnails([number]).get(number)
+    key, collection = item_named(request)
+    try:
+        return client.thumbnail(key, collection=collection)
+    except NotFound:
+        return None
 
 
 def original(request: Request) -> Response:

@@ -115,6 +115,21 @@ for (const picture of document.querySelectorAll("img[data-small]")) {
   picture.addEventListener("error", small);
 }
 
+// What takes a while says so, and is not asked for twice.
+for (const form of document.querySelectorAll("form[data-waits]")) {
+  form.addEventListener("submit", () => {
+    const button = form.querySelector("button");
+    button.setAttribute("aria-busy", "true");
+    button.textContent = `${form.dataset.waits} …`;
+    setTimeout(() => (button.disabled = true)); // after it was sent
+  });
+}
+addEventListener("pageshow", (event) => event.persisted && location.reload()); // its buttons wait
+
+// What is waited for is looked at again.
+const again = document.querySelector("[data-again]:not(#live)");
+if (again) setTimeout(() => location.reload(), 1000 * again.dataset.again);
+
 // What changes by itself, while somebody looks.
 const live = document.getElementById("live");
 if (live) {

@@ -1,0 +1,236 @@
+"""The page of duplicates: groups side by side, which of each to keep, and what would be deleted."""
+
+import json
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+from urllib.parse import urlencode
+
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import FormData, QueryParams
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from pgclip import Client, Duplicate, InvalidItem, ItemInfo, PgclipError
+from pgclip.items import Kind
+from pgclip_web.asked import KINDS, json_of
+from pgclip_web.pages import render
+
+_AT_ONCE = 20  # groups on a page
+_deleting = threading.Lock()  # two people may keep different ones of a group: one is left
+
+
+class Wanted(NamedTuple):
+    """Among what duplicates are looked for, and how alike they are."""
+
+    collection: str
+    kind: Kind | None
+    min_score: float
+
+    @classmethod
+    def from_params(cls, params: QueryParams | FormData) -> Self:
+        """Raises InvalidItem."""
+        try:
+            score = float(str(params.get("min_score") or 0.95))
+        except ValueError as error:
+            raise InvalidItem("a cosine is a number, such as 0.95") from error
+        kind = next((each for each in KINDS if each == params.get("kind")), None)
+        return cls(str(params.get("collection", "")), kind, score)
+
+    def address(self, **more: object) -> str:
+        """The query string."""
+        named = {name: value for name, value in self._asdict().items() if value}
+        return "?" + urlencode({**named, **more})
+
+
+@dataclass
+class Look:
+    """Looking for the groups of all items, which takes minutes where there are very many."""
+
+    began: float
+    groups: Sequence[Sequence[Duplicate]] | None = None
+    error: PgclipError | None = None
+
+    @property
+    def seconds(self) -> int:
+        """How long it has been going on."""
+        return int(time.monotonic() - self.began)
+
+
+class Looks:
+    """What was looked for last, for all who open the page. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._wanted: Wanted | None = None
+        self._look: Look | None = None
+
+    def of(self, wanted: Wanted) -> Look | None:
+        """The look for it, if it is the last one."""
+        with self._lock:
+            return self._look if wanted == self._wanted else None
+
+    def begin(self, wanted: Wanted, client: Client) -> None:
+        """Raises InvalidItem while another is going on."""
+        with self._lock:
+            if self._look and self._look.groups is None and self._look.error is None:
+                if wanted == self._wanted:
+                    return
+                raise InvalidItem("somebody is looking for other duplicates: wait until that ends")
+            self._wanted, self._look = wanted, Look(time.monotonic())
+        arguments = (self._look, wanted, client)
+        threading.Thread(target=_look, args=arguments, name="duplicates", daemon=True).start()
+
+
+def _look(look: Look, wanted: Wanted, client: Client) -> None:
+    try:
+        look.groups = client.duplicate_groups(
+            collection=wanted.collection or None, kind=wanted.kind, min_score=wanted.min_score
+        )
+    except PgclipError as error:
+        look.error = error
+    except Exception as error:  # the page says it, whatever it is
+        look.error = PgclipError(f"{type(error).__name__}: {error}")
+        raise
+
+
+class Member(NamedTuple):
+    """One of a group. `mark` names it and its content, so that no other is deleted instead."""
+
+    duplicate: Duplicate
+    item: ItemInfo
+    size: int | None
+    is_kept: bool
+    mark: str
+
+
+def page(request: Request) -> Response:
+    """What to look for; and, once it was, groups."""
+    client: Client = request.app.state.client
+    wanted = Wanted.from_params(request.query_params)
+    look: Look | None = request.app.state.looks.of(wanted)
+    groups = (look and look.groups) or []
+    first = min(_whole(request.query_params.get("first", "0")), max(0, len(groups) - 1))
+    first -= first % _AT_ONCE
+    shown = groups[first : first + _AT_ONCE]
+    return render(
+        request,
+        "duplicates.html",
+        wanted=wanted,
+        collections=client.collections(),
+        look=look,
+        count=len(groups),
+        first=first,
+        at_once=_AT_ONCE,
+        groups=_members(client, shown),
+    )
+
+
+async def look(request: Request) -> Response:
+    """Begins to look for groups."""
+    form = await request.form()
+    wanted = Wanted.from_params(form)
+    request.app.state.looks.begin(wanted, request.app.state.client)
+    return RedirectResponse(f"duplicates{wanted.address()}", 303)
+
+
+async def delete(request: Request) -> Response:
+    """Shows what would be deleted; deletes it when that was seen."""
+    return await run_in_threadpool(_delete, request, await request.form(max_fields=10_000))
+
+
+def _delete(request: Request, form: FormData) -> Response:
+    client: Client = request.app.state.client
+    groups = [_marks(str(text)) for text in form.getlist("group")]
+    kept = {str(mark) for mark in form.getlist("keep")}
+    # Of a group of which nothing is kept nothing is deleted.
+    doomed = [(group, [mark for mark in group if mark not in kept]) for group in groups
+              if any(mark in kept for mark in group)]  # fmt: skip
+    deleted, left = [], []
+    with _deleting:
+        for group, marks in doomed:
+            there = dict(_there(client, group))
+            if not any(mark in there for mark in group if mark in kept):
+                left += [(mark, "what was to be kept is gone or has changed") for mark in marks]
+                continue
+            for mark in marks:
+                if mark not in there:
+                    left.append((mark, "it is gone or has changed"))
+                    continue
+                if "sure" in form:
+                    client.delete(there[mark].key, collection=there[mark].collection)
+                deleted.append(there[mark])
+    return render(
+        request,
+        "deletions.html",
+        form=[(name, str(value)) for name, value in form.multi_items() if name != "sure"],
+        is_done="sure" in form,
+        wanted=Wanted.from_params(form),
+        deleted=deleted,
+        left=[(json.loads(mark)[1], why) for mark, why in left],
+    )
+
+
+def _members(client: Client, groups: Iterable[Sequence[Duplicate]]) -> list[list[Member]]:
+    """Groups of which at least two are still there, with what tells which one to keep."""
+    found = []
+    sizes = client.content_sizes(each.item_id for group in groups for each in group)
+    for group in groups:
+        items = _items(client, ((each.collection, each.key) for each in group))
+        there = [each for each in group if (each.collection, each.key) in items]
+        if len(there) < 2:
+            continue
+        best = max(there, key=lambda each: _worth(items[each.collection, each.key],
+                                                  sizes.get(each.item_id)))  # fmt: skip
+        found.append([
+            Member(each, item, sizes.get(each.item_id), each is best, _mark(item))
+            for each in there
+            for item in [items[each.collection, each.key]]
+        ])  # fmt: skip
+    return found
+
+
+def _worth(item: ItemInfo, size: int | None) -> tuple[Any, ...]:
+    """Kept is proposed of what has metadata, then of what has most bytes, then of the oldest."""
+    return bool(item.metadata), size or 0, -item.created_at.timestamp()
+
+
+def _items(client: Client, names: Iterable[tuple[str, str]]) -> dict[tuple[str, str], ItemInfo]:
+    keys = defaultdict[str, list[str]](list)
+    for collection, key in names:
+        keys[collection].append(key)
+    return {
+        (name, item.key): item
+        for name, some in keys.items()
+        for item in client.items(collection=name, keys=some)
+    }
+
+
+def _mark(item: ItemInfo) -> str:
+    """An item and what it is now."""
+    return json.dumps([item.collection, item.key, item.updated_at.isoformat()])
+
+
+def _marks(text: str) -> list[str]:
+    """Of a group. Raises InvalidItem."""
+    marks = json_of(text, "a group")
+    for mark in marks if isinstance(marks, list) else [None]:
+        named = json_of(mark, "an item") if isinstance(mark, str) else None
+        if not isinstance(named, list) or [*map(type, named)] != [str, str, str]:
+            raise InvalidItem("a group is a list of items")
+    return list(marks)
+
+
+def _there(client: Client, marks: Sequence[str]) -> list[tuple[str, ItemInfo]]:
+    """Of these, those that are as they were when somebody saw them."""
+    names = [tuple(json.loads(mark)[:2]) for mark in marks]
+    items = _items(client, names)
+    return [(mark, items[name]) for mark, name in zip(marks, names, strict=True)
+            if name in items and _mark(items[name]) == mark]  # fmt: skip
+
+
+def _whole(text: str) -> int:
+    return int(text) if text.isdecimal() and len(text) < 10 else 0
