@@ -1,5 +1,6 @@
 """The application: which address leads to which page."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -13,10 +14,22 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from pgclip import Client, ConfigurationError, PgclipError
-from pgclip_web import duplicates, item, labels, models, pictures, review, search, state
+from pgclip_web import (
+    add,
+    duplicates,
+    facets,
+    item,
+    labels,
+    models,
+    pictures,
+    review,
+    search,
+    state,
+)
 from pgclip_web.access import Access, Gate
 from pgclip_web.pages import render, status_of
 
+_UPLOADS = 4  # at a time, since each is in memory
 _FOLDER = Path(__file__).parent
 _ON, _OFF = {"1", "on", "true", "yes"}, {"", "0", "off", "false", "no"}
 
@@ -40,6 +53,7 @@ def create_app(client: Client | None = None, *, access: Access | None = None) ->
         routes=[
             Route("/", search.page),
             Route("/hits", search.hits),
+            Route("/facets", facets.page),
             Route("/item", item.page, methods=["GET"]),
             Route("/item", item.change, methods=["POST"]),
             Route("/thumbnail", pictures.thumbnail),
@@ -60,7 +74,10 @@ def create_app(client: Client | None = None, *, access: Access | None = None) ->
             Route("/models", models.compare, methods=["POST"]),
             Route("/trial", models.trial, methods=["GET"]),
             Route("/trial", models.prefer, methods=["POST"]),
+            Route("/add", add.page, methods=["GET"]),
+            Route("/add", add.add, methods=["POST"]),
             Route("/state", state.page),
+            Route("/retry", state.retry, methods=["POST"]),
             Mount("/static", StaticFiles(directory=_FOLDER / "static")),
         ],
         middleware=[Middleware(Gate, access=access)],
@@ -70,6 +87,7 @@ def create_app(client: Client | None = None, *, access: Access | None = None) ->
     app.state.client = client or Client()
     app.state.access = access
     app.state.dropped = pictures.Dropped()
+    app.state.uploads = asyncio.Semaphore(_UPLOADS)
     app.state.trials = models.Trials()
     app.state.looks = duplicates.Looks()
     return app

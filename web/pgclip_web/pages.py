@@ -9,7 +9,16 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
-from pgclip import Client, ConnectionFailed, Hit, InvalidItem, ItemInfo, NotFound, QueryFailed
+from pgclip import (
+    Client,
+    ConnectionFailed,
+    Hit,
+    InvalidItem,
+    ItemInfo,
+    NotFound,
+    QueryFailed,
+    QueueFull,
+)
 
 _TEMPLATES = Environment(
     loader=PackageLoader("pgclip_web"),
@@ -29,7 +38,7 @@ def status_of(error: Exception | None) -> int:
             return 400
         case NotFound():
             return 404
-        case QueryFailed() | ConnectionFailed():
+        case QueryFailed() | ConnectionFailed() | QueueFull():
             return 503
         case _:
             return 500

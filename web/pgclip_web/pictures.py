@@ -5,6 +5,7 @@ import threading
 from collections import OrderedDict
 from urllib.parse import quote
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
@@ -40,7 +41,7 @@ class Dropped:
 
     def keep(self, data: bytes) -> str:
         """Keeps one, and lets go of those that were used least lately."""
-        name = hashlib.sha256(data).hexdigest()
+        name = name_of_content(data)
         with self._lock:
             self._bytes += len(data) - len(self._kept.get(name, b""))
             self._kept[name] = data
@@ -105,14 +106,26 @@ def original(request: Request) -> Response:
 
 async def take(request: Request) -> Response:
     """Takes a picture to search with; tells its name."""
-    data = bytearray()
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > _MOST_BYTES:
-            return PlainTextResponse(f"A picture may have {_MOST_BYTES} bytes.", 413)
+    data = await body(request)
     if not data:
         return PlainTextResponse("There is no picture in it.", 400)
-    return JSONResponse({"picture": request.app.state.dropped.keep(bytes(data))})
+    return JSONResponse({"picture": request.app.state.dropped.keep(data)})
+
+
+async def body(request: Request) -> bytes:
+    """What is sent, a few at a time: all of it is in memory. Refuses what is too large."""
+    data = bytearray()
+    async with request.app.state.uploads:
+        async for chunk in request.stream():
+            data += chunk
+            if len(data) > _MOST_BYTES:
+                raise HTTPException(413, f"A file may have {_MOST_BYTES} bytes.")
+    return bytes(data)
+
+
+def name_of_content(data: bytes) -> str:
+    """Its SHA-256 in hex."""
+    return hashlib.sha256(data).hexdigest()
 
 
 def _type_of(data: bytes) -> str | None:

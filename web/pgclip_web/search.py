@@ -9,10 +9,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from pgclip import Client, Hit, InvalidItem, ItemInfo, NotFound
-from pgclip_web.asked import Asked
+from pgclip_web.asked import AGES, Asked
 from pgclip_web.pages import render, status_of
 
 _AT_ONCE = 30
+_MOST_SKIPPED = 10_000  # what comes later is found by looking for something
 _LIKE, _UNLIKE = 0.5, -0.5
 
 
@@ -20,9 +21,9 @@ def page(request: Request) -> Response:
     """The whole page."""
     client: Client = request.app.state.client
     try:
-        found, trouble = _found(request), None
+        shown, trouble = _shown(request), None
     except (InvalidItem, NotFound) as error:  # said where it can be mended
-        found, trouble = _nothing(request), error
+        shown, trouble = _nothing(request), error
     return render(
         request,
         "search.html",
@@ -30,29 +31,67 @@ def page(request: Request) -> Response:
         trouble=str(trouble or ""),
         collections=client.collections(),
         labels=[(each.name, each.labels) for each in client.label_sets() if each.active],
-        **found,
+        ages=AGES,
+        **shown,
     )
 
 
 def hits(request: Request) -> Response:
     """The hits after those that are shown, to be appended to them."""
-    return render(request, "hits.html", **_found(request))
+    return render(request, "hits.html", **_shown(request))
 
 
-def _found(request: Request) -> dict[str, Any]:
+def found(request: Request, asked: Asked, most: int) -> Sequence[Hit | ItemInfo]:
+    """The best hits of a search, from the one on that its address says; the first items where
+    nothing is looked for. Raises InvalidItem, NotFound."""
+    client: Client = request.app.state.client
+    narrowed: dict[str, Any] = {
+        "collection": asked.collection or None,
+        "kind": asked.kind,
+        "filter": asked.filter(),
+    }
+    if asked.is_nothing:
+        skipped = _skipped(request.query_params)
+        return list(islice(client.items(**narrowed), skipped, skipped + most))
+    if asked.is_hybrid:
+        # Two rankings are fused as far as they go; there is no hit after which to go on.
+        return client.hybrid(asked.words, k=most, **narrowed)
+    picture = request.app.state.dropped.get(asked.picture) if asked.picture else None
+    return client.search(
+        asked.queries(picture),
+        k=most,
+        after=_after(request.query_params),
+        min_relevance=asked.relevance / 100 if asked.relevance else None,
+        **narrowed,
+    )
+
+
+def _shown(request: Request) -> dict[str, Any]:
     asked = Asked.from_params(request.query_params)
-    found = _first_items(request, asked) if asked.is_nothing else _hits(request, asked)
-    shown = found[:_AT_ONCE]
-    last = shown[-1] if len(found) > _AT_ONCE else None
+    items = found(request, asked, _AT_ONCE + 1)
+    shown = items[:_AT_ONCE]
     return {
         "asked": asked,
         "items": shown,
         "like": _LIKE,
         "unlike": _UNLIKE,
-        "more": f"{asked.address()}&after={last.score!r},{last.item_id}"
-        if isinstance(last, Hit)
-        else None,
+        "more": _more(request, asked, shown[-1]) if len(items) > _AT_ONCE else None,
     }
+
+
+def _more(request: Request, asked: Asked, last: Hit | ItemInfo) -> str | None:
+    """The address of what comes after what is shown."""
+    if isinstance(last, Hit):
+        after = f"after={last.score!r},{last.item_id}"
+        return None if asked.is_hybrid else f"{asked.address()}&{after}"
+    skipped = _skipped(request.query_params) + _AT_ONCE
+    return f"{asked.address()}&skip={skipped}" if skipped < _MOST_SKIPPED else None
+
+
+def _skipped(params: QueryParams) -> int:
+    """How many items were shown before, where nothing is looked for."""
+    given = params.get("skip", "")
+    return min(int(given), _MOST_SKIPPED) if given.isdecimal() and len(given) < 10 else 0
 
 
 def _nothing(request: Request) -> dict[str, Any]:
@@ -62,29 +101,6 @@ def _nothing(request: Request) -> dict[str, Any]:
     except InvalidItem:
         asked = Asked(words=request.query_params.get("q", ""))
     return {"asked": asked, "items": [], "like": _LIKE, "unlike": _UNLIKE, "more": None}
-
-
-def _hits(request: Request, asked: Asked) -> Sequence[Hit]:
-    client: Client = request.app.state.client
-    narrowed: dict[str, Any] = {
-        "collection": asked.collection or None,
-        "kind": asked.kind,
-        "filter": asked.filter(),
-    }
-    if asked.hybrid and asked.words and not (asked.likes or asked.picture):
-        # Two rankings are fused as far as they go; there is no hit after which to go on.
-        return client.hybrid(asked.words, k=_AT_ONCE, **narrowed)
-    picture = request.app.state.dropped.get(asked.picture) if asked.picture else None
-    return client.search(
-        asked.queries(picture), k=_AT_ONCE + 1, after=_after(request.query_params), **narrowed
-    )
-
-
-def _first_items(request: Request, asked: Asked) -> Sequence[ItemInfo]:
-    """What there is, where nothing is looked for yet."""
-    client: Client = request.app.state.client
-    found = client.items(collection=asked.collection or None, kind=asked.kind)
-    return list(islice(found, _AT_ONCE))
 
 
 def _after(params: QueryParams) -> Hit | None:

@@ -27,6 +27,32 @@ function watch() {
 }
 watch();
 
+// What is among the hits, once somebody wants it; whoever wanted it wants it next time.
+const facets = document.querySelector(".facets");
+if (facets) {
+  facets.addEventListener("toggle", async () => {
+    keep("pgclip facets", facets.open ? "open" : "");
+    if (!facets.open || facets.dataset.is) return;
+    facets.dataset.is = "there";
+    const answer = await fetch(facets.dataset.from);
+    if (!answer.ok) return; // the link stays
+    const summary = facets.querySelector("summary");
+    facets.innerHTML = await answer.text(); // escaped where it was made
+    facets.prepend(summary);
+  });
+  facets.open = keep("pgclip facets") === "open";
+}
+
+// What this browser remembers, if it does.
+function keep(name, value) {
+  try {
+    if (value !== undefined) localStorage.setItem(name, value);
+    return localStorage.getItem(name);
+  } catch {
+    return null;
+  }
+}
+
 function fail(why) {
   told.textContent = why;
   told.classList.remove("unseen");

@@ -1,0 +1,180 @@
+"""Pages: what is among hits, files that are added, what failed and is tried again."""
+
+import json
+import re
+from collections.abc import Iterator
+from html import unescape
+from pathlib import Path
+from urllib.parse import urlencode
+
+import pytest
+from starlette.testclient import TestClient
+from support.pictures import jpeg
+from support.processes import Live
+
+from pgclip import Client, ItemFailed, QueueFull
+from pgclip_web import Access, create_app
+
+HERE = {"origin": "http://testserver"}
+HOSTILE = '"><script>alert(1)</script>'
+
+
+@pytest.fixture(scope="module")
+def shown(live: Live) -> Client:
+    live.client.submit_many([
+        *({"image": jpeg(7000 + n, 160, 120), "key": f"{n}", "collection": "various",
+           "metadata": {"half": n % 2 == 0, "third": n % 3, "number": n, "$odd": 1, "a.b": 1,
+                        "tags": ["all", HOSTILE if n % 2 else "even"]}}
+          for n in range(12)),
+        *({"text": f"text {n}", "key": f"listed {n}", "collection": "listed"} for n in range(70)),
+    ]).wait(120)  # fmt: skip
+    return live.client
+
+
+@pytest.fixture
+def pages(shown: Client) -> Iterator[TestClient]:
+    with TestClient(create_app(shown, access=Access()), headers=HERE) as pages:
+        yield pages
+
+
+def links(page: str) -> dict[str, tuple[int, str]]:
+    """Of each value: its count, and the address of the search of these."""
+    found = re.findall(r'<a href="([^"]*)">([^<]*)</a> <span>(\d+)</span>', page)
+    return {unescape(words): (int(count), unescape(address)) for address, words, count in found}
+
+
+@pytest.mark.parametrize("asked", ["q=a+guitar&", ""], ids=["of hits", "of items"])
+def test_what_is_among_them_narrows(pages: TestClient, asked: str) -> None:
+    page = pages.get(f"/facets?{asked}collection=various").text
+    assert "<script>alert" not in page
+    found = links(page)
+    assert found["true"][0] == found["false"][0] == found["even"][0] == 6
+    assert found["0"][0] == 4  # of third; number differs everywhere
+    assert "11" not in found
+    narrow = pages.get(f"/{found['even'][1]}")
+    assert narrow.text.count('class="hit"') == 6
+    assert "tags: even" in narrow.text
+    both = links(pages.get(f"/facets{found['even'][1][1:]}").text)
+    assert pages.get(f"/{both['0'][1]}").text.count('class="hit"') == 2
+    without = unescape(re.findall(r'tags: even <a href="([^"]*)"', narrow.text)[0])
+    assert pages.get(f"/{without}").text.count('class="hit"') == 12
+
+
+def test_a_condition_on_the_same_field_is_another(pages: TestClient) -> None:
+    where = json.dumps({"third": {"in": [0, 1]}})
+    found = links(
+        pages.get(f"/facets?{urlencode({'collection': 'various', 'filter': where})}").text
+    )
+    assert pages.get(f"/{found['1'][1]}").text.count('class="hit"') == 4
+
+
+def test_labels_and_decisions_are_counted(pages: TestClient, shown: Client) -> None:
+    name = f"found {HOSTILE}"
+    shown.define_label_set(name, ["thing"], background="common", exclusive=False, threshold=0.0,
+                           collections=["various"], decide=True)  # fmt: skip
+    for n in range(5):
+        shown.submit_image(jpeg(7100 + n), key=f"new {n}", collection="various").wait(60)
+        shown.judge(name, "thing", f"new {n}", n < 2, collection="various")
+    try:
+        address = f"/facets?{urlencode({'collection': 'various', 'q': 'a guitar'})}"
+        found = links(pages.get(address).text)
+        assert found["thing: yes"][0] == 2
+        assert pages.get(f"/{found['thing: yes'][1]}").text.count('class="hit"') == 2
+    finally:
+        shown.drop_label_set(name)
+        for n in range(5):
+            shown.delete(f"new {n}", collection="various")
+
+
+def test_what_is_listed_goes_on(pages: TestClient) -> None:
+    address, keys = "/?collection=listed", []
+    while address:
+        page = pages.get(address).text
+        keys += re.findall(r'class="seen" href="item\?([^"]*)"', page)
+        further = re.search(r'rel="next" href="([^"]*)"', page)
+        address = f"/{unescape(further[1])}" if further else ""
+    assert len(keys) == len(set(keys)) == 70
+
+
+def test_time_and_relevance_narrow(pages: TestClient) -> None:
+    assert pages.get("/?collection=various&within=1+day").text.count('class="hit"') == 12
+    page = pages.get("/?collection=various&within=1+day&q=a+guitar").text
+    assert page.count('class="hit"') == 12
+    assert '<option value="1 day" selected>' in page
+    assert pages.get("/?collection=various&within=ever").text.count('class="hit"') == 12
+    answer = pages.get("/?collection=various&q=a+guitar&relevance=100")
+    assert answer.text.count('class="hit"') == 0  # nothing is, or it has to be measured first
+
+
+def test_files_are_added_by_their_names(pages: TestClient, shown: Client) -> None:
+    def add(name: str, data: bytes, **more: str) -> str:
+        where = {"name": name, "collection": "added", **more}
+        answer = pages.post(f"/add?{urlencode(where)}", content=data)
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["key"])
+
+    assert add("a/one.jpg", jpeg(1)) == "a/one.jpg"
+    shown.submit_image(jpeg(1), key="a/one.jpg", collection="added", metadata={"title": "t"})
+    assert add("a/one.jpg", jpeg(1)) == "a/one.jpg"
+    assert shown.get("a/one.jpg", collection="added").metadata == {"title": "t"}
+    other = add("a/one.jpg", jpeg(2))
+    assert re.fullmatch(r"a/one-[0-9a-f]{12}\.jpg", other)
+    assert add("a/one.jpg", jpeg(2)) == other
+    assert shown.content("a/one.jpg", collection="added") == jpeg(1)
+    assert add(f"{HOSTILE}.txt", b"a text") == f"{HOSTILE}.txt".lstrip("/")
+    assert shown.get(f"{HOSTILE}.txt", collection="added").kind == "text"
+    for name, data, said in (("no.txt", b"\xff\xfe", "UTF-8"), ("none.jpg", b"", "empty")):
+        answer = pages.post(f"/add?{urlencode({'name': name})}", content=data)
+        assert answer.status_code == 400
+        assert said in answer.json()["error"]
+    assert "<script>alert" not in pages.get(f"/add?{urlencode({'collection': HOSTILE})}").text
+
+
+def test_a_form_of_files_without_scripts(pages: TestClient, shown: Client) -> None:
+    files = [("file", ("x.jpg", jpeg(3))), ("file", ("y.md", b"# words"))]
+    answer = pages.post("/add", data={"collection": "form"}, files=files)
+    assert answer.status_code == 200
+    assert {item.key for item in shown.items(collection="form")} == {"x.jpg", "y.md"}
+    large = {
+        **HERE,
+        "content-length": str(2**40),
+        "content-type": "multipart/form-data; boundary=b",
+    }
+    assert pages.post("/add", content=b"--b--", headers=large).status_code == 413
+
+
+def test_a_full_queue_is_told_so_that_one_waits(
+    shown: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise QueueFull("1 job or more are waiting")
+
+    with TestClient(create_app(shown, access=Access()), headers=HERE) as pages:
+        monkeypatch.setattr(shown, "submit_image", full)
+        answer = pages.post("/add?name=x.jpg", content=jpeg(4))
+    assert answer.status_code == 503
+    assert "waiting" in answer.json()["error"]
+
+
+def test_what_failed_is_seen_and_tried_again(
+    pages: TestClient, shown: Client, tmp_path: Path
+) -> None:
+    job = shown.submit_image(b"no picture", key=HOSTILE, collection="broken")
+    with pytest.raises(ItemFailed) as failure:
+        job.wait(60)
+    reason = failure.value.reason
+    page = pages.get("/state").text
+    assert f">{reason}</a>" in page
+    assert "Segments" in page
+    listed = pages.get(f"/state?{urlencode({'reason': reason})}").text
+    assert "<script>alert" not in listed
+    assert "&lt;script&gt;alert" in listed
+    (count,) = [each.items for each in shown.failures() if each.reason == reason]
+    again = pages.post("/retry", data={"reason": reason})
+    assert f"{count} items are queued again" in again.text
+    with pytest.raises(ItemFailed):
+        shown.submit_image(b"no picture", key=HOSTILE, collection="broken").wait(60)
+    shown.delete_items(collection="broken")
+    with TestClient(create_app(shown, access=Access(read_only=True)), headers=HERE) as reading:
+        assert reading.post("/retry", data={"reason": reason}).status_code == 403
+        assert reading.post("/add?name=x.jpg", content=jpeg(4)).status_code == 403
