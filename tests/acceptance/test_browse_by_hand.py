@@ -1,23 +1,17 @@
 """Pages in a real browser: what a person does with words, mouse, keys and pictures."""
 
-import contextlib
-import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import uvicorn
-from selenium import webdriver
 from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
-from support.examples import required
+from support.browsers import chrome, seen, served
 from support.pictures import jpeg
 from support.processes import Live, eventually
 
 from pgclip import Client
-from pgclip_web import Access, create_app
 
 HOSTILE = "\"><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
 HITS = "ol.hits:not(.near) .hit"
@@ -36,31 +30,14 @@ def client(live: Live) -> Client:
 
 @pytest.fixture(scope="module")
 def address(client: Client) -> Iterator[str]:
-    with contextlib.closing(socket.socket()) as listening:
-        listening.bind(("127.0.0.1", 0))
-        app = create_app(client, access=Access(token="secret"))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
-        serving = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        serving.start()
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        server.should_exit = True
-        serving.join()
+    with served(client) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
 def browser(address: str) -> Iterator[Chrome]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = required("chromium")
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1280,900"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    service = webdriver.ChromeService(required("chromedriver"))
-    browser = webdriver.Chrome(options, service)
-    try:
-        browser.get(f"{address}/?token=secret")
+    with chrome(address) as browser:
         yield browser
-    finally:
-        browser.quit()
 
 
 @pytest.fixture(autouse=True)
@@ -69,10 +46,6 @@ def nothing_to_complain_about(browser: Chrome) -> Iterator[None]:
     yield
     told = [entry["message"] for entry in browser.get_log("browser")]  # type: ignore[no-untyped-call]
     assert not told
-
-
-def seen(browser: Chrome, selector: str) -> list[WebElement]:
-    return browser.find_elements(By.CSS_SELECTOR, selector)
 
 
 def active(browser: Chrome) -> WebElement:

@@ -15,6 +15,7 @@ from pgclip import (
     Hit,
     InvalidItem,
     ItemInfo,
+    ModelMismatch,
     NotFound,
     QueryFailed,
     QueueFull,
@@ -34,7 +35,7 @@ def status_of(error: Exception | None) -> int:
     match error:
         case None:
             return 200
-        case InvalidItem():
+        case InvalidItem() | ModelMismatch():
             return 400
         case NotFound():
             return 404
@@ -79,15 +80,20 @@ def name_of(key: str) -> str:
     return Path(key.rstrip("/")).name or key
 
 
+def labels_of(item: Hit | ItemInfo) -> str:
+    """What stands for a picture that can't be seen, beside its name."""
+    return ", ".join(label.name for label in getattr(item, "labels", ()))
+
+
 def said_of(item: Hit | ItemInfo) -> str:
-    """What stands for a picture where it can't be seen: its labels, and its name."""
-    labels = ", ".join(label.name for label in getattr(item, "labels", ()))
-    return f"{labels}: {name_of(item.key)}" if labels else name_of(item.key)
+    """What stands for a picture that can't be seen: its labels, and its name."""
+    return ": ".join(filter(None, (labels_of(item), name_of(item.key))))
 
 
 _TEMPLATES.filters |= {
     "of_item": of_item,
     "name_of": name_of,
+    "labels_of": labels_of,
     "said_of": said_of,
     "has_original": has_original,
     "compact": lambda value: json.dumps(value, ensure_ascii=False),
