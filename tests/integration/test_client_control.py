@@ -57,13 +57,6 @@ def test_listing_and_counting(shelf: Client) -> None:
     assert keys(state="leased") == keys(kind="image") == keys(reason="too_large") == []
     assert keys(metadata={"even": True}) == ["one", "three"]
     assert keys(metadata={"even": True, "n": 2}, keys=["three", "two"]) == ["three"]
-    assert keys(filter={"n": {"ge": 1}}) == ["fail four", "three", "two"]
-    assert keys(filter={"$key": {"starts_with": "f"}}, state="queued") == ["five"]
-    assert keys(filter={}, collection="other") == ["five"]
-    with pytest.raises(InvalidItem, match="unknown field"):
-        keys(filter={"$nothing": 1})
-    with pytest.raises(NotFound, match="no label"):
-        keys(filter={"$label": "nothing of the kind"})
     assert shelf.count() == {"queued": 1, "leased": 0, "done": 3, "failed": 1}
     assert shelf.count(collection="shop", metadata={"even": True})["done"] == 2
     with pytest.raises(InvalidItem, match="state is 'queued'"):
@@ -71,15 +64,6 @@ def test_listing_and_counting(shelf: Client) -> None:
     (failed,) = shelf.items(state="failed")
     assert (failed.collection, failed.kept, failed.metadata["n"]) == ("shop", True, 3)
     assert "the model failed" in (failed.error or "")
-
-
-def test_reasons_and_sizes(shelf: Client, sql: Sql) -> None:
-    assert [(each.reason, each.items) for each in shelf.failures()] == [("encoding_failed", 1)]
-    shelf.submit_text("not kept", key="six", keep_source=False)
-    ids = dict(sql("SELECT key, id FROM pgclip.items"))
-    sizes = shelf.content_sizes([ids["one"], ids["fail four"], 10**12])
-    assert sizes == {ids["one"]: 3, ids["fail four"]: 9}
-    assert shelf.content_sizes([]) == {}
 
 
 def test_listing_goes_on_beyond_a_page(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
