@@ -1,9 +1,10 @@
-"""A picture gallery on FastAPI: upload, status, and a search page.
+"""A picture gallery on FastAPI: upload, status, and a search page; and pgclip's own pages.
 
 Uploads answer 202 as soon as they are committed; a worker encodes them a moment later.
 """
 
 import logging
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -38,6 +39,7 @@ from pgclip import (
     QueryFailed,
     QueueFull,
 )
+from pgclip_web import create_app
 
 log = logging.getLogger("uvicorn.error")
 
@@ -60,6 +62,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, AsyncClient]]:
             await run_in_threadpool(prepare, client.client)
         except (ConnectionFailed, OperationalError) as error:
             log.error("remarks are not prepared: %s", error)
+        if os.environ.get("PGCLIP_BROWSE_TOKEN"):  # without it, whoever can connect could look
+            app.mount("/browse", create_app(client.client))
         yield {"pgclip": client}
 
 
@@ -124,6 +128,16 @@ async def show_picture(key: str, client: Pgclip) -> Response:
     return Response(
         data, headers=headers, media_type=media_type(data) or "application/octet-stream"
     )
+
+
+@app.get("/thumbnails/{key:path}")
+async def show_thumbnail(key: str, client: Pgclip) -> Response:
+    """A small one, a JPEG that a worker made; until there is one, or where none are made, all."""
+    try:
+        data = await client.thumbnail(key, collection=COLLECTION)
+    except NotFound:
+        return RedirectResponse(f"/pictures/{quote(key, safe='')}")
+    return Response(data, headers={"Cache-Control": "max-age=60"}, media_type="image/jpeg")
 
 
 @app.get("/", response_class=HTMLResponse)

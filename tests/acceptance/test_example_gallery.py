@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from support.databases import run_sql
-from support.examples import PICTURES, Page, command, environment, serving
+from support.examples import PICTURES, Page, command, environment, is_thumbnail, serving
 from support.pictures import jpeg
 from support.processes import Live, eventually, free_port
 
@@ -34,7 +34,8 @@ def fastapi(
     live: Live, services: LocalServices, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[httpx.Client]:
     folder = tmp_path_factory.mktemp("fastapi")
-    with gallery(live.database_url, services.redis_url, folder) as http:
+    token = {"PGCLIP_BROWSE_TOKEN": "secret"}
+    with gallery(live.database_url, services.redis_url, folder, **token) as http:
         yield http
 
 
@@ -67,11 +68,12 @@ def test_the_gallery_finds_what_was_uploaded(fastapi: httpx.Client) -> None:
         assert served.headers["x-content-type-options"] == "nosniff"
     found = Page(fastapi.get("/", params={"q": "a guitar"}).text)
     assert found.all("img", "alt")[0] == "guitar"
-    assert fastapi.get(found.all("img", "src")[0]).content == (PICTURES / "guitar.jpg").read_bytes()
+    eventually(lambda: is_thumbnail(fastapi.get(found.all("img", "src")[0]).content))
+    assert fastapi.get(found.all("a", "href")[1]).content == (PICTURES / "guitar.jpg").read_bytes()
     alike = Page(fastapi.get("/", params={"like": keys["cat.jpg"]}).text)
     assert {"pizza", "guitar"} <= set(alike.all("img", "alt"))
     assert "cat" not in alike.all("img", "alt")
-    assert fastapi.get(found.all("a", "href")[1]).status_code == 200
+    assert fastapi.get(found.all("a", "href")[2]).status_code == 200
 
 
 def test_the_gallery_refuses_what_it_can_not_use(fastapi: httpx.Client, live: Live) -> None:
@@ -101,11 +103,12 @@ def test_the_gallery_escapes_what_others_wrote(fastapi: httpx.Client, live: Live
     assert "<script" not in html
     page = Page(html)
     position = page.all("img", "alt").index(HOSTILE)
-    assert fastapi.get(page.all("img", "src")[position]).content == data
+    eventually(lambda: is_thumbnail(fastapi.get(page.all("img", "src")[position]).content))
+    assert fastapi.get(page.all("a", "href")[1 + 2 * position]).content == data
     assert [value for value in page.all("input", "value") if value] == [HOSTILE]
     (more,) = (
         href
-        for href, image in zip(page.all("a", "href")[1:], page.all("img", "alt"), strict=True)
+        for href, image in zip(page.all("a", "href")[2::2], page.all("img", "alt"), strict=True)
         if image == HOSTILE
     )
     assert fastapi.get(more).status_code == 200
@@ -127,6 +130,17 @@ def test_remarks_are_found_without_being_submitted(fastapi: httpx.Client, live: 
     assert fastapi.post("/remarks", json={"body": ""}).status_code == 422
     run_sql(live.database_url, "DROP TABLE remark")
     eventually(lambda: not [each for each in live.client.tables() if each.collection == "remark"])
+
+
+def test_the_pages_are_at_hand(fastapi: httpx.Client) -> None:
+    upload_and_wait(fastapi, (PICTURES / "guitar.jpg").read_bytes(), "guitar")
+    assert fastapi.get("/browse/").status_code == 401
+    address = "/browse/?token=secret&q=a+guitar&collection=gallery"
+    page = fastapi.get(address, follow_redirects=True)
+    assert "secret" not in str(page.url)
+    assert 'src="thumbnail?' in page.text
+    assert fastapi.get("/browse/static/browse.css").status_code == 200
+    assert fastapi.get("/browse/review?set=general").status_code == 200
 
 
 def test_the_form_leads_back_to_the_page(fastapi: httpx.Client) -> None:

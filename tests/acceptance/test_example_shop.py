@@ -8,7 +8,16 @@ from typing import Any
 import httpx
 import pytest
 from support.databases import run_sql
-from support.examples import PICTURES, Environment, Page, command, commands, environment, serving
+from support.examples import (
+    PICTURES,
+    Environment,
+    Page,
+    command,
+    commands,
+    environment,
+    is_thumbnail,
+    serving,
+)
 from support.places import ROOT
 from support.processes import Live, eventually, free_port
 
@@ -65,7 +74,9 @@ def test_the_shop_shows_and_finds_products(django: httpx.Client, live: Live) -> 
     page = Page(django.get("/").text)
     assert page.all("img", "alt") == ["penguin <b>", "guitar <b>", "banana <b>"]
     assert "musical instrument" in page.words
-    assert django.get(page.all("img", "src")[0]).content == (PICTURES / "penguin.jpg").read_bytes()
+    eventually(lambda: is_thumbnail(django.get(page.all("img", "src")[0]).content))
+    large = [href for href in page.all("a", "href") if "/media/" in href]
+    assert django.get(large[0]).content == (PICTURES / "penguin.jpg").read_bytes()
     found = Page(django.get("/search/", params={"q": "a banana"}).text)
     assert found.all("img", "alt")[0] == "banana <b>"
     (similar,) = (

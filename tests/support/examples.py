@@ -1,5 +1,6 @@
 """Running the examples as their README says."""
 
+import io
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 from support.places import ROOT
 from support.processes import Live, eventually, free_port
 
@@ -79,6 +81,11 @@ def serving(
             process.kill()
             process.wait()
             raise
+
+
+def is_thumbnail(data: bytes) -> bool:
+    """Whether it is a small JPEG."""
+    return data.startswith(b"\xff\xd8\xff") and max(Image.open(io.BytesIO(data)).size) <= 256
 
 
 def answers(port: int) -> bool:

@@ -62,6 +62,11 @@ def forget(instance: Product, **_: Any) -> None:
         cursor.execute("SELECT pgclip.delete(%s, %s)", [str(instance.pk), COLLECTION])
 
 
+def thumbnail(pk: object) -> bytes:
+    """A product's picture, small, a JPEG that a worker made. Raises NotFound until there is one."""
+    return client().thumbnail(str(pk), collection=COLLECTION)
+
+
 def search(query: str, k: int = 24) -> list[Found]:
     """Products nearest to a text, best first. Raises InvalidItem, NotFound and QueryFailed."""
     hits = client().search(query, k=k, collection=COLLECTION, timeout=SEARCH_SECONDS)

@@ -65,6 +65,17 @@ def similar(request: HttpRequest, pk: str) -> HttpResponse:
     return render(request, "products/search.html", context)
 
 
+@require_safe
+def thumbnail(request: HttpRequest, pk: str) -> HttpResponse:
+    """A product's picture, small; until a worker has made that, the picture itself."""
+    try:
+        response = HttpResponse(index.thumbnail(pk), content_type="image/jpeg")
+    except NotFound:
+        return redirect(get_object_or_404(Product, pk=pk).image.url)
+    response["Cache-Control"] = "max-age=60"
+    return response
+
+
 def reviews(request: HttpRequest) -> HttpResponse:
     """The newest reviews, or those that say something like a text; and the form for one more."""
     form = ReviewForm(request.POST or None)
