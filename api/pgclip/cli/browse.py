@@ -49,15 +49,17 @@ def browse(
 
 
 @contextmanager
-def browsing(database_url: str, redis_url: str) -> Iterator[None]:
+def browsing(
+    database_url: str, redis_url: str, *, is_opened: bool, read_only: bool
+) -> Iterator[None]:
     """Serves the pages on a thread, while something else is done; opens them in the browser."""
     with client_for(database_url, redis_url, pool_size=_POOL) as client:
-        server, listening, address = _server(client, "127.0.0.1", 0, read_only=False)
+        server, listening, address = _server(client, "127.0.0.1", 0, read_only)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, name="pages")
         thread.start()
         typer.echo(f"Pages: {address}")
         try:
-            with _opened(address):
+            with _opened(address) if is_opened else nullcontext():
                 yield
         finally:
             server.should_exit = True

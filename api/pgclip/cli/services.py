@@ -124,6 +124,12 @@ def up(
     browse: Annotated[
         bool, typer.Option("--browse", help="Pages, too, and open them in the browser.")
     ] = False,
+    open_: Annotated[
+        bool, typer.Option("--open/--no-open", help="With --browse: open the browser.")
+    ] = True,
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="With --browse: nothing can be changed.")
+    ] = False,
 ) -> None:
     """Run everything on this machine until Ctrl-C: Postgres, Redis, migrations, one worker.
 
@@ -154,16 +160,17 @@ def up(
         run_migrations(settings.database_url)
         with _written_down(settings):
             typer.echo(f"Starting a worker with {settings.model} …")
-            with _pages(settings) if browse else nullcontext():
+            with _pages(settings, open_, read_only) if browse else nullcontext():
                 status = _keep_working(settings)
     typer.echo("Stopped; the data stay.")
     raise typer.Exit(status)
 
 
-def _pages(settings: Settings) -> AbstractContextManager[None]:
+def _pages(settings: Settings, open_: bool, read_only: bool) -> AbstractContextManager[None]:
     from pgclip.cli.browse import browsing
 
-    return browsing(settings.database_url, settings.redis_url)
+    urls = (settings.database_url, settings.redis_url)
+    return browsing(*urls, is_opened=open_, read_only=read_only)
 
 
 @contextmanager
