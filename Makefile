@@ -6,7 +6,7 @@ PROCESSES ?= 2
 
 .PHONY: install constraints audit demo check test test-all test-open-clip lint chaos dist bench \
         bench-encode bench-labels bench-models bench-promises bench-sweep bench-search bench-tables \
-        bench-thumbnails clean
+        bench-pages bench-thumbnails clean
 
 install: .venv/.installed
 
@@ -105,6 +105,9 @@ bench-tables: install
 bench-search: install
 	$(BIN)/python benchmarks/search.py
 	$(BIN)/python benchmarks/found.py
+
+bench-pages: install
+	$(BIN)/python benchmarks/pages.py
 
 bench-thumbnails: install
 	$(BIN)/python benchmarks/thumbnails.py

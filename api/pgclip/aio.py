@@ -114,6 +114,7 @@ class AsyncClient:
     retry = _awaited(Client.retry)
     cancel = _awaited(Client.cancel)
     delete = _awaited(Client.delete)
+    delete_duplicates = _awaited(Client.delete_duplicates)
     delete_items = _awaited(Client.delete_items)
     missing = _awaited(Client.missing)
     heal = _awaited(Client.heal)

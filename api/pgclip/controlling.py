@@ -1,5 +1,6 @@
 """What a client offers for looking at many items and doing something to them, page by page."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -220,6 +221,24 @@ class Controlling:
         """
         arguments = _conditions(collection, kind, state, reason, metadata, keys)
         return self._in_pages(statements.DELETE_ITEMS, arguments, "delete items")
+
+    def delete_duplicates(
+        self, kept: Iterable[ItemInfo], others: Iterable[ItemInfo]
+    ) -> list[tuple[str, str]]:
+        """Deletes `others`, if one of `kept` is still there as it was read: in one transaction, and
+        of them only those that are as they were read. Returns their collections and keys.
+        """
+        named = (
+            json.dumps([
+                {"collection": item.collection, "key": item.key,
+                 "updated_at": item.updated_at.isoformat()}
+                for item in some
+            ])
+            for some in (kept, others)
+        )  # fmt: skip
+        with self._database.transaction("delete duplicates") as cursor:
+            cursor.execute(statements.DELETE_DUPLICATES, tuple(named))
+            return [(collection, key) for collection, key in cursor.fetchall()]
 
     def missing(self, *, collection: str | None = None, limit: int = 1000) -> list[Missing]:
         """What lacks a current vector or label, and why; at most `limit`, oldest items first."""

@@ -48,6 +48,7 @@ LIST_ITEMS = """
     LEFT JOIN pgclip.delayed d ON d.item_id = i.id ORDER BY i.id
 """
 FAILURES = "SELECT model, reason, items FROM pgclip.failures ORDER BY items DESC, model, reason"
+DELETE_DUPLICATES = "SELECT collection, key FROM pgclip.delete_duplicates(%s::jsonb, %s::jsonb)"
 COUNT_ITEMS = """
     SELECT state, items FROM pgclip.count_items(
         collection => %s, kind => %s, state => %s, reason => %s, metadata => %s::jsonb,
@@ -170,7 +171,7 @@ LABEL_SETS = """
 LABEL_TEMPLATES = "SELECT pgclip.label_templates(%s)"
 BACKGROUND_WORDS = "SELECT pgclip.background_words()"
 RELABEL = "SELECT pgclip.relabel(%s, %s)"
-JUDGE = "SELECT pgclip.judge(%s, %s, %s, %s, %s, %s)"
+JUDGE = "SELECT pgclip.judge(%s, %s, %s, %s, %s, %s, content_hash => %s)"
 JUDGE_MANY = "SELECT place, refused FROM pgclip.judge_many(%s::jsonb)"
 JUDGEMENTS = """
     SELECT set, label, collection, key, kind, value, judge, judged_at,
@@ -197,12 +198,12 @@ IS_LABEL = """
     SELECT EXISTS (SELECT FROM pgclip.label l JOIN pgclip.label_set s ON s.id = l.set_id
                    WHERE s.name = %s AND (%s::text IS NULL OR l.name = %s))
 """
-WITHDRAW_PROMISE = "SELECT pgclip.withdraw_promise(%s, %s)"
+WITHDRAW_PROMISE = "SELECT pgclip.withdraw_promise(%s, %s, %s)"
 REVIEW = """
-    SELECT item_id, collection, key, kind::text, label, purpose, score
+    SELECT item_id, collection, key, kind::text, label, purpose, score, content_hash
     FROM pgclip.review(%s, %s, %s, %s, %s)
 """
-LEAVE_UNSURE = "SELECT pgclip.leave_unsure(%s, %s, %s, %s, %s)"
+LEAVE_UNSURE = "SELECT pgclip.leave_unsure(%s, %s, %s, %s, %s, %s)"
 DECISIONS = """
     SELECT item_id, collection, key, kind::text, set, label, decision, score, rests_on, share,
            confidence, threshold, head_version, decided_at

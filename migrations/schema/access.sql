@@ -14,7 +14,7 @@ LANGUAGE sql IMMUTABLE AS $$
         'submit_image', 'submit_text', 'submit_batch', 'merge_batch', 'open_staging',
         'submit_staged', 'delete',
         'update_metadata', 'rename', 'drop_collection', 'note_files', 'prune_files', 'files_below',
-        'delete_items', 'retry', 'cancel', 'list_items', 'count_items', 'content_of', 'waiting',
+        'delete_items', 'delete_duplicates', 'retry', 'cancel', 'list_items', 'count_items', 'content_of', 'waiting',
         'ticket_queues', '_live_model', '_is_blank', '_query_data', 'request_embedding',
         'is_embedded', 'raise_unanswered', 'embed', '_model_asked', 'is_mapped',
         'query_embedding', 'item_embedding',

@@ -119,6 +119,38 @@ BEGIN
         collection, kind, state, reason, metadata, keys, after, NULL, v_page) i));
 END $$;
 
+-- Deletes `others` if one of `kept` is still there; of all that are named only what has not changed
+-- since, by updated_at: [{"collection", "key", "updated_at"}]. Returns those that were deleted.
+CREATE FUNCTION pgclip.delete_duplicates(kept jsonb, others jsonb)
+RETURNS TABLE (collection text, key text)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    v_doomed bigint[];
+BEGIN
+    PERFORM pgclip._lock_items(ARRAY(SELECT id FROM pgclip._unchanged(kept || others, false)));
+    IF NOT EXISTS (SELECT FROM pgclip._unchanged(kept, true)) THEN
+        RETURN;
+    END IF;
+    v_doomed := ARRAY(SELECT id FROM pgclip._unchanged(others, true)
+                      EXCEPT SELECT id FROM pgclip._unchanged(kept, false));
+    RETURN QUERY
+        SELECT c.name, i.key FROM pgclip.item i JOIN pgclip.collection c ON c.id = i.collection_id
+        WHERE i.id = ANY(v_doomed);
+    PERFORM pgclip._delete_items(v_doomed);
+END $$;
+
+-- Items that are named and still there, or are there as they were.
+CREATE FUNCTION pgclip._unchanged(p_items jsonb, p_as_they_were boolean)
+RETURNS TABLE (id bigint)
+LANGUAGE sql STABLE AS $$
+    SELECT i.id
+    FROM jsonb_to_recordset(p_items) n(collection text, key text, updated_at timestamptz)
+    JOIN pgclip.collection c ON c.name = n.collection
+    JOIN pgclip.item i ON i.collection_id = c.id AND i.key = n.key
+    WHERE i.updated_at = n.updated_at OR NOT p_as_they_were
+$$;
+
 -- Deletes items with all that belongs to them: after the commit no SQL shows any of it. Returns how
 -- many there were.
 CREATE FUNCTION pgclip._delete_items(p_items bigint[]) RETURNS bigint

@@ -125,21 +125,31 @@ BEGIN
 END $$;
 
 -- Takes a label's promises back: only people decide. Returns whether there were any.
-CREATE FUNCTION pgclip.withdraw_promise(label_set text, label text) RETURNS boolean
+CREATE FUNCTION pgclip.withdraw_promise(
+    label_set text, label text, what text DEFAULT NULL
+) RETURNS boolean
 LANGUAGE plpgsql AS $$
+#variable_conflict use_column
 DECLARE
     v_label int := pgclip._label(label_set, label);
 BEGIN
     PERFORM FROM pgclip.label_epoch FOR UPDATE;
     PERFORM FROM pgclip.label WHERE id = v_label FOR NO KEY UPDATE;
-    DELETE FROM pgclip.promise WHERE label_id = v_label;
+    IF withdraw_promise.what NOT IN ('precision', 'recall') THEN
+        RAISE EXCEPTION 'what is precision or recall, not %', withdraw_promise.what
+            USING ERRCODE = 'PC001';
+    END IF;
+    DELETE FROM pgclip.promise
+    WHERE label_id = v_label AND what = coalesce(withdraw_promise.what, what);
     IF NOT FOUND THEN
         RETURN false;
     END IF;
     UPDATE pgclip.label_set SET version = version + 1
     WHERE id = (SELECT set_id FROM pgclip.label WHERE id = v_label);
     PERFORM pgclip._begin_relabeling();
-    DELETE FROM pgclip.item_score WHERE label_id = v_label;
+    DELETE FROM pgclip.item_score
+    WHERE label_id = v_label
+      AND NOT EXISTS (SELECT FROM pgclip.promise WHERE label_id = v_label);
     RETURN true;
 END $$;
 

@@ -198,7 +198,7 @@ $$;
 -- asked again. Raises PC002; PC003 if the item has no vector.
 CREATE FUNCTION pgclip.leave_unsure(
     label_set text, label text, key text, judge text DEFAULT NULL,
-    collection text DEFAULT 'default'
+    collection text DEFAULT 'default', content_hash bytea DEFAULT NULL
 ) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -207,7 +207,8 @@ DECLARE
     v_hash  bytea;
 BEGIN
     -- What they said before is taken back; and all is checked there.
-    PERFORM pgclip.judge(label_set, label, key, NULL, v_judge, collection);
+    PERFORM pgclip.judge(label_set, label, key, NULL, v_judge, collection,
+                         content_hash => leave_unsure.content_hash);
     SELECT e.content_hash INTO v_hash
     FROM pgclip.item i
     JOIN pgclip.collection c ON c.id = i.collection_id

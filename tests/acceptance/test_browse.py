@@ -238,14 +238,14 @@ class TestAccess:
             assert pages.get("/static/browse.js").status_code == 401
             assert pages.post("/?token=secret", headers=HERE).status_code == 401
             admitted = pages.get("/?token=secret&q=a", follow_redirects=False)
-            assert (admitted.status_code, admitted.headers["location"]) == (303, ".?q=a")
+            assert (admitted.status_code, admitted.headers["location"]) == (303, "./?q=a")
             cookie = admitted.headers["set-cookie"]
             assert "HttpOnly" in cookie
             assert "SameSite=lax" in cookie
             assert "secret" not in cookie
             assert pages.get("/?q=a").status_code == 200
             again = pages.get("/?token=other&q=a", follow_redirects=False)
-            assert (again.status_code, again.headers["location"]) == (303, ".?q=a")
+            assert (again.status_code, again.headers["location"]) == (303, "./?q=a")
             (name, passed) = next(iter(pages.cookies.items()))
             pages.cookies.clear()
             for wrong in ("", "é", "a b; c", passed[:-1], passed + "0"):

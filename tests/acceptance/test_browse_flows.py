@@ -6,9 +6,10 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from selenium.webdriver import ActionChains, Chrome
+from selenium.webdriver import ActionChains, Chrome, Keys
 from support.browsers import by_name, chrome, click, seen, served
 from support.pictures import jpeg
 from support.places import DEMO_MODEL
@@ -17,6 +18,7 @@ from support.processes import REAL, WorkerFactory, eventually
 from pgclip import Client
 from pgclip.local import LocalServices
 from pgclip.migrate import migrate
+from pgclip_web import review
 
 
 @pytest.fixture
@@ -136,9 +138,60 @@ def test_what_could_not_be_noted_is_said(
     key = seen(browser, ".draw.now [name=key]")[0].get_attribute("value") or ""
     client.delete(key)
     press(browser, "y")
-    eventually(lambda: "Not noted" in told(browser) and "there is no item" in told(browser))
+    eventually(lambda: "there is no item" in seen(browser, "#refused")[0].text)
     press(browser, "y")
     eventually(lambda: len(client.judgements("gone")) == 1)
+
+
+@pytest.mark.parametrize("leaves_by", ["#begin button", "#teach button", "nav a[href=state]"])
+def test_who_leaves_at_once_loses_no_answer(
+    browser: Chrome, address: str, client: Client, database_url: str, start_worker: WorkerFactory,
+    monkeypatch: pytest.MonkeyPatch, leaves_by: str,
+) -> None:  # fmt: skip
+    def slow(*arguments: Any) -> None:
+        time.sleep(0.3)
+        say(*arguments)
+
+    say = review._say
+    monkeypatch.setattr(review, "_say", slow)
+    start_worker(database_url)
+    client.submit_many({"text": f"text {n}", "key": f"k{n}"} for n in range(60)).wait(60)
+    client.define_label_set("slow", ["odd"], exclusive=False, background="common")
+    eventually(lambda: bool(client.review("slow", 1, by="nobody")))
+    begin(browser, address, "slow", "ana")
+    press(browser, "ynynyn")
+    assert told(browser).startswith("6 of")
+    click(browser, leaves_by)
+    eventually(lambda: len(client.judgements("slow")) == 6)
+    assert sorted(one.value for one in client.judgements("slow")) == [False] * 3 + [True] * 3
+
+
+def test_back_and_again(
+    browser: Chrome, address: str, client: Client, database_url: str, start_worker: WorkerFactory
+) -> None:
+    start_worker(database_url)
+    client.submit_many({"text": f"text {n}", "key": f"k{n}"} for n in range(30)).wait(60)
+    client.define_label_set("again", ["odd"], exclusive=False, background="common")
+    eventually(lambda: bool(client.review("again", 1, by="nobody")))
+    begin(browser, address, "again", "ana")
+    keys = [each.get_attribute("value") for each in seen(browser, ".draw [name=key]")]
+
+    def words() -> dict[str, bool]:
+        return {one.key: one.value for one in client.judgements("again")}
+
+    press(browser, "yy")
+    press(browser, Keys.ARROW_LEFT * 2)
+    press(browser, "n")  # another word on the first
+    eventually(lambda: words() == {keys[0]: False, keys[1]: True})
+    press(browser, "b")  # takes back the latest, that one
+    eventually(lambda: words() == {keys[1]: True})
+    while "All judged" not in told(browser):
+        press(browser, "y")
+    eventually(lambda: len(words()) == len(keys))
+    press(browser, "n")  # nobody came back to the last one on purpose
+    press(browser, "b")
+    eventually(lambda: len(words()) == len(keys) - 1)
+    assert set(words().values()) == {True}
 
 
 def test_without_a_worker_and_without_postgres(tmp_path: Path) -> None:
@@ -165,7 +218,7 @@ def test_without_a_worker_and_without_postgres(tmp_path: Path) -> None:
                 own.start()
                 factory(own.database_url)
                 client.submit_text("another", key="another").wait(60)
-                eventually(lambda: any(each.text == "2" for each in seen(browser, ".counts dd")))
+                eventually(lambda: "<dd>2</dd>" in browser.page_source)
                 browser.get(f"{address}/?q=a+text")
                 eventually(lambda: len(seen(browser, ".hit")) == 2)
         finally:

@@ -2,13 +2,16 @@
 
 import json
 import re
+import threading
 from collections.abc import Iterator
 from html import unescape
 from typing import Any
 from urllib.parse import urlencode
 
+import httpx
 import pytest
 from starlette.testclient import TestClient
+from support.browsers import TOKEN, served
 from support.pictures import jpeg
 from support.processes import Live, eventually
 
@@ -53,7 +56,7 @@ def drawn(page: str) -> list[dict[str, str]]:
     """The fields of each form of a draw."""
     forms = re.findall(r'<li class="draw".*?</li>', page, re.DOTALL)
     field = re.compile(r'name="(\w+)" value="([^"]*)"')
-    return [{name: unescape(value) for name, value in field.findall(form)[:7]} for form in forms]
+    return [{name: unescape(value) for name, value in field.findall(form)[:8]} for form in forms]
 
 
 def judgements(client: Client, name: str) -> list[tuple[str, str, bool, str]]:
@@ -126,6 +129,25 @@ def test_answers_one_by_one_and_back(pages: TestClient, shown: Client, made: str
     assert pages.post("/judge", data={**one, "of": "nothing", "answer": "no"}).status_code == 404
 
 
+def test_an_answer_is_for_what_was_seen(pages: TestClient, shown: Client, made: str) -> None:
+    labelled(shown, made)
+    page = pages.post("/review", data={"set": made, "by": "eva", "label": "wheel"}).text
+    one = next(each for each in drawn(page) if each["key"].endswith(".jpg"))
+    before = shown.content(one["key"], collection="judged")
+    shown.submit_image(jpeg(5999), key=one["key"], collection="judged").wait(60)
+    try:
+        for answer in ("yes", "unsure"):
+            refused = pages.post("/judge", data={**one, "answer": answer})
+            assert refused.status_code == 503
+            assert "other content" in refused.json()["error"]
+        assert judgements(shown, made) == []
+        assert (
+            pages.post("/judge", data={**one, "content": "x", "answer": "yes"}).status_code == 400
+        )
+    finally:
+        shown.submit_image(before, key=one["key"], collection="judged").wait(60)
+
+
 def test_two_people_get_different_draws(pages: TestClient, shown: Client, made: str) -> None:
     labelled(shown, made)
     seen = [
@@ -172,8 +194,39 @@ def test_a_promise_is_asked_for_and_taken_back(pages: TestClient, shown: Client,
     assert "precision 0.9" in page.text
     assert [each.share for each in shown.promises(made)] == [pytest.approx(0.9)]
     assert pages.post("/promise", data={**form, "share": "much"}).status_code == 400
+    assert pages.post("/promise", data={**form, "opinions": "9" * 5000}).status_code == 400
+    pages.post("/promise", data={**form, "what": "recall"})
+    pages.post("/promise", data={**form, "what": "recall", "withdraw": "1"})
+    assert [each.what for each in shown.promises(made)] == ["precision"]
     pages.post("/promise", data={**form, "withdraw": "1"})
     assert shown.promises(made) == []
+
+
+def test_who_waits_for_a_worker_keeps_nobody_from_looking(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pgclip_web.labels._SECONDS", 2.0)
+    client.define_label_set("nobody's", ["wheel"], exclusive=False)
+    ended: list[int] = []
+    with served(client) as address:
+
+        def teach() -> None:
+            form = {"set": "nobody's"}
+            with httpx.Client(headers={"origin": address}, timeout=120) as browser:
+                browser.get(f"{address}/?token={TOKEN}")
+                ended.append(browser.post(f"{address}/teach", data=form).status_code)
+
+        waiting = [threading.Thread(target=teach) for _ in range(45)]
+        with httpx.Client(timeout=120) as browser:
+            browser.get(f"{address}/?token={TOKEN}")
+            for thread in waiting:
+                thread.start()
+            eventually(lambda: ended)
+            assert browser.get(f"{address}/state").status_code == 200
+            assert len(ended) < 45
+        for thread in waiting:
+            thread.join()
+    assert set(ended) == {503}
 
 
 def test_nothing_is_judged_where_nothing_can_be_changed(shown: Client, made: str) -> None:

@@ -1,16 +1,22 @@
 """Pages: what is among hits, files that are added, what failed and is tried again."""
 
+import contextlib
 import json
 import re
+import socket
+import threading
 from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
 from urllib.parse import urlencode
 
+import httpx
 import pytest
 from starlette.testclient import TestClient
+from support.browsers import TOKEN, served
+from support.databases import run_sql
 from support.pictures import jpeg
-from support.processes import Live
+from support.processes import Live, eventually
 
 from pgclip import Client, ItemFailed, QueueFull
 from pgclip_web import Access, create_app
@@ -130,17 +136,101 @@ def test_files_are_added_by_their_names(pages: TestClient, shown: Client) -> Non
     assert "<script>alert" not in pages.get(f"/add?{urlencode({'collection': HOSTILE})}").text
 
 
+@pytest.mark.parametrize("name", ["/", ".", "..", "a/../../b.jpg", ""])
+def test_what_is_no_name_is_refused(pages: TestClient, name: str) -> None:
+    answer = pages.post(f"/add?{urlencode({'name': name})}", content=jpeg(1))
+    assert answer.status_code == 400
+    assert "no name of a file" in answer.json()["error"]
+
+
+def test_two_of_one_name_at_once_are_two(pages: TestClient, shown: Client) -> None:
+    def add(number: int) -> None:
+        where = urlencode({"name": "same.jpg", "collection": "at once"})
+        assert pages.post(f"/add?{where}", content=jpeg(number)).status_code == 200
+
+    adding = [threading.Thread(target=add, args=(number,)) for number in range(6)]
+    for thread in adding:
+        thread.start()
+    for thread in adding:
+        thread.join()
+    assert shown.count(collection="at once")["failed"] == 0
+    assert len(list(shown.items(collection="at once"))) == 6
+
+
+def test_what_is_sent_too_slowly_makes_room(shown: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pgclip_web.uploads._SILENCE_SECONDS", 0.5)
+    with served(shown) as address, contextlib.ExitStack() as stack:
+        host, _, port = address.removeprefix("http://").partition(":")
+        with httpx.Client(headers={"origin": address}) as browser:
+            browser.get(f"{address}/?token={TOKEN}")
+            cookie = "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
+            silent = [
+                stack.enter_context(socket.create_connection((host, int(port)))) for _ in range(4)
+            ]
+            for each in silent:
+                each.sendall(
+                    f"POST /pictures HTTP/1.1\r\nHost: {host}:{port}\r\nOrigin: {address}"
+                    f"\r\nCookie: {cookie}\r\nContent-Length: 9\r\n\r\nx".encode()
+                )
+            assert browser.post(f"{address}/pictures", content=jpeg(1)).status_code == 200
+            assert b" 408 " in silent[0].recv(100)
+
+
+def test_what_belongs_to_rows_is_theirs(pages: TestClient, shown: Client, live: Live) -> None:
+    run_sql(live.database_url, "CREATE TABLE browsed (id int PRIMARY KEY, body text)")
+    run_sql(live.database_url, "SELECT pgclip.index_table('browsed', text => 'body')")
+    try:
+        run_sql(
+            live.database_url, "INSERT INTO browsed SELECT n, 'alike' FROM generate_series(1, 3) n"
+        )
+        eventually(lambda: shown.count(collection="browsed")["done"] == 3)
+        answer = pages.post(
+            f"/add?{urlencode({'name': '1', 'collection': 'browsed'})}", content=jpeg(1)
+        )
+        assert answer.status_code == 400
+        assert "add a row" in answer.json()["error"]
+        marks = [
+            json.dumps([item.collection, item.key, item.updated_at.isoformat()])
+            for item in shown.items(collection="browsed")
+        ]
+        form = {"group": json.dumps(marks), "keep": marks[0], "sure": "1"}
+        assert "deleted in its table" in pages.post("/deletions", data=form).text
+        assert shown.count(collection="browsed")["done"] == 3
+    finally:
+        run_sql(live.database_url, "DROP TABLE browsed")
+
+
+@pytest.mark.parametrize("address", [
+    "/?relevance=" + "9" * 5000, "/facets?relevance=" + "9" * 5000,
+    "/?" + urlencode({"filter": '{"a": "\\ud800", "b": 1}'}),
+    "/?" + urlencode({"like": '[0.5, "default", "\\ud800"]'}),
+    "/hits?" + urlencode({"q": "a", "filter": '{"\\ud800": 1}'}),
+    "/?skip=" + "9" * 5000, "/thumbnail?id=" + "9" * 5000, "/duplicates?first=" + "9" * 5000,
+    "/state?reason=%00", "/labels?set=%00", "/review?set=%00",
+])  # fmt: skip
+def test_no_address_is_too_much(pages: TestClient, address: str) -> None:
+    assert pages.get(address).status_code in (200, 400, 404)
+
+
+def test_no_token_leads_elsewhere(pages: TestClient) -> None:
+    for path in ("/https:evil.com", "/javascript:alert(1)", "//evil.com", "/a/https:evil.com"):
+        answer = pages.get(f"http://testserver{path}?token=x", follow_redirects=False)
+        if "location" in answer.headers:
+            assert answer.headers["location"].startswith("./")
+
+
 def test_a_form_of_files_without_scripts(pages: TestClient, shown: Client) -> None:
-    files = [("file", ("x.jpg", jpeg(3))), ("file", ("y.md", b"# words"))]
+    files = [("file", ("x.jpg", jpeg(3))), ("file", ("no.md", b"")), ("file", ("y.md", b"# w"))]
     answer = pages.post("/add", data={"collection": "form"}, files=files)
-    assert answer.status_code == 200
+    assert answer.status_code == 400
+    assert "no.md" in answer.text
     assert {item.key for item in shown.items(collection="form")} == {"x.jpg", "y.md"}
-    large = {
-        **HERE,
-        "content-length": str(2**40),
-        "content-type": "multipart/form-data; boundary=b",
-    }
-    assert pages.post("/add", content=b"--b--", headers=large).status_code == 413
+
+
+def test_too_much_at_once_is_refused(pages: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pgclip_web.add._MOST_BYTES", 10_000)
+    files = [("file", (f"{n}.jpg", bytes(9000))) for n in range(2)]
+    assert pages.post("/add", data={"collection": "form"}, files=files).status_code == 413
 
 
 def test_a_full_queue_is_told_so_that_one_waits(

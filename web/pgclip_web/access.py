@@ -10,7 +10,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _READING = {"GET", "HEAD", "OPTIONS"}
-_ASKING = {"/pictures", "/evaluate", "/duplicates", "/models", "/trial"}
+_ASKING = {"/pictures", "/evaluate", "/duplicates", "/models"}
 # Nothing from elsewhere, nothing inline, in nobody's frame.
 _PAGE_HEADERS = {
     "Content-Security-Policy": (
@@ -115,8 +115,8 @@ def _address_without_token(scope: Scope) -> str:
     """Relative to the page, whatever stands before it."""
     pairs = QueryParams(scope["query_string"]).multi_items()
     rest = urlencode([(name, value) for name, value in pairs if name != "token"])
-    page = scope["path"].rpartition("/")[2] or "."
-    return f"{page}?{rest}" if rest else str(page)
+    page = scope["path"].rpartition("/")[2]
+    return f"./{page}?{rest}" if rest else f"./{page}"  # else https:elsewhere would lead there
 
 
 def _is_from_here(headers: Headers) -> bool:

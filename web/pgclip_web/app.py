@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from anyio import CapacityLimiter
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -29,6 +30,7 @@ from pgclip_web import (
 from pgclip_web.access import Access, Gate
 from pgclip_web.pages import render, status_of
 
+_WAITING = 4  # who wait for a worker to teach, to evaluate, to compare
 _UPLOADS = 4  # at a time, since each is in memory
 _FOLDER = Path(__file__).parent
 _ON, _OFF = {"1", "on", "true", "yes"}, {"", "0", "off", "false", "no"}
@@ -87,6 +89,7 @@ def create_app(client: Client | None = None, *, access: Access | None = None) ->
     app.state.client = client or Client()
     app.state.access = access
     app.state.dropped = pictures.Dropped()
+    app.state.waiting = CapacityLimiter(_WAITING)
     app.state.uploads = asyncio.Semaphore(_UPLOADS)
     app.state.trials = models.Trials()
     app.state.looks = duplicates.Looks()

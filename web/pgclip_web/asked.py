@@ -60,7 +60,9 @@ class Asked:
             label=params.get("label", ""),
             where=params.get("filter", "").strip(),
             within=params["within"] if params.get("within") in AGES else "",
-            relevance=min(int(relevance), 100) if relevance.isdecimal() else 0,
+            relevance=min(int(relevance), 100)
+            if relevance.isdecimal() and len(relevance) < 4
+            else 0,
             hybrid="hybrid" in params,
         )
 
@@ -170,9 +172,12 @@ def _leaves(tree: dict[str, Any]) -> Iterator[str]:
 
 
 def json_of(text: str, what: str, moreover: str = "") -> Any:
-    """What JSON says. Raises InvalidItem, also for what is nested deeper than can be read."""
+    """What JSON says. Raises InvalidItem, also for what is nested deeper than can be read, and for
+    half a character, which can't be written again."""
     try:
-        return json.loads(text)
+        found = json.loads(text)
+        json.dumps(found, ensure_ascii=False).encode()
+        return found
     except (ValueError, RecursionError) as error:
         raise InvalidItem(f"{what} is no JSON: {error}. {moreover}".rstrip()) from error
 

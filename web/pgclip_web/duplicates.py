@@ -17,10 +17,11 @@ from starlette.responses import RedirectResponse, Response
 from pgclip import Client, Duplicate, InvalidItem, ItemInfo, PgclipError
 from pgclip.items import Kind
 from pgclip_web.asked import KINDS, json_of
-from pgclip_web.pages import render
+from pgclip_web.pages import render, tables, text_of
+from pgclip_web.uploads import fields
 
 _AT_ONCE = 20  # groups on a page
-_deleting = threading.Lock()  # two people may keep different ones of a group: one is left
+_SHOWN_CHARACTERS = 500  # of a text
 
 
 class Wanted(NamedTuple):
@@ -102,6 +103,7 @@ class Member(NamedTuple):
 
     duplicate: Duplicate
     item: ItemInfo
+    text: str
     size: int | None
     is_kept: bool
     mark: str
@@ -139,39 +141,53 @@ async def look(request: Request) -> Response:
 
 async def delete(request: Request) -> Response:
     """Shows what would be deleted; deletes it when that was seen."""
-    return await run_in_threadpool(_delete, request, await request.form(max_fields=10_000))
+    return await run_in_threadpool(_delete, request, await fields(request))
 
 
 def _delete(request: Request, form: FormData) -> Response:
     client: Client = request.app.state.client
     groups = [_marks(str(text)) for text in form.getlist("group")]
     kept = {str(mark) for mark in form.getlist("keep")}
-    # Of a group of which nothing is kept nothing is deleted.
-    doomed = [(group, [mark for mark in group if mark not in kept]) for group in groups
-              if any(mark in kept for mark in group)]  # fmt: skip
-    deleted, left = [], []
-    with _deleting:
-        for group, marks in doomed:
-            there = dict(_there(client, group))
-            if not any(mark in there for mark in group if mark in kept):
-                left += [(mark, "what was to be kept is gone or has changed") for mark in marks]
-                continue
-            for mark in marks:
-                if mark not in there:
-                    left.append((mark, "it is gone or has changed"))
-                    continue
-                if "sure" in form:
-                    client.delete(there[mark].key, collection=there[mark].collection)
-                deleted.append(there[mark])
+    deleted: list[ItemInfo] = []
+    left: list[tuple[str, str]] = []
+    for group in groups:
+        if kept.isdisjoint(group):  # of which nothing is kept nothing is deleted
+            continue
+        there = dict(_there(client, group))
+        doomed = [mark for mark in group if mark not in kept]
+        gone, why = _doomed(
+            client,
+            [there[mark] for mark in group if mark in kept & there.keys()],
+            [there[mark] for mark in doomed if mark in there],
+            "sure" in form,
+        )
+        deleted += gone
+        left += [(json.loads(mark)[1], why) for mark in doomed if there.get(mark) not in gone]
     return render(
         request,
         "deletions.html",
         form=[(name, str(value)) for name, value in form.multi_items() if name != "sure"],
         is_done="sure" in form,
         wanted=Wanted.from_params(form),
-        deleted=deleted,
-        left=[(json.loads(mark)[1], why) for mark, why in left],
+        deleted=[(item, "" if "sure" in form else _begin(client, item)) for item in deleted],
+        left=left,
     )
+
+
+def _doomed(
+    client: Client, kept: list[ItemInfo], others: list[ItemInfo], is_sure: bool
+) -> tuple[list[ItemInfo], str]:
+    """Of a group what goes, or would go, and why the others stay."""
+    if not kept:
+        return [], "what was to be kept is gone or has changed"
+    of_tables = tables(client)
+    free = [item for item in others if item.collection not in of_tables]
+    if is_sure:
+        gone = set(client.delete_duplicates(kept, free))
+        free = [item for item in free if (item.collection, item.key) in gone]
+    if len(free) < len(others) and {item.collection for item in others} & of_tables.keys():
+        return free, "it is a row's, which has to be deleted in its table"
+    return free, "it is gone or has changed"
 
 
 def _members(client: Client, groups: Iterable[Sequence[Duplicate]]) -> list[list[Member]]:
@@ -186,11 +202,18 @@ def _members(client: Client, groups: Iterable[Sequence[Duplicate]]) -> list[list
         best = max(there, key=lambda each: _worth(items[each.collection, each.key],
                                                   sizes.get(each.item_id)))  # fmt: skip
         found.append([
-            Member(each, item, sizes.get(each.item_id), each is best, _mark(item))
+            Member(each, item, _begin(client, item), sizes.get(each.item_id), each is best,
+                   _mark(item))
             for each in there
             for item in [items[each.collection, each.key]]
         ])  # fmt: skip
     return found
+
+
+def _begin(client: Client, item: ItemInfo) -> str:
+    """How a text begins; its key where it is not kept."""
+    text = text_of(client, item.key, item.collection) if item.kind == "text" else None
+    return item.key if text is None else text[:_SHOWN_CHARACTERS]
 
 
 def _worth(item: ItemInfo, size: int | None) -> tuple[Any, ...]:

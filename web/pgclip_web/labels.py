@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Literal
 from urllib.parse import urlencode
 
@@ -11,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from pgclip import Client, InvalidItem, LabelSet, NotFound
-from pgclip_web.pages import render
+from pgclip_web.pages import render, waited
 
 _SECONDS = 120.0  # that a page waits for a worker
 
@@ -108,10 +109,12 @@ def _promise(request: Request, form: FormData) -> Response:
     client: Client = request.app.state.client
     names = (_text(form, "set"), _text(form, "label"))
     if "withdraw" in form:
-        client.withdraw_promise(*names)
+        client.withdraw_promise(
+            *names, "recall" if _text(form, "what") == "recall" else "precision"
+        )
     else:
         try:
-            share, opinions = float(_text(form, "share")), int(_text(form, "opinions"))
+            share, opinions = float(_text(form, "share")), int(_text(form, "opinions")[:9])
         except ValueError as error:
             raise InvalidItem("a promise has a share, such as 0.95, and opinions") from error
         if _text(form, "what") == "recall":
@@ -125,7 +128,7 @@ async def teach(request: Request) -> Response:
     """Has a worker learn what was judged; shows what came of it."""
     name = _text(await request.form(), "set")
     client: Client = request.app.state.client
-    report = await run_in_threadpool(client.teach, name, timeout=_SECONDS)
+    report = await waited(request, partial(client.teach, name, timeout=_SECONDS))
     return render(request, "taught.html", name=name, report=report)
 
 
@@ -133,7 +136,7 @@ async def evaluate(request: Request) -> Response:
     """How often labels are right, in plots."""
     name = _text(await request.form(), "set")
     client: Client = request.app.state.client
-    report = await run_in_threadpool(client.evaluate, name, timeout=_SECONDS)
+    report = await waited(request, partial(client.evaluate, name, timeout=_SECONDS))
     return render(request, "evaluated.html", name=name, report=report)
 
 

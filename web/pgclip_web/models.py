@@ -4,21 +4,21 @@ import secrets
 import threading
 from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
+from functools import partial
 from math import comb
 from typing import Literal, NamedTuple
 from urllib.parse import urlencode
 
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from pgclip import Client, ComparedQuery, InvalidItem, ModelAnswer, NotFound
-from pgclip_web.pages import render
+from pgclip_web.pages import render, waited
 from pgclip_web.review import who
 
 _QUESTIONS, _ANSWERS = 30, 6
-_MOST = 16  # trials that are kept
+_MOST, _PEOPLE = 16, 100  # trials that are kept, and people in each
 Side = Literal["old", "new"]
 
 
@@ -90,7 +90,7 @@ def page(request: Request) -> Response:
 
 async def compare(request: Request) -> Response:
     """Asks both models; leads to the first question."""
-    return await run_in_threadpool(_compare, request, await request.form())
+    return await waited(request, partial(_compare, request, await request.form()))
 
 
 def _compare(request: Request, form: FormData) -> Response:
@@ -148,5 +148,7 @@ async def prefer(request: Request) -> Response:
     answer = str(form.get("answer", ""))
     if answer not in answers:
         raise InvalidItem("an answer is left, right or neither")
+    if by not in (people := {person for person, _ in found.preferred}) and len(people) >= _PEOPLE:
+        raise InvalidItem(f"{_PEOPLE} people have taken part, which are enough")
     found.preferred[by, place] = answers[answer]  # type: ignore[assignment]
     return RedirectResponse(f"trial?{urlencode({'trial': name, 'by': by})}", 303)

@@ -1,10 +1,12 @@
 """Templates: everything in them is escaped, whatever a key or a text says."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 
+from anyio.to_thread import run_sync
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
@@ -19,7 +21,11 @@ from pgclip import (
     NotFound,
     QueryFailed,
     QueueFull,
+    WaitTimeout,
 )
+from pgclip.errors import sqlstate
+
+T = TypeVar("T")
 
 _TEMPLATES = Environment(
     loader=PackageLoader("pgclip_web"),
@@ -39,7 +45,9 @@ def status_of(error: Exception | None) -> int:
             return 400
         case NotFound():
             return 404
-        case QueryFailed() | ConnectionFailed() | QueueFull():
+        case _ if sqlstate(error) == "42501":  # the role may not
+            return 403
+        case QueryFailed() | ConnectionFailed() | QueueFull() | WaitTimeout():
             return 503
         case _:
             return 500
@@ -49,6 +57,12 @@ def render(request: Request, template: str, status: int = 200, **values: Any) ->
     """A page. Links in it are relative to a folder, so that an application may be mounted."""
     values |= {"read_only": request.app.state.access.read_only}
     return HTMLResponse(_TEMPLATES.get_template(template).render(values), status)
+
+
+async def waited(request: Request, call: Callable[[], T]) -> T:
+    """What a call gives that waits for a worker: on threads of their own, few, so that the other
+    pages have theirs."""
+    return await run_sync(call, limiter=request.app.state.waiting)
 
 
 def item_named(request: Request) -> tuple[str, str]:
@@ -68,6 +82,11 @@ def text_of(client: Client, key: str, collection: str) -> str | None:
         return client.content(key, collection=collection).decode()
     except NotFound:
         return None
+
+
+def tables(client: Client) -> dict[str, str]:
+    """Collections that a table is kept in step with, and which: what is there is its rows'."""
+    return {each.collection: each.table for each in client.tables()}
 
 
 def has_original(item: ItemInfo) -> bool:

@@ -5,12 +5,12 @@ import threading
 from collections import OrderedDict
 from urllib.parse import quote
 
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from pgclip import Client, InvalidItem, NotFound
 from pgclip_web.pages import item_named, name_of
+from pgclip_web.uploads import body
 
 _MOST_BYTES = 64 * 2**20  # of one, and of all that are kept,
 _MOST = 1000  # which are so many
@@ -65,7 +65,7 @@ def thumbnail(request: Request) -> Response:
     if data is None:
         return Response(_NO_PICTURE, media_type="image/svg+xml")
     tag = f'"{hashlib.sha256(data).hexdigest()[:32]}"'
-    headers = {"ETag": tag, "Cache-Control": "private, max-age=60"}
+    headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers=headers)
     return Response(data, media_type="image/jpeg", headers=headers)
@@ -106,21 +106,10 @@ def original(request: Request) -> Response:
 
 async def take(request: Request) -> Response:
     """Takes a picture to search with; tells its name."""
-    data = await body(request)
+    data = await body(request, _MOST_BYTES)
     if not data:
         return PlainTextResponse("There is no picture in it.", 400)
     return JSONResponse({"picture": request.app.state.dropped.keep(data)})
-
-
-async def body(request: Request) -> bytes:
-    """What is sent, a few at a time: all of it is in memory. Refuses what is too large."""
-    data = bytearray()
-    async with request.app.state.uploads:
-        async for chunk in request.stream():
-            data += chunk
-            if len(data) > _MOST_BYTES:
-                raise HTTPException(413, f"A file may have {_MOST_BYTES} bytes.")
-    return bytes(data)
 
 
 def name_of_content(data: bytes) -> str:

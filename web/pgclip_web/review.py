@@ -1,6 +1,7 @@
 """The page of a review: what a person is to look at, and what they say of it."""
 
 from collections import defaultdict
+from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
 from starlette.concurrency import run_in_threadpool
@@ -13,6 +14,7 @@ from pgclip_web.labels import named
 from pgclip_web.pages import has_original, render, status_of, text_of
 
 _AT_ONCE = 20
+_LONGEST_NAME = 200
 _ANSWERS = {"yes": True, "no": False, "back": None}
 
 
@@ -96,9 +98,15 @@ def _page(
 
 
 def who(request: Request, asked: QueryParams | FormData) -> str:
-    """Who the proxy in front says it is, if there is one, and else who they say they are."""
+    """Who the proxy in front says it is, if there is one, and else who they say they are. Raises
+    InvalidItem."""
     header = request.app.state.access.user_header
-    return request.headers[header] if header else str(asked.get("by", "")).strip()
+    name = request.headers[header] if header else str(asked.get("by", "")).strip()
+    with suppress(UnicodeError):  # bytes of a header come as Latin-1, whatever they are
+        name = name.encode("latin-1").decode() if header else name
+    if len(name) > _LONGEST_NAME:
+        raise InvalidItem(f"a name has at most {_LONGEST_NAME} characters")
+    return name
 
 
 def _sitting(request: Request, asked: QueryParams | FormData) -> Sitting:
@@ -115,6 +123,7 @@ def _say(client: Client, sitting: Sitting, form: FormData) -> None:
         "key": str(form.get("key", "")),
         "by": sitting.by or None,
         "collection": str(form.get("collection", "")),
+        "content_hash": _hash(str(form.get("content", ""))),
     }
     if answer == "unsure":
         client.leave_unsure(sitting.set, label, **where)
@@ -122,6 +131,14 @@ def _say(client: Client, sitting: Sitting, form: FormData) -> None:
         client.judge(sitting.set, label, value=_ANSWERS[answer], **where)
     else:
         raise InvalidItem(f"an answer is yes, no, unsure or back, not {answer!r:.100}")
+
+
+def _hash(text: str) -> bytes | None:
+    """Of the content that one saw. Raises InvalidItem."""
+    try:
+        return bytes.fromhex(text) or None
+    except ValueError as error:
+        raise InvalidItem(f"a content is its SHA-256 in hex, not {text!r:.100}") from error
 
 
 def _shown(client: Client, draws: list[Draw]) -> list[Shown]:

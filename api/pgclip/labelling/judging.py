@@ -31,12 +31,14 @@ class Judging:
         *,
         by: str | None = None,
         collection: str = "default",
+        content_hash: bytes | None = None,
     ) -> None:
         """A person's word on whether a label is right for an item, as it is now.
 
         Said again of the same content, the later word counts; None takes it back. `by` is who says
-        so, the role of the database if nobody is named. Raises NotFound; QueryFailed if the item
-        has no vector yet; InvalidItem.
+        so, the role of the database if nobody is named. `content_hash`: of what was looked at, its
+        SHA-256; an item that has other content by now is refused. Raises NotFound; QueryFailed if
+        the item has no vector yet, or other content; InvalidItem.
         """
         if value is not None and not isinstance(value, bool):
             raise InvalidItem(f"a judgement is True, False or None, not {value!r:.100}")
@@ -44,7 +46,7 @@ class Judging:
         whose = None if by is None else name_text(by, "by")
         where = (name_text(key, "key"), value, whose, name_text(collection, "collection"))
         with self._database.transaction(f"judgement of {key!r}") as cursor:
-            cursor.execute(statements.JUDGE, (*names, *where))
+            cursor.execute(statements.JUDGE, (*names, *where, content_hash))
 
     def judge_many(
         self, judgements: Iterable[Judgement | Mapping[str, Any]]

@@ -1,7 +1,7 @@
 """What a client offers for labels that can be relied on: promises, reviews, decisions."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -52,7 +52,8 @@ class Draw:
     """What a person is to look at: whether a label is right for an item.
 
     `purpose`: "precision" or "recall" if a promise rests on it, or "learn". `score` is None where
-    nothing is known.
+    nothing is known. `content_hash`, SHA-256, is what was drawn: given to judge(), it keeps a word
+    from counting for something else.
     """
 
     item_id: int
@@ -62,6 +63,7 @@ class Draw:
     label: str
     purpose: Literal["precision", "recall", "learn"]
     score: float | None
+    content_hash: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,11 +157,14 @@ class Promising:
                     )
             return found
 
-    def withdraw_promise(self, label_set: str, label: str) -> None:
-        """Takes a label's promises back: only people decide. Raises NotFound."""
+    def withdraw_promise(
+        self, label_set: str, label: str, what: Literal["precision", "recall"] | None = None
+    ) -> None:
+        """Takes a label's promises back, of one kind or both: only people decide. Raises NotFound,
+        InvalidItem."""
         names = (name_text(label_set, "label set"), name_text(label, "label"))
         with self._database.transaction(f"promise of {label!r}") as cursor:
-            cursor.execute(statements.WITHDRAW_PROMISE, names)
+            cursor.execute(statements.WITHDRAW_PROMISE, (*names, what))
             if cursor.fetchone() != (True,):
                 raise NotFound(f"nothing is promised of label {label!r} of set {label_set!r}")
 
@@ -185,7 +190,8 @@ class Promising:
         arguments = (name_text(label_set, "label set"), whole_number(n, "n"), *names, purpose)
         with self._database.transaction("review") as cursor:
             cursor.execute(statements.REVIEW, arguments)
-            return [Draw(*row) for row in cursor.fetchall()]
+            draws = [Draw(*row) for row in cursor.fetchall()]
+            return [replace(draw, content_hash=bytes(draw.content_hash)) for draw in draws]
 
     def leave_unsure(
         self,
@@ -195,14 +201,16 @@ class Promising:
         *,
         by: str | None = None,
         collection: str = "default",
+        content_hash: bytes | None = None,
     ) -> None:
         """A person can't say: it counts against a promise that drew it, and they are not asked
-        again. Raises NotFound; QueryFailed if the item has no vector yet."""
+        again. `content_hash` as in judge(). Raises NotFound; QueryFailed if the item has no vector
+        yet, or other content."""
         names = (name_text(label_set, "label set"), name_text(label, "label"))
         whose = None if by is None else name_text(by, "by")
         where = (name_text(key, "key"), whose, name_text(collection, "collection"))
         with self._database.transaction(f"judgement of {key!r}") as cursor:
-            cursor.execute(statements.LEAVE_UNSURE, (*names, *where))
+            cursor.execute(statements.LEAVE_UNSURE, (*names, *where, content_hash))
 
     def decisions(
         self,

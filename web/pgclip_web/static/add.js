@@ -67,16 +67,20 @@ async function files(entries) {
   const found = [];
   for (const entry of entries) {
     if (!entry) continue;
-    if (entry.isFile) {
-      const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
-      found.push({ name: entry.fullPath.slice(1), file });
-      continue;
-    }
-    const reader = entry.createReader(); // gives a hundred at a time
-    for (;;) {
-      const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
-      if (!some.length) break;
-      found.push(...(await files(some)));
+    try {
+      if (entry.isFile) {
+        const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
+        found.push({ name: entry.fullPath.slice(1), file });
+        continue;
+      }
+      const reader = entry.createReader(); // gives a hundred at a time
+      for (;;) {
+        const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+        if (!some.length) break;
+        found.push(...(await files(some)));
+      }
+    } catch (error) {
+      refuse(entry.fullPath, error.message);
     }
   }
   return found;

@@ -2,7 +2,7 @@
 
 const form = document.getElementById("prefer");
 addEventListener("keydown", (event) => {
-  if (!form || event.target.matches("input, select, textarea")) return;
+  if (!form || event.repeat || event.target.matches("input, select, textarea")) return;
   if (event.ctrlKey || event.metaKey || event.altKey || event.shiftKey) return;
   const answer = { ArrowLeft: "left", ArrowRight: "right", "=": "neither" }[event.key];
   if (!answer) return;

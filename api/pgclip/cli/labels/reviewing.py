@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Any
 
 import click
 import typer
@@ -116,13 +116,16 @@ class _Sitting:
     def _say(self, draw: Draw, answer: str) -> bool:
         """Whether it could be noted."""
         where = (self._set, draw.label, draw.key)
+        seen: dict[str, Any] = {
+            "by": self._by,
+            "collection": draw.collection,
+            "content_hash": draw.content_hash,
+        }
         try:
             if answer == "u":
-                self._client.leave_unsure(*where, by=self._by, collection=draw.collection)
+                self._client.leave_unsure(*where, **seen)
             else:
-                self._client.judge(
-                    *where, _ANSWERS[answer], by=self._by, collection=draw.collection
-                )
+                self._client.judge(*where, _ANSWERS[answer], **seen)
         except PgclipError as error:
             typer.echo(f"not noted: {error}", err=True)
             return False
