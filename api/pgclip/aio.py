@@ -132,6 +132,7 @@ class AsyncClient:
     withdraw_promise = _awaited(Client.withdraw_promise)
     review = _awaited(Client.review)
     leave_unsure = _awaited(Client.leave_unsure)
+    decisions_of = _awaited(Client.decisions_of)
     decision_changes = _awaited(Client.decision_changes)
 
     async def items(

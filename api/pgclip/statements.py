@@ -209,6 +209,11 @@ DECISIONS = """
            confidence, threshold, head_version, decided_at
     FROM pgclip.decisions(%s, %s, %s, %s, %s, %s, %s)
 """
+DECISIONS_OF = """
+    SELECT item_id, collection, key, kind::text, set, label, decision, score, rests_on, share,
+           confidence, threshold, head_version, decided_at
+    FROM pgclip.decisions WHERE key = %s AND collection = %s ORDER BY set, label
+"""
 DECISION_CHANGES = """
     SELECT position, item_id, collection, key, set, label, was, now, changed_at
     FROM pgclip.decision_changes(%s, %s)

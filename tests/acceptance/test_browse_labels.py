@@ -188,6 +188,31 @@ def test_a_label_is_taught_and_checked(pages: TestClient, shown: Client, made: s
     assert f"{100 * report['accuracy']['share']:.1f}%" in found.text
 
 
+def test_a_label_is_judged_where_an_item_is_seen(
+    pages: TestClient, shown: Client, made: str
+) -> None:
+    key = "judged/3.jpg"
+    where = urlencode({"collection": "judged", "key": key})
+    shown.promise(made, "wheel", precision=0.9)
+    page = pages.get(f"/item?{where}").text
+    assert "nothing yet" in page
+    form = re.findall(r'<form method="post" action="judge".*?</form>', page, re.DOTALL)
+    field = re.compile(r'name="(\w+)" value="([^"]*)"')
+    rows = [{name: unescape(value) for name, value in field.findall(each)} for each in form]
+    one = next(each for each in rows if (each["set"], each["of"]) == (made, "wheel"))
+    again = pages.post("/judge", data={**one, "by": "fay", "answer": "no"})
+    assert "what people said" in again.text
+    assert "<script>alert" not in again.text
+    assert judgements(shown, made) == [(key, "wheel", False, "fay")]
+    (decided,) = [each for each in shown.decisions_of(key, collection="judged")
+                  if (each.set, each.label) == (made, "wheel")]  # fmt: skip
+    assert (decided.decision, decided.rests_on) == ("no", "judgement")
+    assert shown.decisions_of("no such item") == []
+    refused = pages.post("/judge", data={**one, "answer": "yes", "key": "gone"})
+    assert refused.status_code == 404
+    assert "did not work" in refused.text
+
+
 def test_a_promise_is_asked_for_and_taken_back(pages: TestClient, shown: Client, made: str) -> None:
     form = {"set": made, "label": "wheel", "what": "precision", "share": "0.9", "opinions": "1"}
     page = pages.post("/promise", data=form)

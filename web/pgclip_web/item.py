@@ -31,6 +31,7 @@ def page(request: Request) -> Response:
         nearest=[(kind, _nearest(client, key, collection, kind)) for kind in KINDS]
         if is_found
         else [],
+        decisions=client.decisions_of(key, collection=collection),
         duplicates=client.duplicates_of(key, collection=collection) if is_found else [],
     )
 

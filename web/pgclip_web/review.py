@@ -3,11 +3,12 @@
 from collections import defaultdict
 from contextlib import suppress
 from typing import Any, Literal, NamedTuple
+from urllib.parse import urlencode
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, QueryParams
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from pgclip import Client, Draw, InvalidItem, ItemInfo, PgclipError
 from pgclip_web.labels import named
@@ -70,8 +71,13 @@ def _draw(request: Request, form: FormData) -> Response:
 
 
 def _judge(request: Request, form: FormData) -> Response:
+    client: Client = request.app.state.client
+    if "page" in form:  # of an item, to which it leads back
+        _say(client, _sitting(request, form), form)
+        item = {name: str(form.get(name, "")) for name in ("collection", "key")}
+        return RedirectResponse(f"item?{urlencode(item)}", 303)
     try:
-        _say(request.app.state.client, _sitting(request, form), form)
+        _say(client, _sitting(request, form), form)
     except PgclipError as error:
         return JSONResponse({"error": str(error)}, status_of(error))
     return JSONResponse({})

@@ -237,6 +237,14 @@ class Promising:
                 return
             after, after_label = rows[-1].item_id, rows[-1].label
 
+    def decisions_of(self, key: str, *, collection: str = "default") -> list[Decided]:
+        """What is decided of an item, and what it rests on: of each label of a set that decides, or
+        of which something is promised. None of an item that is not there. Raises InvalidItem."""
+        where = (name_text(key, "key"), name_text(collection, "collection"))
+        with self._database.transaction("decisions") as cursor:
+            cursor.execute(statements.DECISIONS_OF, where)
+            return [Decided(*row) for row in cursor.fetchall()]
+
     def decision_changes(self, after: int = 0, limit: int = 1000) -> list[DecisionChange]:
         """What has changed since a position, the `position` of the last change that one has dealt
         with: from 0 all that is kept, which is thirty days. Who waits can LISTEN to

@@ -141,6 +141,9 @@ for (const picture of document.querySelectorAll("img[data-small]")) {
   picture.addEventListener("error", small);
 }
 
+// Who one is, as one said in a review.
+for (const by of document.querySelectorAll("[data-by]")) by.value = keep("pgclip by") ?? "";
+
 // What takes a while says so, and is not asked for twice.
 for (const form of document.querySelectorAll("form[data-waits]")) {
   form.addEventListener("submit", () => {
