@@ -21,6 +21,7 @@ from pgclip_web import (
     facets,
     item,
     labels,
+    looking,
     models,
     pictures,
     review,
@@ -92,7 +93,7 @@ def create_app(client: Client | None = None, *, access: Access | None = None) ->
     app.state.waiting = CapacityLimiter(_WAITING)
     app.state.uploads = asyncio.Semaphore(_UPLOADS)
     app.state.trials = models.Trials()
-    app.state.looks = duplicates.Looks()
+    app.state.looks = looking.Looks()
     return app
 
 

@@ -1,101 +1,23 @@
 """The page of duplicates: groups side by side, which of each to keep, and what would be deleted."""
 
 import json
-import threading
-import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
-from urllib.parse import urlencode
+from typing import Any, NamedTuple
 
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import FormData, QueryParams
+from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from pgclip import Client, Duplicate, InvalidItem, ItemInfo, PgclipError
-from pgclip.items import Kind
-from pgclip_web.asked import KINDS, json_of
+from pgclip import Client, Duplicate, InvalidItem, ItemInfo
+from pgclip_web.asked import json_of
+from pgclip_web.looking import Look, Wanted
 from pgclip_web.pages import render, tables, text_of
 from pgclip_web.uploads import fields
 
 _AT_ONCE = 20  # groups on a page
 _SHOWN_CHARACTERS = 500  # of a text
-
-
-class Wanted(NamedTuple):
-    """Among what duplicates are looked for, and how alike they are."""
-
-    collection: str
-    kind: Kind | None
-    min_score: float
-
-    @classmethod
-    def from_params(cls, params: QueryParams | FormData) -> Self:
-        """Raises InvalidItem."""
-        try:
-            score = float(str(params.get("min_score") or 0.95))
-        except ValueError as error:
-            raise InvalidItem("a cosine is a number, such as 0.95") from error
-        kind = next((each for each in KINDS if each == params.get("kind")), None)
-        return cls(str(params.get("collection", "")), kind, score)
-
-    def address(self, **more: object) -> str:
-        """The query string."""
-        named = {name: value for name, value in self._asdict().items() if value}
-        return "?" + urlencode({**named, **more})
-
-
-@dataclass
-class Look:
-    """Looking for the groups of all items, which takes minutes where there are very many."""
-
-    began: float
-    groups: Sequence[Sequence[Duplicate]] | None = None
-    error: PgclipError | None = None
-
-    @property
-    def seconds(self) -> int:
-        """How long it has been going on."""
-        return int(time.monotonic() - self.began)
-
-
-class Looks:
-    """What was looked for last, for all who open the page. Thread-safe."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._wanted: Wanted | None = None
-        self._look: Look | None = None
-
-    def of(self, wanted: Wanted) -> Look | None:
-        """The look for it, if it is the last one."""
-        with self._lock:
-            return self._look if wanted == self._wanted else None
-
-    def begin(self, wanted: Wanted, client: Client) -> None:
-        """Raises InvalidItem while another is going on."""
-        with self._lock:
-            if self._look and self._look.groups is None and self._look.error is None:
-                if wanted == self._wanted:
-                    return
-                raise InvalidItem("somebody is looking for other duplicates: wait until that ends")
-            self._wanted, self._look = wanted, Look(time.monotonic())
-        arguments = (self._look, wanted, client)
-        threading.Thread(target=_look, args=arguments, name="duplicates", daemon=True).start()
-
-
-def _look(look: Look, wanted: Wanted, client: Client) -> None:
-    try:
-        look.groups = client.duplicate_groups(
-            collection=wanted.collection or None, kind=wanted.kind, min_score=wanted.min_score
-        )
-    except PgclipError as error:
-        look.error = error
-    except Exception as error:  # the page says it, whatever it is
-        look.error = PgclipError(f"{type(error).__name__}: {error}")
-        raise
 
 
 class Member(NamedTuple):
@@ -148,6 +70,7 @@ def _delete(request: Request, form: FormData) -> Response:
     client: Client = request.app.state.client
     groups = [_marks(str(text)) for text in form.getlist("group")]
     kept = {str(mark) for mark in form.getlist("keep")}
+    of_tables = tables(client)
     deleted: list[ItemInfo] = []
     left: list[tuple[str, str]] = []
     for group in groups:
@@ -159,6 +82,7 @@ def _delete(request: Request, form: FormData) -> Response:
             client,
             [there[mark] for mark in group if mark in kept & there.keys()],
             [there[mark] for mark in doomed if mark in there],
+            of_tables,
             "sure" in form,
         )
         deleted += gone
@@ -175,12 +99,15 @@ def _delete(request: Request, form: FormData) -> Response:
 
 
 def _doomed(
-    client: Client, kept: list[ItemInfo], others: list[ItemInfo], is_sure: bool
+    client: Client,
+    kept: list[ItemInfo],
+    others: list[ItemInfo],
+    of_tables: dict[str, str],
+    is_sure: bool,
 ) -> tuple[list[ItemInfo], str]:
     """Of a group what goes, or would go, and why the others stay."""
     if not kept:
         return [], "what was to be kept is gone or has changed"
-    of_tables = tables(client)
     free = [item for item in others if item.collection not in of_tables]
     if is_sure:
         gone = set(client.delete_duplicates(kept, free))
