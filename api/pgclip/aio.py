@@ -124,6 +124,7 @@ class AsyncClient:
     relabel = _awaited(Client.relabel)
     judge = _awaited(Client.judge)
     judge_many = _awaited(Client.judge_many)
+    judgements_of = _awaited(Client.judgements_of)
     judgements = _awaited(Client.judgements)
     teach = _awaited(Client.teach)
     evaluate = _awaited(Client.evaluate)

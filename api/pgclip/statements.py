@@ -209,6 +209,12 @@ DECISIONS = """
            confidence, threshold, head_version, decided_at
     FROM pgclip.decisions(%s, %s, %s, %s, %s, %s, %s)
 """
+JUDGEMENTS_OF = """
+    SELECT set, label, collection, key, kind, value, judge, judged_at,
+           encode(content_hash, 'hex'), counts, is_archived
+    FROM pgclip.judgements
+    WHERE key = %s AND collection = %s AND counts AND NOT is_archived ORDER BY set, label, judge
+"""
 DECISIONS_OF = """
     SELECT item_id, collection, key, kind::text, set, label, decision, score, rests_on, share,
            confidence, threshold, head_version, decided_at

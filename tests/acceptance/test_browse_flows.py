@@ -68,7 +68,7 @@ def test_from_nothing_to_a_taught_label(
 ) -> None:  # fmt: skip
     start_worker(database_url, REAL, PGCLIP_MODEL=str(DEMO_MODEL))
     browser.get(f"{address}/")
-    click(browser, "nav a[href=add]")
+    click(browser, "main a[href=add]")
     by_name(browser, "collection").clear()
     by_name(browser, "collection").send_keys("mine")
     files = "\n".join(str(file) for file in sorted(folder.iterdir()))
@@ -76,7 +76,8 @@ def test_from_nothing_to_a_taught_label(
     click(browser, "#add button")
     eventually(lambda: "25 of 26 added, 1 refused" in told(browser))
     assert "broken.txt" in seen(browser, "#refused li")[0].text
-    eventually(lambda: client.count(collection="mine")["done"] == 25)
+    eventually(lambda: "workers are done" in told(browser))
+    assert client.count(collection="mine")["done"] == 25
 
     click(browser, "nav a[href=labels]")
     by_name(browser, "set").send_keys("kinds")

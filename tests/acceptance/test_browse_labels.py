@@ -199,11 +199,14 @@ def test_a_label_is_judged_where_an_item_is_seen(
     form = re.findall(r'<form method="post" action="judge".*?</form>', page, re.DOTALL)
     field = re.compile(r'name="(\w+)" value="([^"]*)"')
     rows = [{name: unescape(value) for name, value in field.findall(each)} for each in form]
-    one = next(each for each in rows if (each["set"], each["of"]) == (made, "wheel"))
+    one = next(each for each in rows if (each["set"], each.get("of")) == (made, "wheel"))
     again = pages.post("/judge", data={**one, "by": "fay", "answer": "no"})
     assert "what people said" in again.text
     assert "<script>alert" not in again.text
     assert judgements(shown, made) == [(key, "wheel", False, "fay")]
+    assert "fay: no, wheel" in again.text
+    said = shown.judgements_of(key, collection="judged")
+    assert [(each.judge, each.value) for each in said if each.set == made] == [("fay", False)]
     (decided,) = [each for each in shown.decisions_of(key, collection="judged")
                   if (each.set, each.label) == (made, "wheel")]  # fmt: skip
     assert (decided.decision, decided.rests_on) == ("no", "judgement")

@@ -219,6 +219,24 @@ def test_no_token_leads_elsewhere(pages: TestClient) -> None:
             assert answer.headers["location"].startswith("./")
 
 
+def test_an_item_is_deleted(pages: TestClient, shown: Client) -> None:
+    shown.submit_text("a text", key=HOSTILE, collection="deleted").wait(60)
+    where = urlencode({"collection": "deleted", "key": HOSTILE})
+    page = pages.get(f"/item?{where}").text
+    assert "Delete it" in page
+    assert "<script>alert" not in page
+    assert pages.post(f"/delete?{where}").status_code == 200
+    assert list(shown.items(collection="deleted")) == []
+    assert pages.post(f"/delete?{where}").status_code == 404
+    with TestClient(create_app(shown, access=Access(read_only=True)), headers=HERE) as reading:
+        assert reading.post(f"/delete?{where}").status_code == 403
+
+
+def test_what_was_added_is_followed(pages: TestClient, shown: Client) -> None:
+    counts = pages.get("/counts?collection=various").json()
+    assert counts == shown.count(collection="various")
+
+
 def test_a_form_of_files_without_scripts(pages: TestClient, shown: Client) -> None:
     files = [("file", ("x.jpg", jpeg(3))), ("file", ("no.md", b"")), ("file", ("y.md", b"# w"))]
     answer = pages.post("/add", data={"collection": "form"}, files=files)

@@ -59,6 +59,8 @@ def create_app(client: Client | None = None, *, access: Access | None = None) ->
             Route("/facets", facets.page),
             Route("/item", item.page, methods=["GET"]),
             Route("/item", item.change, methods=["POST"]),
+            Route("/delete", item.delete, methods=["POST"]),
+            Route("/counts", state.counts),
             Route("/thumbnail", pictures.thumbnail),
             Route("/original", pictures.original),
             Route("/pictures", pictures.take, methods=["POST"]),

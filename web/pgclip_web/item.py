@@ -10,8 +10,8 @@ from starlette.responses import RedirectResponse, Response
 
 from pgclip import Client, InvalidItem, Like
 from pgclip.items import Kind
-from pgclip_web.asked import KINDS, json_of
-from pgclip_web.pages import item_named, render, text_of
+from pgclip_web.asked import KINDS, Asked, json_of
+from pgclip_web.pages import item_named, render, tables, text_of
 
 _NEAREST = 12
 
@@ -31,6 +31,8 @@ def page(request: Request) -> Response:
         nearest=[(kind, _nearest(client, key, collection, kind)) for kind in KINDS]
         if is_found
         else [],
+        said=client.judgements_of(key, collection=collection),
+        sets=[each for each in client.label_sets() if each.applies_to in ("both", item.kind)],
         decisions=client.decisions_of(key, collection=collection),
         duplicates=client.duplicates_of(key, collection=collection) if is_found else [],
     )
@@ -57,6 +59,16 @@ def _change(request: Request, shown: str, given: str) -> Response:
     gone = [name for name in before if name not in wanted]
     client.update_metadata(key, set=changed, remove=gone, collection=collection)
     return RedirectResponse(f"item?{urlencode({'collection': collection, 'key': key})}", 303)
+
+
+def delete(request: Request) -> Response:
+    """Deletes it; leads to what else is in its collection."""
+    client: Client = request.app.state.client
+    key, collection = item_named(request)
+    if table := tables(client).get(collection):
+        raise InvalidItem(f"it is a row's of table {table}: delete that")
+    client.delete(key, collection=collection)
+    return RedirectResponse(f"./{Asked(collection=collection).address()}", 303)
 
 
 def _metadata(text: str) -> dict[str, Any]:

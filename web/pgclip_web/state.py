@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from pgclip import Client, Segment
 from pgclip_web.pages import render
@@ -43,6 +43,12 @@ def page(request: Request) -> Response:
         segments=_by_state(client.segments()),
         retried=request.query_params.get("retried"),
     )
+
+
+def counts(request: Request) -> Response:
+    """How many items of a collection are in which state, for who waits for what was added."""
+    client: Client = request.app.state.client
+    return JSONResponse(client.count(collection=request.query_params.get("collection")))
 
 
 async def retry(request: Request) -> Response:

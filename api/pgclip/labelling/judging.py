@@ -76,6 +76,13 @@ class Judging:
             cursor.execute(statements.JUDGEMENTS, (label_set, label_set))
             return [Judgement(*row) for row in cursor.fetchall()]
 
+    def judgements_of(self, key: str, *, collection: str = "default") -> list[Judgement]:
+        """What people said of an item as it is now. Raises InvalidItem."""
+        where = (name_text(key, "key"), name_text(collection, "collection"))
+        with self._database.transaction("judgements") as cursor:
+            cursor.execute(statements.JUDGEMENTS_OF, where)
+            return [Judgement(*row) for row in cursor.fetchall()]
+
     def teach(
         self,
         label_set: str,

@@ -29,12 +29,36 @@ async function add(files) {
       tell();
     }
   };
+  const before = await counts(collection);
   await Promise.all(Array.from({ length: AT_ONCE }, work));
-  if (!added) return;
-  const link = document.createElement("a");
-  link.href = `.?${new URLSearchParams({ collection })}`;
-  link.textContent = "See them";
-  told.append(". ", link);
+  progress.hidden = true;
+  if (added) await follow(collection, `${told.textContent}; `, before?.failed ?? 0);
+}
+
+// What was added is found once a worker has encoded it.
+async function follow(collection, said, failedBefore) {
+  for (;;) {
+    const now = await counts(collection);
+    const waiting = now ? now.queued + now.leased : 0;
+    const failed = now ? now.failed - failedBefore : 0;
+    told.textContent = said + (waiting ? `${waiting} wait for a worker` : "workers are done");
+    if (failed > 0) told.append(`, ${failed} failed: `, link("state", "see why"));
+    told.append(". ", link(`.?${new URLSearchParams({ collection })}`, "See them"));
+    if (!waiting) return;
+    await new Promise((resume) => setTimeout(resume, 1000));
+  }
+}
+
+async function counts(collection) {
+  const answer = await fetch(`counts?${new URLSearchParams({ collection })}`).catch(() => null);
+  return answer?.ok ? answer.json() : null;
+}
+
+function link(address, words) {
+  const made = document.createElement("a");
+  made.href = address;
+  made.textContent = words;
+  return made;
 }
 
 async function send({ name, file }, collection) {

@@ -50,6 +50,7 @@ function show(place) {
 }
 
 function visit(place) {
+  list.classList.remove("over");
   show(place);
   revisited = cards[now];
 }
@@ -65,7 +66,12 @@ function tell() {
   progress.value = said.length;
   back.disabled = !said.length;
   const left = cards.length - said.length;
-  told.textContent = left ? `${said.length} of ${cards.length} judged` : "All judged. More, or teach?";
+  const yes = said.filter((card) => card.dataset.said === "yes").length;
+  const no = said.filter((card) => card.dataset.said === "no").length;
+  told.textContent = left
+    ? `${said.length} of ${cards.length} judged`
+    : `All judged: ${yes} yes, ${no} no. Teach (t), or more?`;
+  list.classList.toggle("over", !left);
 }
 
 function mark(card, value) {
@@ -86,7 +92,10 @@ function answer(card, value) {
   const first = left < 0 ? cards.findIndex((each) => !each.dataset.said) : left;
   revisited = null;
   if (first >= 0) show(first);
-  else begin.querySelector("button").focus();
+  else {
+    begin.querySelector("button").focus({ preventScroll: true });
+    told.scrollIntoView({ block: "center" });
+  }
 }
 
 function takeBack() {
@@ -170,6 +179,7 @@ if (cards.length) {
     if (value && cards[now].dataset.said && revisited !== cards[now]) return; // all are judged
     if (value) answer(cards[now], value);
     else if (event.key === "b") takeBack();
+    else if (event.key === "t" && said.length) document.getElementById("teach").requestSubmit();
     else if (event.key === "g") choose(list.classList.contains("single"));
     else if (event.key === "ArrowRight") visit(now + 1);
     else if (event.key === "ArrowLeft") visit(now - 1);
