@@ -99,7 +99,8 @@ def test_a_page(browser: Chrome, address: str, page: str, scheme: str) -> None:
         eventually(lambda: bool(seen(browser, ".draw")))
     elif page == "duplicates":
         click(browser, "main form button")
-        eventually(lambda: bool(seen(browser, ".group")))
+        eventually(lambda: bool(seen(browser, ".group, main [role=alert]")))
+        assert [each.text for each in seen(browser, "main [role=alert]")] == []
     elif page == "set":
         for each in seen(browser, "details"):
             browser.execute_script("arguments[0].open = true", each)

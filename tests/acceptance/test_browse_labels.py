@@ -25,10 +25,10 @@ HOSTILE = "\"><script>alert(1)</script>{{7*7}}'&"
 @pytest.fixture(scope="module")
 def shown(live: Live) -> Client:
     live.client.submit_many(
-        {"image": jpeg(5000 + n, 160, 120), "key": f"judged/{n}.jpg", "collection": "judged"}
+        {"image": jpeg(5000 + n, 160, 120), "key": f"judged/{n}.jpg", "collection": "judged here"}
         for n in range(60)
     ).wait(120)
-    live.client.submit_text(HOSTILE, key=HOSTILE, collection="judged").wait(60)
+    live.client.submit_text(HOSTILE, key=HOSTILE, collection="judged here").wait(60)
     return live.client
 
 
@@ -133,8 +133,8 @@ def test_an_answer_is_for_what_was_seen(pages: TestClient, shown: Client, made: 
     labelled(shown, made)
     page = pages.post("/review", data={"set": made, "by": "eva", "label": "wheel"}).text
     one = next(each for each in drawn(page) if each["key"].endswith(".jpg"))
-    before = shown.content(one["key"], collection="judged")
-    shown.submit_image(jpeg(5999), key=one["key"], collection="judged").wait(60)
+    before = shown.content(one["key"], collection="judged here")
+    shown.submit_image(jpeg(5999), key=one["key"], collection="judged here").wait(60)
     try:
         for answer in ("yes", "unsure"):
             refused = pages.post("/judge", data={**one, "answer": answer})
@@ -145,7 +145,7 @@ def test_an_answer_is_for_what_was_seen(pages: TestClient, shown: Client, made: 
             pages.post("/judge", data={**one, "content": "x", "answer": "yes"}).status_code == 400
         )
     finally:
-        shown.submit_image(before, key=one["key"], collection="judged").wait(60)
+        shown.submit_image(before, key=one["key"], collection="judged here").wait(60)
 
 
 def test_two_people_get_different_draws(pages: TestClient, shown: Client, made: str) -> None:
@@ -173,7 +173,7 @@ def test_the_proxy_says_who_judges(shown: Client, pages: TestClient, made: str) 
 
 def test_a_label_is_taught_and_checked(pages: TestClient, shown: Client, made: str) -> None:
     for n in range(24):
-        shown.judge(made, "wheel", f"judged/{n}.jpg", n % 2 == 0, by="dora", collection="judged")
+        shown.judge(made, "wheel", f"judged/{n}.jpg", n % 2 == 0, by="dora", collection="judged here")
     page = pages.get(f"/labels?{urlencode({'set': made})}").text
     assert "Teach" in page
     taught = pages.post("/teach", data={"set": made})
@@ -192,7 +192,7 @@ def test_a_label_is_judged_where_an_item_is_seen(
     pages: TestClient, shown: Client, made: str
 ) -> None:
     key = "judged/3.jpg"
-    where = urlencode({"collection": "judged", "key": key})
+    where = urlencode({"collection": "judged here", "key": key})
     shown.promise(made, "wheel", precision=0.9)
     page = pages.get(f"/item?{where}").text
     assert "nothing yet" in page
@@ -205,9 +205,9 @@ def test_a_label_is_judged_where_an_item_is_seen(
     assert "<script>alert" not in again.text
     assert judgements(shown, made) == [(key, "wheel", False, "fay")]
     assert "fay: no, wheel" in again.text
-    said = shown.judgements_of(key, collection="judged")
+    said = shown.judgements_of(key, collection="judged here")
     assert [(each.judge, each.value) for each in said if each.set == made] == [("fay", False)]
-    (decided,) = [each for each in shown.decisions_of(key, collection="judged")
+    (decided,) = [each for each in shown.decisions_of(key, collection="judged here")
                   if (each.set, each.label) == (made, "wheel")]  # fmt: skip
     assert (decided.decision, decided.rests_on) == ("no", "judgement")
     assert shown.decisions_of("no such item") == []
@@ -263,7 +263,7 @@ def test_nothing_is_judged_where_nothing_can_be_changed(shown: Client, made: str
     with TestClient(app, headers=HERE) as pages:
         assert "can be judged" in pages.get(f"/review?{urlencode({'set': made})}").text
         where: dict[str, Any] = {"set": made, "of": "wheel", "key": "judged/1.jpg"}
-        where |= {"collection": "judged", "answer": "yes"}
+        where |= {"collection": "judged here", "answer": "yes"}
         for path in ("/judge", "/review", "/teach", "/labels", "/promise"):
             assert pages.post(path, data=where).status_code == 403
         page = pages.get(f"/labels?{urlencode({'set': made})}").text
