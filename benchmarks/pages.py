@@ -34,7 +34,8 @@ _PAINTED = """
     const [page] = performance.getEntriesByType("navigation");
     const parts = performance.getEntriesByType("resource");
     const [paint] = performance.getEntriesByName("first-contentful-paint");
-    if (!paint) return null; // a moment later
+    const pictures = [...document.images].filter((each) => each.loading !== "lazy" || each.currentSrc);
+    if (!paint || !pictures.every((each) => each.complete)) return null; // a moment later
     const bytes = (entry) => entry.transferSize;
     return [parts.length + 1, parts.map(bytes).reduce((a, b) => a + b, bytes(page)),
             page.responseEnd - page.requestStart, paint.startTime,
@@ -158,6 +159,7 @@ def in_a_browser(address: str) -> list[Figure]:
     browser = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
     rows = []
     try:
+        browser.execute_cdp_cmd("Network.enable", {})
         browser.execute_cdp_cmd("Network.setCacheDisabled", {"cacheDisabled": True})
         for _ in range(TIMES):
             browser.get(f"{address}/?kind=image&q=a+boat+on+a+river")
