@@ -2,8 +2,10 @@
 
 import json
 import re
+import threading
 from collections.abc import Callable, Iterator
 from html import unescape
+from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
@@ -127,6 +129,31 @@ def test_two_who_keep_different_ones_leave_one(
         sent(pages, others, ("keep", next(m for m in marks if json.loads(m)[1] == key)),
              ("sure", "1"))  # fmt: skip
     assert keys(shown, request.node.name) == {"a", "oldest", "younger", "alone"}
+
+
+def test_a_look_that_ends_while_its_page_is_made(
+    pages: TestClient, shown: Client, monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:  # fmt: skip
+    wanted = {"collection": request.node.name, "min_score": "0.999"}
+    may_end = threading.Event()
+    groups, collections = shown.duplicate_groups, shown.collections
+
+    def waits(**options: Any) -> Any:
+        may_end.wait(30)
+        return groups(**options)
+
+    def ends(*_: object) -> Any:  # the page asks for these after it has looked at the groups
+        may_end.set()
+        look = pages.app.state.looks._look  # type: ignore[attr-defined]
+        eventually(lambda: look is None or look.groups is not None)
+        return collections()
+
+    monkeypatch.setattr(shown, "duplicate_groups", waits)
+    pages.post("/duplicates", data=wanted, follow_redirects=False)
+    monkeypatch.setattr(shown, "collections", ends)
+    assert "Looking" in pages.get("/duplicates", params=wanted).text
+    assert 'class="group"' in pages.get("/duplicates", params=wanted).text
 
 
 def test_what_makes_no_sense_is_said(pages: TestClient, shown: Client) -> None:

@@ -173,7 +173,9 @@ def test_the_proxy_says_who_judges(shown: Client, pages: TestClient, made: str) 
 
 def test_a_label_is_taught_and_checked(pages: TestClient, shown: Client, made: str) -> None:
     for n in range(24):
-        shown.judge(made, "wheel", f"judged/{n}.jpg", n % 2 == 0, by="dora", collection="judged here")
+        shown.judge(
+            made, "wheel", f"judged/{n}.jpg", n % 2 == 0, by="dora", collection="judged here"
+        )
     page = pages.get(f"/labels?{urlencode({'set': made})}").text
     assert "Teach" in page
     taught = pages.post("/teach", data={"set": made})

@@ -36,7 +36,9 @@ def page(request: Request) -> Response:
     client: Client = request.app.state.client
     wanted = Wanted.from_params(request.query_params)
     look: Look | None = request.app.state.looks.of(wanted)
-    groups = (look and look.groups) or []
+    # Once: while the page is made the look may end.
+    found, error = (look.groups, look.error) if look else (None, None)
+    groups = found or []
     first = min(_whole(request.query_params.get("first", "0")), max(0, len(groups) - 1))
     first -= first % _AT_ONCE
     shown = groups[first : first + _AT_ONCE]
@@ -46,6 +48,8 @@ def page(request: Request) -> Response:
         wanted=wanted,
         collections=client.collections(),
         look=look,
+        error=error,
+        is_looking=look is not None and found is None and error is None,
         count=len(groups),
         first=first,
         at_once=_AT_ONCE,
