@@ -133,8 +133,8 @@ def test_an_answer_is_for_what_was_seen(pages: TestClient, shown: Client, made: 
     labelled(shown, made)
     page = pages.post("/review", data={"set": made, "by": "eva", "label": "wheel"}).text
     one = next(each for each in drawn(page) if each["key"].endswith(".jpg"))
-    before = shown.content(one["key"], collection="judged here")
-    shown.submit_image(jpeg(5999), key=one["key"], collection="judged here").wait(60)
+    before = shown.content(one["key"], collection=one["collection"])
+    shown.submit_image(jpeg(5999), key=one["key"], collection=one["collection"]).wait(60)
     try:
         for answer in ("yes", "unsure"):
             refused = pages.post("/judge", data={**one, "answer": answer})
@@ -145,7 +145,7 @@ def test_an_answer_is_for_what_was_seen(pages: TestClient, shown: Client, made: 
             pages.post("/judge", data={**one, "content": "x", "answer": "yes"}).status_code == 400
         )
     finally:
-        shown.submit_image(before, key=one["key"], collection="judged here").wait(60)
+        shown.submit_image(before, key=one["key"], collection=one["collection"]).wait(60)
 
 
 def test_two_people_get_different_draws(pages: TestClient, shown: Client, made: str) -> None:
