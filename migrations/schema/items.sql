@@ -120,7 +120,7 @@ $$;
 -- How many bytes of items are kept, of those of which any are; without reading them.
 CREATE FUNCTION pgclip.content_sizes(items bigint[]) RETURNS TABLE (item_id bigint, bytes int)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    SELECT i.id, octet_length(o.data)
+    SELECT i.id, o.size
     FROM unnest(items) n(id)
     CROSS JOIN LATERAL (SELECT * FROM pgclip.item WHERE id = n.id OFFSET 0) i
     CROSS JOIN LATERAL (SELECT * FROM pgclip.content

@@ -1,8 +1,7 @@
 """The page of duplicates: groups side by side, which of each to keep, and what would be deleted."""
 
 import json
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from starlette.concurrency import run_in_threadpool
@@ -13,7 +12,7 @@ from starlette.responses import RedirectResponse, Response
 from pgclip import Client, Duplicate, InvalidItem, ItemInfo
 from pgclip_web.asked import json_of
 from pgclip_web.looking import Look, Wanted
-from pgclip_web.pages import render, tables, text_of
+from pgclip_web.pages import items_named, render, tables, text_of
 from pgclip_web.uploads import fields
 
 _AT_ONCE = 20  # groups on a page
@@ -77,10 +76,10 @@ def _delete(request: Request, form: FormData) -> Response:
     of_tables = tables(client)
     deleted: list[ItemInfo] = []
     left: list[tuple[str, str]] = []
+    there = _there(client, [mark for group in groups for mark in group])
     for group in groups:
         if kept.isdisjoint(group):  # of which nothing is kept nothing is deleted
             continue
-        there = dict(_there(client, group))
         doomed = [mark for mark in group if mark not in kept]
         gone, why = _doomed(
             client,
@@ -121,12 +120,12 @@ def _doomed(
     return free, "it is gone or has changed"
 
 
-def _members(client: Client, groups: Iterable[Sequence[Duplicate]]) -> list[list[Member]]:
+def _members(client: Client, groups: Sequence[Sequence[Duplicate]]) -> list[list[Member]]:
     """Groups of which at least two are still there, with what tells which one to keep."""
     found = []
     sizes = client.content_sizes(each.item_id for group in groups for each in group)
+    items = items_named(client, ((each.collection, each.key) for group in groups for each in group))
     for group in groups:
-        items = _items(client, ((each.collection, each.key) for each in group))
         there = [each for each in group if (each.collection, each.key) in items]
         if len(there) < 2:
             continue
@@ -152,17 +151,6 @@ def _worth(item: ItemInfo, size: int | None) -> tuple[Any, ...]:
     return bool(item.metadata), size or 0, -item.created_at.timestamp()
 
 
-def _items(client: Client, names: Iterable[tuple[str, str]]) -> dict[tuple[str, str], ItemInfo]:
-    keys = defaultdict[str, list[str]](list)
-    for collection, key in names:
-        keys[collection].append(key)
-    return {
-        (name, item.key): item
-        for name, some in keys.items()
-        for item in client.items(collection=name, keys=some)
-    }
-
-
 def _mark(item: ItemInfo) -> str:
     """An item and what it is now."""
     return json.dumps([item.collection, item.key, item.updated_at.isoformat()])
@@ -178,12 +166,11 @@ def _marks(text: str) -> list[str]:
     return list(marks)
 
 
-def _there(client: Client, marks: Sequence[str]) -> list[tuple[str, ItemInfo]]:
+def _there(client: Client, marks: Sequence[str]) -> dict[str, ItemInfo]:
     """Of these, those that are as they were when somebody saw them."""
-    names = [tuple(json.loads(mark)[:2]) for mark in marks]
-    items = _items(client, names)
-    return [(mark, items[name]) for mark, name in zip(marks, names, strict=True)
-            if name in items and _mark(items[name]) == mark]  # fmt: skip
+    items = items_named(client, (tuple(json.loads(mark)[:2]) for mark in marks))
+    as_they_are = {_mark(item): item for item in items.values()}
+    return {mark: as_they_are[mark] for mark in marks if mark in as_they_are}
 
 
 def _whole(text: str) -> int:

@@ -1,7 +1,8 @@
 """Templates: everything in them is escaped, whatever a key or a text says."""
 
 import json
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlencode
@@ -87,6 +88,20 @@ def text_of(client: Client, key: str, collection: str) -> str | None:
 def tables(client: Client) -> dict[str, str]:
     """Collections that a table is kept in step with, and which: what is there is its rows'."""
     return {each.collection: each.table for each in client.tables()}
+
+
+def items_named(
+    client: Client, names: Iterable[tuple[str, str]]
+) -> dict[tuple[str, str], ItemInfo]:
+    """Items by their collections and keys, as far as they are there."""
+    keys = defaultdict[str, list[str]](list)
+    for collection, key in names:
+        keys[collection].append(key)
+    return {
+        (name, item.key): item
+        for name, some in keys.items()
+        for item in client.items(collection=name, keys=some)
+    }
 
 
 def has_original(item: ItemInfo) -> bool:

@@ -1,6 +1,5 @@
 """The page of a review: what a person is to look at, and what they say of it."""
 
-from collections import defaultdict
 from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlencode
@@ -10,9 +9,9 @@ from starlette.datastructures import FormData, QueryParams
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from pgclip import Client, Draw, InvalidItem, ItemInfo, PgclipError
+from pgclip import Client, Draw, InvalidItem, PgclipError
 from pgclip_web.labels import named
-from pgclip_web.pages import has_original, render, status_of, text_of
+from pgclip_web.pages import has_original, items_named, render, status_of, text_of
 
 _AT_ONCE = 20
 _LONGEST_NAME = 200
@@ -149,14 +148,7 @@ def _hash(text: str) -> bytes | None:
 
 def _shown(client: Client, draws: list[Draw]) -> list[Shown]:
     """Without those that have been deleted meanwhile."""
-    keys = defaultdict[str, list[str]](list)
-    for each in draws:
-        keys[each.collection].append(each.key)
-    there: dict[tuple[str, str], ItemInfo] = {
-        (name, item.key): item
-        for name, some in keys.items()
-        for item in client.items(collection=name, keys=some)
-    }
+    there = items_named(client, ((each.collection, each.key) for each in draws))
     return [
         Shown(each, text_of(client, each.key, each.collection) if each.kind == "text" else None,
               has_original(there[each.collection, each.key]))

@@ -44,7 +44,7 @@ if (facets) {
 }
 
 // What this browser remembers, if it does.
-function keep(name, value) {
+export function keep(name, value) {
   try {
     if (value !== undefined) localStorage.setItem(name, value);
     return localStorage.getItem(name);

@@ -2,6 +2,8 @@
 // it is given; one that could not be noted is said, and its card shows what is noted. Who leaves
 // before all is sent has the rest sent behind them.
 
+import { keep } from "./browse.js";
+
 const list = document.querySelector("ol.draws");
 const cards = [...(list?.querySelectorAll(".draw") ?? [])];
 const told = document.getElementById("told");
@@ -10,20 +12,12 @@ const progress = document.getElementById("progress");
 const view = document.getElementById("view");
 const back = document.getElementById("back");
 const begin = document.getElementById("begin");
-const kept = (name, value) => {
-  try {
-    if (value !== undefined) localStorage.setItem(name, value);
-    return localStorage.getItem(name);
-  } catch {
-    return null; // a browser that keeps nothing
-  }
-};
 
 // Who one is, from the last time.
 const by = begin?.querySelector("[name=by]");
 if (by) {
-  by.value ||= kept("pgclip by") ?? "";
-  begin.addEventListener("submit", () => kept("pgclip by", by.value));
+  by.value ||= keep("pgclip by") ?? "";
+  begin.addEventListener("submit", () => keep("pgclip by", by.value));
 }
 // A page that was posted is asked for again by its address.
 if (cards.length) {
@@ -151,7 +145,7 @@ addEventListener("pagehide", () => {
 function choose(isGrid) {
   list.classList.toggle("single", !isGrid);
   view.textContent = isGrid ? "One by one (g)" : "As a grid (g)";
-  kept("pgclip grid", isGrid ? "yes" : "no");
+  keep("pgclip grid", isGrid ? "yes" : "no");
   show(now);
 }
 
@@ -170,7 +164,7 @@ if (cards.length) {
       cards.forEach((each) => each.classList.toggle("now", each === card));
     });
   }
-  choose(kept("pgclip grid") === "yes");
+  choose(keep("pgclip grid") === "yes");
   tell();
   addEventListener("keydown", (event) => {
     if (event.target.matches("input, select, textarea") || event.repeat) return;
