@@ -11,9 +11,11 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 from time import monotonic, sleep
+from urllib.request import urlopen
 
 import pgclip_workers  # isort: skip  # sets what torch and numpy read on import
 import numpy as np
@@ -24,6 +26,7 @@ from figures import Figure, keep, quantile, show, timed
 from here import DATA
 from photos import photo
 from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
 from sequential import Sequential, products
 from system import working
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
@@ -34,6 +37,7 @@ from pgclip.settings import Settings
 from pgclip_workers.models.clip import ClipEncoder
 from pgclip_workers.models.device import memory
 from pgclip_workers.pictures.decode import Pixels, decode
+from pgclip_workers.pictures.preprocessing import Preprocessing
 from pgclip_workers.pictures.sources import Limits
 
 assert pgclip_workers
@@ -45,6 +49,7 @@ SAMPLE, FLAT = (64, 100_000) if GPU else (8, 64)
 FILES, LARGE, TEXTS = (24_000, 3000, 30_000) if GPU else (64, 4, 64)
 DISTINCT, DISTINCT_LARGE = (512, 64) if GPU else (16, 2)
 LIMITS = Limits(10**8, 10**9)
+METRICS_PORT = 9464
 
 
 def main() -> int:
@@ -191,18 +196,20 @@ def _short_of_memory(ours: ClipEncoder, pixels: list[np.ndarray]) -> Iterator[Fi
 
 
 def system() -> Iterator[Figure]:
-    """A worker as it is by default: files, large ones and texts, and questions beside them."""
+    """A worker as it is by default: files, large ones and texts, and questions beside them.
+
+    Then files alone, without thumbnails, and with Pillow's resizing besides.
+    """
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         photos = list(pool.map(photo, range(DISTINCT)))
         large = list(pool.map(large_photo, range(DISTINCT_LARGE)))
     rules = ClipEncoder(Settings.load({}, model=str(folder("ViT-B-32")))).preprocessing
-    for name, some in (("640 × 427", photos[:64]), ("12 MP", large[:8])):
-        took = timed(lambda some=some: [decode(each, None, rules, LIMITS) for each in some])
-        yield Figure(f"{name}, decoded by one process", len(some) / took, "images/s")
+    yield from _decoded("640 × 427", photos[:64], rules)
+    yield from _decoded("12 MP", large[:8], rules)
     small, big = _files("p", photos, FILES), _files("l", large, LARGE)
-    with working(folder("ViT-B-32"), PGCLIP_ROOTS=str(small[0].parent)) as client:
-        client.define_label_set("things", ("cat", "dog", "car", "house", "tree"))
-        client.submit_many({"image": path} for path in small[:32]).wait(120)
+    settings = {"PGCLIP_ROOTS": str(small[0].parent), "PGCLIP_METRICS_PORT": str(METRICS_PORT)}
+    with working(folder("ViT-B-32"), **settings) as client:
+        _warm(client, small)
         idle = [timed(lambda n=n: client.search(f"idle {n}", timeout=60)) for n in range(100)]
         yield Figure("a new query, idle, p95", quantile(idle, 95), "ms")
         images, texts = ({"image": path} for path in small), (short_text(n) for n in range(TEXTS))
@@ -210,13 +217,42 @@ def system() -> Iterator[Figure]:
         images = ({"image": path} for path in big)
         yield from _watched(client, "12 MP, files to rows", images, LARGE)
         yield from _watched(client, "short texts to rows", ({"text": t} for t in texts), TEXTS)
+    for name, more in (
+        ("640 × 427, without thumbnails", {}),
+        ("640 × 427, without them, resized by Pillow", {"PGCLIP_FAST_DECODE": "off"}),
+    ):
+        with working(folder("ViT-B-32"), PGCLIP_THUMBNAILS="0", **settings, **more) as client:
+            _warm(client, small)
+            yield from _watched(client, name, ({"image": path} for path in small), FILES)
+
+
+def _warm(client: Client, files: list[Path]) -> None:
+    client.define_label_set("things", ("cat", "dog", "car", "house", "tree"))
+    client.submit_many({"image": path} for path in files[:256]).wait(120)
+
+
+def _decoded(name: str, some: list[bytes], rules: Preprocessing) -> Iterator[Figure]:
+    """One process's rate, by default and without what is quicker or made besides."""
+    for how, fast, side in (
+        ("by one process, with a thumbnail", True, 256),
+        ("by one process", True, 0),
+        ("by one process and Pillow alone", False, 0),
+    ):
+        plan = replace(rules, fast_decode=fast)
+
+        def work(plan: Preprocessing = plan, side: int = side) -> None:
+            for each in some:
+                decode(each, None, plan, LIMITS, side)
+
+        work()
+        yield Figure(f"{name}, decoded {how}", len(some) / timed(work), "images/s")
 
 
 def _watched(
     client: Client, name: str, items: Iterator[dict[str, object]], count: int, aim: str = ""
 ) -> Iterator[Figure]:
-    """Submits and waits; meanwhile asks, and looks at who takes the processors."""
-    before, start = _processors(), monotonic()
+    """Submits and waits; meanwhile asks, and looks at who takes the processors and the time."""
+    before, stages, start = _processors(), _stages(), monotonic()
     busy = Thread(target=lambda: client.submit_many(items).wait(600))
     busy.start()
     asked: list[float] = []
@@ -229,6 +265,23 @@ def _watched(
     yield Figure("… a new query beside it, p95", quantile([*asked, asked[-1]], 95), "ms")
     for kind, now in _processors().items():
         yield Figure(f"… {kind}", (now - before.get(kind, 0.0)) / took, "processors")
+    for stage, now in _stages().items():
+        yield Figure(f"… in the stage {stage}", (now - stages[stage]) / took, "batches")
+
+
+def _stages() -> dict[str, float]:
+    """Seconds that batches were in each of the worker's stages so far."""
+    with urlopen(f"http://127.0.0.1:{METRICS_PORT}/metrics") as answer:
+        samples = [
+            sample
+            for family in text_string_to_metric_families(answer.read().decode())
+            for sample in family.samples
+        ]
+    return {
+        sample.labels["stage"]: sample.value
+        for sample in samples
+        if sample.name == "pgclip_stage_duration_seconds_sum"
+    }
 
 
 def _processors() -> dict[str, float]:

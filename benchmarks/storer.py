@@ -17,7 +17,6 @@ from pgclip_workers.labelling.shelf import LabelShelf
 from pgclip_workers.pipeline.batch import Batch, ContentId
 from pgclip_workers.pipeline.leases import Leases
 from pgclip_workers.pipeline.store import Store
-from pgclip_workers.pipeline.thumbnails import Thumbnails
 from pgclip_workers.upkeep.presence import Presence
 from pgclip_workers.upkeep.sealer import Sealer
 from pgclip_workers.upkeep.watchdog import Watchdog
@@ -40,7 +39,6 @@ def main() -> int:
     store = Store(
         database,
         LabelShelf(database, encoder, model, watchdog.encoding),
-        Thumbnails(database, settings),
         encoder.dimension,
         settings.fetch_retry_for,
     )

@@ -99,7 +99,7 @@ class Settings:
     )
     decoders: int = _setting(0, "decoding processes; 0: one for each processor", int)
     fetchers: int = _setting(8, "processes that fetch and decode pictures from URLs", int)
-    fast_decode: bool = _setting(True, "decode JPEG at reduced size where that suffices", _boolean)
+    fast_decode: bool = _setting(True, "decode and resize quicker, where that suffices", _boolean)
     roots: tuple[Path, ...] = _setting((), "folders file:// may name, colon-separated", _folders)
     urls: tuple[str, ...] = _setting((), "URL prefixes workers fetch, with commas", _prefixes)
     fetch_retry_for: float = _setting(3600.0, "until a URL that can't be had fails", float)

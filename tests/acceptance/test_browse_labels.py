@@ -4,6 +4,7 @@ import json
 import re
 import threading
 from collections.abc import Iterator
+from hashlib import sha256
 from html import unescape
 from typing import Any
 from urllib.parse import urlencode
@@ -132,9 +133,10 @@ def test_answers_one_by_one_and_back(pages: TestClient, shown: Client, made: str
 def test_an_answer_is_for_what_was_seen(pages: TestClient, shown: Client, made: str) -> None:
     labelled(shown, made)
     page = pages.post("/review", data={"set": made, "by": "eva", "label": "wheel"}).text
-    one = next(each for each in drawn(page) if each["key"].endswith(".jpg"))
-    before = shown.content(one["key"], collection=one["collection"])
-    shown.submit_image(jpeg(5999), key=one["key"], collection=one["collection"]).wait(60)
+    before = jpeg(5007, 160, 120)
+    mine = {"collection": "judged here", "key": "judged/7.jpg"}  # others use what else is drawn
+    one = {**drawn(page)[0], **mine, "content": sha256(before).hexdigest()}
+    shown.submit_image(jpeg(5999), **mine).wait(60)
     try:
         for answer in ("yes", "unsure"):
             refused = pages.post("/judge", data={**one, "answer": answer})
@@ -145,7 +147,9 @@ def test_an_answer_is_for_what_was_seen(pages: TestClient, shown: Client, made: 
             pages.post("/judge", data={**one, "content": "x", "answer": "yes"}).status_code == 400
         )
     finally:
-        shown.submit_image(before, key=one["key"], collection=one["collection"]).wait(60)
+        shown.submit_image(before, **mine).wait(60)
+    assert pages.post("/judge", data={**one, "answer": "yes"}).status_code == 200
+    assert judgements(shown, made) == [("judged/7.jpg", "wheel", True, "eva")]
 
 
 def test_two_people_get_different_draws(pages: TestClient, shown: Client, made: str) -> None:

@@ -81,7 +81,7 @@ def test_a_scrape_tells_what_the_worker_has_done(
     assert after("pgclip_batch_items_sum") == 76
     batches = after("pgclip_batch_items_count")
     assert batches >= 2
-    for stage in ("fetch", "encode", "store"):
+    for stage in ("fetch", "encode", "store", "tell"):
         assert after("pgclip_stage_duration_seconds_count", stage=stage) == batches
         assert 0 < after("pgclip_stage_duration_seconds_sum", stage=stage) < 60
     assert after("pgclip_tickets_total") >= 1

@@ -31,11 +31,12 @@ class Leases:
         self.returned.append(lease)
 
 
-def pipeline(leases: Leases, fetch: Any, fetchers: int) -> Pipeline:
-    def nothing(*_: object) -> None:
-        """A stage, a notice."""
+def nothing(*_: object) -> None:
+    """A stage, a notice."""
 
-    return Pipeline(leases, fetch, nothing, nothing, nothing, nothing, fetchers)  # type: ignore[arg-type]
+
+def pipeline(leases: Leases, fetch: Any, fetchers: int) -> Pipeline:
+    return Pipeline(leases, fetch, *[nothing] * 5, fetchers)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("fetchers", [1, 2, 3])
@@ -45,6 +46,31 @@ def test_so_many_batches_are_fetched_at_once(fetchers: int) -> None:
     working = pipeline(leases, lambda _: together.wait(), fetchers)
     assert working.drain() == 6 * fetchers
     assert len(set(leases.done)) == len(leases.done) == 6 * fetchers
+    assert not leases.returned
+    working.stop()
+    working.join()
+
+
+def test_what_follows_a_store_overlaps_with_the_next_one() -> None:
+    leases = Leases(5)
+    together = threading.Barrier(2, timeout=20)  # broken if one of the two comes alone
+    stored: list[Batch] = []
+    told: list[Batch] = []
+
+    def store(batch: Batch) -> None:
+        if stored:
+            together.wait()
+        stored.append(batch)
+
+    def tell(batch: Batch) -> None:
+        if len(told) < 4:
+            together.wait()
+        told.append(batch)
+
+    working = Pipeline(leases, nothing, nothing, store, tell, nothing, nothing)  # type: ignore[arg-type]
+    assert working.drain() == 5
+    assert told == stored
+    assert [batch.lease for batch in told] == leases.done
     assert not leases.returned
     working.stop()
     working.join()

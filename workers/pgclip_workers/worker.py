@@ -27,6 +27,7 @@ from pgclip_workers.pipeline.lacking import ThumbnailMaker
 from pgclip_workers.pipeline.leases import Leases
 from pgclip_workers.pipeline.pipeline import Pipeline
 from pgclip_workers.pipeline.store import Store
+from pgclip_workers.pipeline.tell import Teller
 from pgclip_workers.pipeline.thumbnails import Thumbnails
 from pgclip_workers.queries import QueryDesk
 from pgclip_workers.telemetry import logs
@@ -60,7 +61,7 @@ class Worker:
         self._settings = settings
         self._encoder = encoder
         self._pools = pools
-        self._database = self._connections(10)
+        self._database = self._connections(11)
         # A heartbeat must not wait for a connection that a stage has.
         self._pulse = self._connections(1)
         self._answers = self._connections(2, settings.unpooled_url)
@@ -149,9 +150,8 @@ class Worker:
         encoder = self._encoder
         leases = Leases(self._database, presence, self._model, encoder.batch_size)
         thumbnails = Thumbnails(self._database, self._settings)
-        store = Store(
-            self._database, shelf, thumbnails, encoder.dimension, self._settings.fetch_retry_for
-        )
+        teller = Teller(self._database, thumbnails)
+        store = Store(self._database, shelf, encoder.dimension, self._settings.fetch_retry_for)
         observer, watchdog = self._observer, self._watchdog
 
         def fetch_stage(batch: Batch) -> None:
@@ -169,14 +169,22 @@ class Worker:
             try:
                 with observer.stage("store"):
                     store.store(batch)
-            finally:  # of a batch stored one by one, what came before an error has ended
+            except PgclipError:  # of a batch stored one by one, what came before it has ended
+                teller.tell(batch)
+                raise
+            finally:
                 if batch.settled:
                     self._stored += len(batch.settled)
                     logs.settled(batch)
                     observer.settled(batch)
 
+        def tell_stage(batch: Batch) -> None:
+            with observer.stage("tell"):
+                teller.tell(batch)
+
         return Pipeline(
-            leases, fetch_stage, encode_stage, store_stage, _exit_at_once, watchdog.progressed,
+            leases, fetch_stage, encode_stage, store_stage, tell_stage,
+            _exit_at_once, watchdog.progressed,
             fetchers=2 if self._encoder.device.startswith("cuda") else 1,
         )  # fmt: skip
 

@@ -1,13 +1,15 @@
 """A model by its name, what the checkpoint says, windows, and inputs that fail."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from support.checkpoints import WORDS, make_tokenizer
-from support.pictures import jpeg
+from support.pictures import encoded, jpeg, noise
 from support.places import DEMO_MODEL
 
 from pgclip.errors import ConfigurationError
@@ -89,6 +91,29 @@ def test_fast_decoding_keeps_the_vector(size: tuple[int, int]) -> None:
         assert isinstance(decoded, Pixels)
         vectors.append(encoder.encode_images([decoded.array])[0])
     assert float(vectors[0] @ vectors[1]) >= 0.999
+
+
+def test_a_fast_resize_keeps_the_vector_as_a_precision_does() -> None:
+    """Vectors of a full and of a fast resize may stand side by side."""
+    encoder = ClipEncoder(Settings.load({}, model=str(DEMO_MODEL), precision="float32"))
+    random = np.random.default_rng(1)
+    grain = random.normal(0, 9, (427, 640, 1))
+    checks = np.indices((427, 640)).sum(axis=0)[..., None]
+    pictures = [np.asarray(noise(n, 640, 427)) + grain for n in range(8)]
+    pictures += [random.integers(0, 256, (427, 640, 3))]
+    pictures += [np.repeat(checks // side % 2 * 255, 3, axis=2) for side in (1, 2, 3, 5)]
+    vectors = []
+    for fast in (False, True):
+        rules = replace(encoder.preprocessing, fast_decode=fast)
+        files = (encoded(Image.fromarray(each.clip(0, 255).astype(np.uint8)), "PNG")
+                 for each in pictures)  # fmt: skip
+        decoded = [decode(data, None, rules, Limits(10**7, 10**8)) for data in files]
+        vectors.append(encoder.encode_images([d.array for d in decoded if isinstance(d, Pixels)]))
+    cosines = (vectors[0] * vectors[1]).sum(axis=1)
+    assert len(cosines) == len(pictures)
+    assert cosines[:8].min() >= 1 - 2e-5  # photographs
+    assert cosines.min() >= 1 - 1e-4
+    assert (vectors[0] != vectors[1]).any()
 
 
 def test_a_folder_that_holds_no_model(tmp_path: Path) -> None:

@@ -177,7 +177,8 @@ def test_a_heic_is_decoded_and_not_its_thumbnail() -> None:
     picture.info["thumbnails"] = [128]
     data = encoded(picture, "HEIF")
     whole = pixels(encoded(quarters("RGB").resize((512, 512)), "HEIF"))
-    np.testing.assert_array_equal(pixels(data, replace(SQUARE, fast_decode=True)), whole)
+    fast = pixels(data, replace(SQUARE, fast_decode=True))
+    np.testing.assert_allclose(fast.astype(int), whole.astype(int), atol=2)
 
 
 def test_heic_without_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:

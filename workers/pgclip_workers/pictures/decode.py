@@ -1,8 +1,9 @@
 """A picture's bytes into the pixels that the model gets. Runs in decoding processes: no torch.
 
-The result equals transformers' image processor on the same decoded picture, except that a JPEG
-may be decoded at a reduced size of at least twice the target (fast_decode), that EXIF
-orientation is applied and that transparent pixels become white.
+The result equals transformers' image processor on the same decoded picture, except that with
+fast_decode a JPEG may be decoded at a reduced size of at least twice the target, and a picture made
+smaller by vector instructions; that EXIF orientation is applied and that transparent pixels become
+white.
 """
 
 import hashlib
@@ -16,6 +17,7 @@ from pgclip_workers.pictures.formats import is_heic, registered, without_extras
 from pgclip_workers.pictures.modes import rgb
 from pgclip_workers.pictures.preprocessing import Preprocessing
 from pgclip_workers.pictures.refused import Refused
+from pgclip_workers.pictures.shrink import shrink
 from pgclip_workers.pictures.sources import Limits, read_source
 from pgclip_workers.pictures.thumbnails import Thumbnail, thumbnail_of
 
@@ -221,8 +223,9 @@ def _fit(image: "Image", preprocessing: Preprocessing) -> "tuple[Image | None, I
 
     height, width = preprocessing.resized(image.height, image.width)
     resample = Image.Resampling(preprocessing.resample)
+    resize = shrink if preprocessing.fast_decode else Image.Image.resize
     if preprocessing.max_patches:
-        return None, image.resize((width, height), resample)
+        return None, resize(image, (width, height), resample)
     crop_height, crop_width = preprocessing.crop
     # Where the crop is larger than the picture, what is beyond is black.
     top = preprocessing.margin(height - crop_height)
@@ -232,6 +235,6 @@ def _fit(image: "Image", preprocessing: Preprocessing) -> "tuple[Image | None, I
         across, down = image.width / width, image.height / height
         box = (left * across, top * down, (left + crop_width) * across, (top + crop_height) * down)
         return None, image.resize((crop_width, crop_height), resample, box)
-    resized = image.resize((width, height), resample)
+    resized = resize(image, (width, height), resample)
     fitted = resized.crop((left, top, left + crop_width, top + crop_height))
     return resized if len(preprocessing.resize) == 1 else None, fitted

@@ -3,6 +3,8 @@
 import io
 from typing import TYPE_CHECKING, NamedTuple
 
+from pgclip_workers.pictures.shrink import shrink
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -25,17 +27,13 @@ def thumbnail_of(picture: "Image", resized: "Image | None", side: int) -> Thumbn
     `resized`, if given, is the same picture as the model gets it, before the crop: where it is
     large enough, most of the work has been done with it.
     """
-    from PIL import Image
+    from PIL.Image import Resampling
 
     scale = min(1.0, side / max(picture.size))
     size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
     if resized is not None and _covers(resized.size, size) and _covers(picture.size, resized.size):
         picture = resized
-    if picture.size == size:
-        small = picture.copy()
-    else:
-        # Of 336 × 224 it takes 0.7 ms, where a bicubic one takes 1.2.
-        small = picture.resize(size, Image.Resampling.HAMMING, reducing_gap=1.0)
+    small = shrink(picture, size, Resampling.BILINEAR)
     small.info = {}  # a comment would be written again
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=_QUALITY)

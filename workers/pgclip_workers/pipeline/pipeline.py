@@ -2,7 +2,8 @@
 
 Two batches are in the encoding stage at once: while one waits for the device or for its vectors,
 the other's work is there to be done. So are two in the fetching stage beside a GPU, which waits for
-the decoding processes: at the end of a batch most of these have nothing left to do.
+the decoding processes: at the end of a batch most of these have nothing left to do. What follows a
+batch's store, its thumbnails above all, takes as long as that, and overlaps with the next one's.
 """
 
 import logging
@@ -38,13 +39,14 @@ class Pipeline:
         fetch: Stage,
         encode: Stage,
         store: Stage,
+        tell: Stage,
         device_lost: Callable[[], None],
         progressed: Callable[[], object],
         fetchers: int = 1,
     ) -> None:
         self._leases = leases
         # One batch in each thread and one ready for the next.
-        self._most = fetchers + _ENCODERS + 2
+        self._most = fetchers + _ENCODERS + 3
         self._device_lost = device_lost
         self._progressed = progressed
         self._draining = threading.Lock()
@@ -56,10 +58,12 @@ class Pipeline:
         self._inbox: Queue[Batch | None] = Queue(1)
         encoding: Queue[Batch | None] = Queue(1)
         storing: Queue[Batch | None] = Queue(1)
+        telling: Queue[Batch | None] = Queue(1)
         self._stages = [
             self._start("fetch", fetchers, fetch, self._inbox, encoding, may_hand_back=True),
             self._start("encode", _ENCODERS, encode, encoding, storing, may_hand_back=True),
-            self._start("store", 1, store, storing, None, may_hand_back=False),
+            self._start("store", 1, store, storing, telling, may_hand_back=False),
+            self._start("tell", 1, tell, telling, None, may_hand_back=False),
         ]
 
     @property

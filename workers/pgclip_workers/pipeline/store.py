@@ -1,9 +1,9 @@
-"""The last stage: a batch's vectors, labels and failures in one transaction, under its lease."""
+"""A batch's vectors, labels and failures in one transaction, under its lease."""
 
 import json
 import logging
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,6 @@ from pgclip_workers import statements
 from pgclip_workers.labelling.labels import LabelBook, stage
 from pgclip_workers.labelling.shelf import LabelShelf
 from pgclip_workers.pipeline.batch import Batch, Failure, Job
-from pgclip_workers.pipeline.thumbnails import Thumbnails
 
 if TYPE_CHECKING:
     from psycopg2.extensions import cursor as Cursor
@@ -40,12 +39,10 @@ class Store:
         self,
         database: Database,
         shelf: LabelShelf,
-        thumbnails: Thumbnails,
         dimension: int,
         retry_for: float,
     ) -> None:
         self._database = database
-        self._thumbnails = thumbnails
         self._retry_for = retry_for
         self._shelf = shelf
         self._vector_row = np.dtype(
@@ -141,18 +138,7 @@ class Store:
             )
             (settled,) = cursor.fetchone() or ([],)
         batch.settled.update(settled)
-        self._thumbnails.keep_of(batch)  # whoever waits may look at them next
-        self._tell(batch, set(settled))
         return len(settled)
-
-    def _tell(self, batch: Batch, settled: Collection[int]) -> None:
-        """Wakes those who wait for these jobs. What is not told they find by themselves."""
-        items = [job.item_id for job in batch.jobs if job.id in settled]
-        try:
-            with self._database.transaction("notify") as cursor:
-                cursor.execute(statements.NOTIFY_SETTLED, (items,))
-        except PgclipError as error:
-            log.warning("could not tell who waits: %s", error)
 
     def _stage_vectors(self, cursor: "Cursor", batch: Batch, done: Sequence[Job]) -> None:
         arrays = [batch.embeddings[batch.content_of[job.id]] for job in done]

@@ -114,7 +114,7 @@ class Metrics(Observer):
         for counter, values in (
             (self._items, ("done", "failed")),
             (self._encoded, ("image", "text")),
-            (self._stages, ("fetch", "encode", "store")),
+            (self._stages, ("fetch", "encode", "store", "tell")),
         ):
             for value in values:
                 counter.labels(value)
