@@ -15,7 +15,7 @@ from workload import make_workload, paths
 
 from pgclip import Client
 
-PHOTOS, LARGE = 768, 96
+PHOTOS, LARGE = 3072, 256
 PAIRS = 5
 _TAKEN = """
     SELECT pg_total_relation_size('pgclip.thumbnail') / count(*), avg(octet_length(data))::int
