@@ -99,6 +99,15 @@ def test_large_pictures_are_left_to_pillow(monkeypatch: pytest.MonkeyPatch) -> N
     assert apart(picture, (336, 224), Resampling.BICUBIC).any()
 
 
+def test_a_gap_is_pillows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST_PIXELS", 1)
+    picture, to = noise(640, 427), (64, 43)
+    ours = shrink(picture, to, Resampling.BILINEAR, reducing_gap=1.0)
+    theirs = picture.resize(to, Resampling.BILINEAR, reducing_gap=1.0)
+    np.testing.assert_array_equal(ours, theirs)
+    assert (np.asarray(ours) != picture.resize(to, Resampling.BILINEAR)).any()
+
+
 @pytest.mark.usefixtures("anew")
 def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cykooz_resizer", None)

@@ -33,7 +33,7 @@ def thumbnail_of(picture: "Image", resized: "Image | None", side: int) -> Thumbn
     size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
     if resized is not None and _covers(resized.size, size) and _covers(picture.size, resized.size):
         picture = resized
-    small = shrink(picture, size, Resampling.BILINEAR)
+    small = shrink(picture, size, Resampling.BILINEAR, reducing_gap=1.0)
     small.info = {}  # a comment would be written again
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=_QUALITY)
