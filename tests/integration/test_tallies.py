@@ -184,3 +184,11 @@ def test_looks_read_no_items(sql: Sql, hand: NewHand, database_url: str) -> None
             cursor.execute(read)
             assert cursor.fetchall() == [], look
         connection.close()
+
+
+def test_collections_are_not_compared_each_with_each(sql: Sql) -> None:
+    """A nested loop would be: planned beside a count that does not take place, it looked cheap."""
+    listed = "EXPLAIN SELECT * FROM pgclip.collections"
+    assert "Full Join" in "\n".join(line for (line,) in sql(listed))
+    one = "\n".join(line for (line,) in sql(f"{listed} WHERE name = 'default'"))
+    assert "Full Join" not in one  # its name leads to it
