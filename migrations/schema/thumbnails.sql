@@ -45,7 +45,7 @@ BEGIN
             hash   bytea NOT NULL,
             width  smallint,
             height smallint,
-            data   bytea
+            data   bytea STORAGE EXTERNAL  -- JPEG gets no smaller
         ) ON COMMIT DELETE ROWS;
         PERFORM pgclip._let_caller_insert('staged_thumbnail');
     END IF;
