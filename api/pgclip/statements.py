@@ -265,16 +265,11 @@ HEAL = """
     SELECT jobs, relabeled, last_id, pgclip.ticket_queues()
     FROM pgclip.heal(after => %s, "limit" => %s)
 """
-STATUS_FAILURES = """
-    SELECT f.reason, f.items FROM pgclip.failures f
-    JOIN pgclip.models m ON m.name = f.model AND m.state = 'live' ORDER BY f.items DESC, f.reason
+# The rate is of items a second that its workers have stored of late.
+STATUS_MODELS = """
+    SELECT name, state::text, dimension, items, jobs, failures, coalesce(rate, 0)::float
+    FROM pgclip.models
 """
-# Items a second that workers of the live model have stored of late.
-STATUS_RATE = """
-    SELECT coalesce(sum(w.rate), 0)::float FROM pgclip.workers w
-    JOIN pgclip.models m ON m.name = w.model WHERE m.state = 'live' AND w.alive
-"""
-STATUS_MODELS = "SELECT name, state::text, dimension, items, jobs, failures FROM pgclip.models"
 STATUS_SEGMENTS = """
     SELECT model, (sum(vectors) FILTER (WHERE state IN ('hot', 'closed')))::bigint,
            count(*) FILTER (WHERE state = 'sealed')

@@ -77,10 +77,10 @@ def look(database: Database) -> Status:
         cursor.execute(statements.COUNT_ITEMS, (None,) * 6)
         items = dict(cursor.fetchall())
         queue = rows(statements.STATUS_QUEUE, "model", "state", "jobs", "oldest")
-        failed = rows(statements.STATUS_FAILURES, "reason", "items")
-        (rate,) = rows(statements.STATUS_RATE, "rate")
+        failed = rows(statements.FAILURES, "model", "reason", "items")
         models = rows(
-            statements.STATUS_MODELS, "name", "state", "dimension", "items", "jobs", "failures"
+            statements.STATUS_MODELS,
+            *("name", "state", "dimension", "items", "jobs", "failures", "rate"),
         )
         segments = rows(statements.STATUS_SEGMENTS, "name", "unindexed_vectors", "sealed_segments")
         recall = rows(
@@ -99,11 +99,12 @@ def look(database: Database) -> Status:
             *("id", "host", "pid", "model", "device", "precision", "batch_size", "alive", "jobs"),
             *("heartbeat_age", "trouble"),
         )
+    live = {row["name"]: row["rate"] for row in models if row["state"] == "live"}
     return Status(
         items={state: items[state] for state in ("queued", "leased", "done", "failed")},
-        failed={row["reason"]: row["items"] for row in failed},
+        failed={row["reason"]: row["items"] for row in failed if row["model"] in live},
         oldest_waiting=max((q["oldest"] for q in queue if q["state"] == "queued"), default=None),
-        rate=rate["rate"],
+        rate=sum(live.values(), 0.0),
         models=[_with_segments(model, segments) for model in models],
         recall=recall,
         relabelings=relabelings,
