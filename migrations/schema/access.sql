@@ -8,7 +8,7 @@ CREATE FUNCTION pgclip._functions_of(p_access text) RETURNS text[]
 LANGUAGE sql IMMUTABLE AS $$
     SELECT ARRAY['serves', 'try_out', '_decision', '_lacking_grants', '_lacking_elsewhere',
                  '_owner', '_functions_of', '_readable_by', '_segment_table', '_rows_in',
-                 '_rows_reckoned']
+                 '_rows_reckoned', '_count_rows']
         || CASE p_access
            WHEN 'client' THEN ARRAY[
         'submit_image', 'submit_text', 'submit_batch', 'merge_batch', 'open_staging',

@@ -18,6 +18,19 @@ SELECT 'embedding_set', e.model_id, i.collection_id, e.kind || ' ' || e.label_ep
 FROM pgclip.embedding_set e JOIN pgclip.item i ON i.id = e.item_id
 GROUP BY e.model_id, i.collection_id, e.kind, e.label_epoch;
 
+-- The same of one kind of rows. A body of its own, which is planned only if it is run: most looks
+-- find tallies, and would take longer to plan what counts than to find them.
+CREATE FUNCTION pgclip._count_rows(p_what text)
+RETURNS TABLE (model_id smallint, collection_id int, detail text, rows bigint,
+               changed_at timestamptz)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_custom_plan AS $$
+BEGIN
+    RETURN QUERY
+    SELECT r.model_id, r.collection_id, r.detail, r.rows, r.changed_at
+    FROM pgclip._rows_there r WHERE r.what = p_what;
+END $$;
+
 -- The same from the tallies, as soon as there are some; several rows may add up to one. With
 -- collection 0 of all, which the rows of collections are not.
 CREATE VIEW pgclip._tallies AS
@@ -28,8 +41,10 @@ SELECT c.what, c.model_id, b.collection_id, c.detail, c.rows, c.changed_at
 FROM pgclip.tally_change c CROSS JOIN LATERAL (VALUES (c.collection_id), (0)) b(collection_id)
 WHERE (SELECT since FROM pgclip.tallied) IS NOT NULL
 UNION ALL
-SELECT r.what, r.model_id, b.collection_id, r.detail, r.rows, r.changed_at
-FROM pgclip._rows_there r CROSS JOIN LATERAL (VALUES (r.collection_id), (0)) b(collection_id)
+SELECT k.what, r.model_id, b.collection_id, r.detail, r.rows, r.changed_at
+FROM (VALUES ('item'), ('job'), ('failure'), ('embedding_set')) k(what)
+CROSS JOIN LATERAL pgclip._count_rows(k.what) r
+CROSS JOIN LATERAL (VALUES (r.collection_id), (0)) b(collection_id)
 WHERE (SELECT since FROM pgclip.tallied) IS NULL;
 
 CREATE FUNCTION pgclip._tally_items() RETURNS trigger
