@@ -134,15 +134,20 @@ $$;
 -- How many items are in each state, or in one, of a collection or of all.
 CREATE FUNCTION pgclip._count_states(p_collection text, p_state text)
 RETURNS TABLE (state text, items bigint)
-LANGUAGE sql STABLE AS $$
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_collection int := 0;
+BEGIN
+    IF p_collection IS NOT NULL THEN
+        v_collection := (SELECT c.id FROM pgclip.collection c WHERE c.name = p_collection);
+    END IF;
+    RETURN QUERY
     SELECT v.state, coalesce(v.items, 0)
-    FROM (SELECT CASE WHEN p_collection IS NULL THEN 0 ELSE (
-                     SELECT c.id FROM pgclip.collection c WHERE c.name = p_collection) END AS id) w
-    LEFT JOIN pgclip._states s ON s.collection_id = w.id
+    FROM (VALUES (NULL)) one LEFT JOIN pgclip._states s ON s.collection_id = v_collection
     CROSS JOIN LATERAL (VALUES ('queued', s.queued), ('leased', s.leased), ('done', s.done),
                                ('failed', s.failed)) v(state, items)
-    WHERE p_state IS NULL OR v.state = p_state
-$$;
+    WHERE p_state IS NULL OR v.state = p_state;
+END $$;
 
 -- The same of items that match. A body of its own, which is planned only if it is run: all that
 -- there is to know of an item takes longer to plan than most answers to find.
