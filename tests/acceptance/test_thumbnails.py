@@ -98,3 +98,26 @@ def test_somebody_who_holds_items_for_long_holds_up_no_vectors(
         other.rollback()
     other.close()
     assert client.count()["done"] == 3
+
+
+def test_what_was_stored_before_another_was_refused_has_its_thumbnail(
+    client: Client, database_url: str, sql: Sql, start_worker: WorkerFactory
+) -> None:
+    batch = client.submit_many({"image": jpeg(n), "key": str(n)} for n in range(3))
+    sql("""
+        CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF (SELECT key = '2' FROM pgclip.item WHERE id = NEW.item_id) THEN
+                RAISE EXCEPTION 'not this one (planted)' USING ERRCODE = '42501';
+            END IF;
+            RETURN NEW;
+        END $$;
+        CREATE TRIGGER planted BEFORE INSERT ON pgclip.embedding_set
+        FOR EACH ROW EXECUTE FUNCTION public.refuse()
+    """)
+    start_worker(database_url)
+    eventually(lambda: len(client.thumbnails([1, 2, 3])) == 2)
+    assert batch.counts()["done"] == 2  # the third is waited for, and nobody heals anything
+    sql("DROP TRIGGER planted ON pgclip.embedding_set")
+    batch.wait(60)
+    eventually(lambda: len(client.thumbnails([1, 2, 3])) == 3)
