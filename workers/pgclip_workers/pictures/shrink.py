@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 # The bytes are copied in and out. Of more pixels the copies would be large beside what a decoding
 # process may have, and they have to be there at once: here a lack of memory ends the process.
-_MOST_PIXELS = 16_000_000
+_MOST_PIXELS = 12_000_000
 
 
 def shrink(
