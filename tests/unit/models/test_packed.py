@@ -34,7 +34,9 @@ def test_feed_forward_blocks(activation: str, dtype: torch.dtype) -> None:
         reference = block(rows)
         turn_into_swish(block)
         found = pack(block, dtype)(rows.to(dtype)).float()
-    assert isinstance(block.fc1, PackedLinear)
+    # oneDNN multiplies in bfloat16 where the processor has AVX-512, and elsewhere says so.
+    packs = dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    assert isinstance(block.fc1, PackedLinear) is packs
     tolerance = 1e-4 if dtype == torch.float32 else 0.03
     assert ((found - reference).norm() / reference.norm()).item() < tolerance
 
