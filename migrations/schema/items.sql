@@ -60,8 +60,8 @@ FROM (SELECT t.collection_id, t.items, t.images, t.texts, coalesce(l.leased, 0) 
                  CROSS JOIN LATERAL (VALUES (i.collection_id), (0)) b(collection_id)
                  WHERE j.lease IS NOT NULL GROUP BY 1) l USING (collection_id)) c;
 
--- By a full join, which is never a nested loop: the sums' cost, most of it of counting that does
--- not take place, hides that a loop over a thousand collections compares a million times.
+-- By a full join, which is never a nested loop: how many sums there are nobody can tell before, and
+-- a loop over a thousand collections compares a million times.
 CREATE VIEW pgclip.collections AS
 SELECT c.name, coalesce(s.items, 0) AS items, coalesce(s.images, 0) AS images,
        coalesce(s.texts, 0) AS texts, coalesce(s.queued, 0) AS queued,

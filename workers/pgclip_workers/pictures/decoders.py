@@ -254,7 +254,10 @@ def _decode_within(seconds: int, *arguments: Any) -> list[Decoded | Refused]:
 
 
 def _start_child(memory: int) -> None:
-    """Limits a decoding process. Ctrl-C is the worker's business, not its children's."""
+    """Limits a decoding process, and what it gives back of its memory.
+
+    Ctrl-C is the worker's business, not its children's.
+    """
     warnings.simplefilter("ignore")  # Pillow's remarks on odd files
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if Path("/proc/self").exists():  # on Linux; elsewhere the limit does not work as meant
